@@ -1,0 +1,410 @@
+"""Types of the configuration. Values live in ``conf/``: a field here has no default.
+
+Each dataclass mirrors one node of the composed config. Hydra merges the YAML files into these classes,
+so that a misspelt key or a wrong type fails before anything runs. ``Any`` stands where PEFT takes
+"a string or a list of strings", which structured configs cannot express; ``plan`` checks those.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class Stage(Enum):
+    """What one command does."""
+
+    run = "run"  # train and score, the default
+    plan = "plan"  # print the grid with its trainable parameters, train nothing
+    generate = "generate"  # answer one prompt before and after tuning
+    report = "report"  # tabulate the records found in runs_dir again
+
+
+class Source(Enum):
+    """Where base weights come from."""
+
+    hub = "hub"  # a name on the Hugging Face hub
+    folder = "folder"  # a local folder in transformers' format
+    gguf = "gguf"  # a local GGUF file, converted once and cached
+    package = "package"  # Python distributions that carry a GGUF file, tried after the hub
+
+
+class DType(Enum):
+    """Precision of the base weights and of the arithmetic."""
+
+    auto = "auto"  # bfloat16 where the GPU has it, else float16 there; float32 on CPU
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class RowFormat(Enum):
+    """Shape of a data row."""
+
+    alpaca = "alpaca"  # instruction, input, output
+    messages = "messages"  # a list of {role, content}, the last one by the assistant
+
+
+class Template(Enum):
+    """How a row becomes a prompt; the same in training and in scoring."""
+
+    lesson = "lesson"  # Instruction: / Input: / Answer:
+    alpaca = "alpaca"  # Stanford Alpaca's two templates
+    chat = "chat"  # the tokenizer's own chat template
+
+
+class OnBadRow(Enum):
+    """What an unusable data row causes."""
+
+    error = "error"
+    skip = "skip"
+
+
+class Objective(Enum):
+    """Training loss."""
+
+    completion = "completion"  # cross-entropy on the completion and its end-of-text token
+    lesson = "lesson"  # the published lesson's labels, misaligned and padded, for comparison only
+
+
+class Schedule(Enum):
+    """Learning-rate schedule after warm-up, by transformers' names."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant_with_warmup"
+
+
+class Tracking(Enum):
+    """Experiment tracker."""
+
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+@dataclass
+class Package:
+    """One Python distribution that carries (a part of) a model file."""
+
+    requirement: str  # name==version
+    member: str  # path of the file inside the installed or unpacked distribution
+    sha256: str
+
+
+@dataclass
+class Model:
+    """Base model and how it is loaded."""
+
+    name: str
+    source: Source
+    path: str | None  # hub name, folder or GGUF file, by source
+    revision: str | None
+    packages: list[Package]  # source=package: parts in order; their bytes are concatenated
+    sha256: str | None  # of the whole GGUF file
+    config_only: Any  # config.json path or its content: count parameters without weights (stage=plan)
+    dtype: DType
+    device: str  # auto, cpu, cuda, cuda:1, ...
+    device_map: str | None  # auto, balanced, ... spreads the layers over devices
+    attn_implementation: str | None  # null: what transformers picks
+    trust_remote_code: bool
+
+
+@dataclass
+class Peft:
+    """The method of the run; its settings stand in the sheet of the same name."""
+
+    method: str
+
+
+@dataclass
+class SplitNames:
+    """File names inside ``data.path``, or split names on the hub; null cuts the split from ``train``."""
+
+    train: str | None
+    validation: str | None
+    test: str | None
+
+
+@dataclass
+class Fractions:
+    """Shares of the rows that become a split of their own where the source names none."""
+
+    validation: float
+    test: float
+
+
+@dataclass
+class Limits:
+    """At most so many rows of each split, drawn by ``data.split_seed``; null: all."""
+
+    train: int | None
+    validation: int | None
+    test: int | None
+
+
+@dataclass
+class Columns:
+    """Column names in the source; null: the format has no such column here."""
+
+    instruction: str | None
+    input: str | None
+    output: str | None
+    messages: str | None
+    target: str | None  # short answer that the completion must name, for scoring.metrics=names_target
+
+
+@dataclass
+class Data:
+    """Rows, splits and the prompt template."""
+
+    name: str
+    format: RowFormat
+    path: str  # a file, a folder or a hub name
+    revision: str | None
+    subset: str | None  # configuration name on the hub
+    splits: SplitNames
+    fractions: Fractions
+    split_seed: int
+    limits: Limits
+    columns: Columns
+    template: Template
+    max_tokens: int
+    truncate: bool
+    on_bad_row: OnBadRow
+
+
+@dataclass
+class Trainer:
+    """Optimisation; fields keep transformers' meaning."""
+
+    objective: Objective
+    epochs: float
+    max_steps: int | None  # optimizer steps; null: by epochs
+    batch_size: int  # rows per device and forward pass
+    gradient_accumulation_steps: int
+    learning_rate: float | None  # null: the method's own, from its sheet
+    weight_decay: float
+    schedule: Schedule
+    warmup_share: float
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    evaluations: int  # times the validation split is scored during training
+    keep_best: bool  # end with the weights of the lowest validation loss
+    deterministic: bool
+    threads: int | None  # CPU threads; null: torch's choice
+
+
+@dataclass
+class Generation:
+    """Decoding of the answers that are scored."""
+
+    batch_size: int
+    max_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_p: float
+
+
+@dataclass
+class Scoring:
+    """The protocol: the same prompts before and after tuning."""
+
+    split: str  # test or validation
+    metrics: list[str]
+    tokenize: str  # zh, char, jieba, 13a
+    generation: Generation
+    loss_batch_size: int
+    forgetting: str | None  # JSONL file with a `text` column; null: not measured
+    forgetting_limit: int | None
+
+
+@dataclass
+class Tracker:
+    """Where curves and scores are shown besides the local record."""
+
+    name: Tracking
+    project: str
+    mode: str  # wandb: offline or online
+    dir: str  # wandb and tensorboard files
+
+
+@dataclass
+class Sweep:
+    """How the set of plans is worked off."""
+
+    name: str | None  # null: from the overrides
+
+
+@dataclass
+class Full:
+    """Full fine-tuning: every weight is trained."""
+
+    learning_rate: float
+
+
+@dataclass
+class Partial:
+    """Partial fine-tuning: the last N layers, and modules named by their ends."""
+
+    learning_rate: float
+    last_layers: int
+    modules: list[str]
+
+
+@dataclass
+class Lora:
+    """LoRA, Hu et al. 2021; PEFT's ``LoraConfig``."""
+
+    learning_rate: float
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: Any
+    exclude_modules: Any
+    bias: str
+    use_rslora: bool
+    use_dora: bool
+    init_lora_weights: Any
+    modules_to_save: list[str] | None
+    layers_to_transform: list[int] | None
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+
+
+@dataclass
+class LoHa:
+    """LoHa, Hyeon-Woo et al. 2022 (FedPara); PEFT's ``LoHaConfig``."""
+
+    learning_rate: float
+    r: int
+    alpha: int
+    rank_dropout: float
+    module_dropout: float
+    target_modules: Any
+    exclude_modules: Any
+    modules_to_save: list[str] | None
+    layers_to_transform: list[int] | None
+
+
+@dataclass
+class LoKr:
+    """LoKr, Yeh et al. 2024 (LyCORIS); PEFT's ``LoKrConfig``."""
+
+    learning_rate: float
+    r: int
+    alpha: int
+    rank_dropout: float
+    module_dropout: float
+    decompose_both: bool
+    decompose_factor: int
+    target_modules: Any
+    exclude_modules: Any
+    modules_to_save: list[str] | None
+    layers_to_transform: list[int] | None
+
+
+@dataclass
+class AdaLora:
+    """AdaLoRA, Zhang et al. 2023; PEFT's ``AdaLoraConfig``. ``total_step`` is the run's own."""
+
+    learning_rate: float
+    init_r: int
+    target_r: int
+    warmup_share: float  # of the optimizer steps before pruning starts (tinit)
+    final_share: float  # of the optimizer steps after pruning ends (tfinal)
+    deltaT: int
+    beta1: float
+    beta2: float
+    orth_reg_weight: float
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: Any
+    exclude_modules: Any
+    modules_to_save: list[str] | None
+
+
+@dataclass
+class Ia3:
+    """IA3, Liu et al. 2022; PEFT's ``IA3Config``."""
+
+    learning_rate: float
+    target_modules: Any
+    feedforward_modules: Any
+    exclude_modules: Any
+    modules_to_save: list[str] | None
+
+
+@dataclass
+class PromptTuning:
+    """Prompt tuning, Lester et al. 2021; PEFT's ``PromptTuningConfig``."""
+
+    learning_rate: float
+    num_virtual_tokens: int
+    prompt_tuning_init: str  # RANDOM, SAMPLE_VOCAB or TEXT
+    prompt_tuning_init_text: str | None
+
+
+@dataclass
+class PrefixTuning:
+    """Prefix tuning, Li and Liang 2021, with the reparameterising MLP; PEFT's ``PrefixTuningConfig``."""
+
+    learning_rate: float
+    num_virtual_tokens: int
+    encoder_hidden_size: int | None  # null: the model's hidden size
+    prefix_projection: bool
+
+
+@dataclass
+class PTuning:
+    """P-tuning, Liu et al. 2021; PEFT's ``PromptEncoderConfig``."""
+
+    learning_rate: float
+    num_virtual_tokens: int
+    encoder_reparameterization_type: str  # MLP or LSTM
+    encoder_hidden_size: int | None
+    encoder_num_layers: int
+    encoder_dropout: float
+
+
+@dataclass
+class PTuningV2:
+    """P-tuning v2, Liu et al. 2022: deep prompts at every layer, no reparameterisation."""
+
+    learning_rate: float
+    num_virtual_tokens: int
+    init_weights: str | None  # zero starts as the base model
+
+
+@dataclass
+class Config:
+    """The whole composed configuration."""
+
+    stage: Stage
+    seed: int
+    runs_dir: str
+    rerun: bool
+    run: str | None  # stage=generate: fingerprint of the run to try
+    prompt: str | None  # stage=generate: the instruction
+    input: str | None  # stage=generate: the input beside it
+    model: Model
+    peft: Peft
+    data: Data
+    trainer: Trainer
+    scoring: Scoring
+    tracker: Tracker
+    sweep: Sweep
+    full: Full
+    partial: Partial
+    lora: Lora
+    loha: LoHa
+    lokr: LoKr
+    adalora: AdaLora
+    ia3: Ia3
+    prompt_tuning: PromptTuning
+    prefix_tuning: PrefixTuning
+    p_tuning: PTuning
+    p_tuning_v2: PTuningV2
+
+
+SHEETS = ("full", "partial", "lora", "loha", "lokr", "adalora", "ia3")
+SHEETS += ("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2")
