@@ -1,0 +1,52 @@
+"""What the metric modules share: reading rows, checking them, averaging them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def reference_lists(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
+    """References as one list per row, from either form that the modules accept.
+
+    ``ValueError`` where there is no row, or where a row has no reference: no score is defined there. An empty
+    string is a reference like any other.
+    """
+    if not len(references):
+        raise ValueError("references: 0 rows; there is nothing to score")
+    lists = [[row] if isinstance(row, str) else list(row) for row in references]
+    empty = [row for row, options in enumerate(lists) if not options]
+    if empty:
+        raise ValueError(
+            f"references[{empty[0]}] is empty ({len(empty)} such rows); give each row one or more texts"
+        )
+    return lists
+
+
+def reference_count(references: Sequence[Sequence[str]]) -> str:
+    """References per row as a signature gives it: a number, or ``var`` where rows differ."""
+    counts = {len(options) for options in references}
+    return str(counts.pop()) if len(counts) == 1 else "var"
+
+
+def streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """References turned for sacrebleu: stream k holds each row's k-th one, None where a row has fewer."""
+    # Any: sacrebleu documents None here, its annotations leave it out.
+    most = max(len(options) for options in references)
+    return [[options[k] if k < len(options) else None for options in references] for k in range(most)]
+
+
+def percent(scores: Iterable[float]) -> float:
+    """Mean of row scores, times 100."""
+    listed = list(scores)
+    return 100 * math.fsum(listed) / len(listed)
+
+
+def text_features() -> list[Any]:
+    """The two input forms of a text metric: several references per row, or one."""
+    import datasets
+
+    one = datasets.Value("string")
+    return [
+        datasets.Features({"predictions": one, "references": datasets.List(one)}),
+        datasets.Features({"predictions": one, "references": one}),
+    ]
