@@ -1,0 +1,127 @@
+"""Write the embedded medicine lesson from its hand-written sources.
+
+    python scripts/make_data.py            # rewrites data/medicine/{train,validation,test}.jsonl
+    python scripts/make_data.py --check    # exits 1 where the committed files differ
+
+Sources: data/medicine/lexicon.yaml (complaints in everyday words, per split), medicines.yaml (what each
+medicine is for) and frames.yaml (sentences, per split). Every row names enough complaints that exactly one
+medicine treats them all. Seeded: the same sources give the same bytes.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MEDICINE = Path(__file__).resolve().parents[1] / "data" / "medicine"
+SPLITS = {"train": 11, "validation": 2, "test": 3}  # rows per medicine
+SIZES = (2, 3, 3, 4)  # complaints per row, in turn; fewer where a medicine has fewer
+SEED = 2024
+
+Row = dict[str, str]
+
+
+def load(name: str) -> dict[str, Any]:
+    """One hand-written source under data/medicine, by stem."""
+    return yaml.safe_load((MEDICINE / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def identifying(name: str, medicines: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Sets of 2 to 4 complaints that this medicine treats and no other medicine treats entirely.
+
+    Raises ValueError where there is none: then the medicine cannot be told from another one.
+    """
+    others = [set(entry["uses"]) for other, entry in medicines.items() if other != name]
+    uses = medicines[name]["uses"]
+    found = [
+        subset
+        for size in range(2, min(4, len(uses)) + 1)
+        for subset in itertools.combinations(uses, size)
+        if not any(set(subset) <= other for other in others)
+    ]
+    if not found:
+        raise ValueError(f"medicines.yaml: {name} shares its uses {uses} with another medicine; add a use")
+    return found
+
+
+class Turns:
+    """Deals the items of each list evenly: every item once, in a shuffled order, before any comes again."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.left: dict[Any, list[Any]] = {}
+
+    def deal(self, key: Any, items: list[Any]) -> Any:
+        """The next item of the list known by `key`."""
+        if not self.left.get(key):
+            self.left[key] = self.rng.sample(items, len(items))
+        return self.left[key].pop()
+
+
+def compose(split: str, rng: random.Random) -> list[Row]:
+    """All rows of one split, in a shuffled order."""
+    lexicon, medicines, frames = load("lexicon"), load("medicines"), load("frames")
+    parts, turns = frames[split], Turns(rng)
+    rows: list[Row] = []
+    for name, entry in medicines.items():
+        subsets, seen = identifying(name, medicines), set[str]()
+        while len(seen) < SPLITS[split]:
+            size = SIZES[len(seen) % len(SIZES)]
+            # The nearest size that identifies the medicine; every use has its turn.
+            nearest = min({len(subset) for subset in subsets}, key=lambda n: abs(n - size))
+            fitting = [subset for subset in subsets if len(subset) == nearest]
+            subset = turns.deal((name, nearest), fitting)
+            words = [turns.deal(use, lexicon[use][split]) for use in rng.sample(subset, nearest)]
+            opening = turns.deal(("open", entry["who"]), parts["open"][entry["who"]])
+            joined = rng.choice(parts["join"][nearest]).format(*words)
+            complaint = opening + joined + rng.choice(parts["close"])
+            if complaint not in seen:
+                seen.add(complaint)
+                answer = frames["output"].format(name=name, function=entry["function"])
+                rows.append(
+                    {
+                        "instruction": frames["instruction"],
+                        "input": complaint,
+                        "output": answer,
+                        "medicine": name,
+                    }
+                )
+    rng.shuffle(rows)
+    return rows
+
+
+def rendered() -> dict[Path, str]:
+    """Path and text of every file this script writes."""
+    files = {}
+    for offset, split in enumerate(SPLITS):
+        rows = compose(split, random.Random(SEED + offset))
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        files[MEDICINE / f"{split}.jsonl"] = text
+    return files
+
+
+def main() -> int:
+    """Write the files, or compare them with what is there; the exit status says whether they agree."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in rendered().items():
+        if check:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                stale.append(path.name)
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"{path.name}: {text.count(chr(10))} rows")
+    if stale:
+        print(f"differs from its sources: {', '.join(stale)}; run scripts/make_data.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
