@@ -1,0 +1,235 @@
+"""Diff pruning: learn a sparse difference to the base weights (Guo et al. 2021, arXiv:2012.07463).
+
+Three stages, as in the paper:
+
+1. Train ``get_peft_model(model, DiffPruningConfig())``. Two parameters are trained per base weight
+   (difference and gate), so memory is that of full fine-tuning and more; the saving is in what is stored.
+2. ``model.base_model.project()`` keeps the ``target_sparsity`` largest differences and drops the gates.
+3. Optionally ``project(trainable=True)`` instead, a new optimizer, and more training with the mask fixed.
+
+Saved before stage 2, a checkpoint is dense and training can go on from it; saved after, it holds 4 bytes of
+index and 4 bytes of value per nonzero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from torch import Tensor, nn
+
+from . import peft_type, register, select
+from .diff_layer import DiffPruningLayer
+from .override import OverrideModel, entries
+
+
+@dataclass
+class DiffPruningConfig(PeftConfig):
+    """Settings of diff pruning; defaults are those of the paper's published code."""
+
+    target_modules: list[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Modules that get a difference, with everything inside them: a list of name endings, a "
+            "regular expression, 'all-linear' (every linear layer but the output head; None means this) or "
+            "'all' (every module with parameters, as in the paper)."
+        },
+    )
+    target_sparsity: float = field(
+        default=0.005, metadata={"help": "Share of the targeted parameters that project() keeps."}
+    )
+    l0_weight: float = field(
+        default=1.25e-7, metadata={"help": "Factor lambda on the expected number of open gates (a sum)."}
+    )
+    structured: bool = field(
+        default=True,
+        metadata={"help": "One more gate per weight matrix or bias vector (section 3.3)."},
+    )
+    alpha_init: float = field(
+        default=5.0, metadata={"help": "Gate location at the start; 5 opens 99.3 % of the gates."}
+    )
+    gate_speed: float = field(
+        default=100.0,
+        metadata={
+            "help": "Under Adam, gates move this many times as fast as the learning rate says. The paper's "
+            "code gives them an optimizer of their own at 0.1; this does it with one optimizer."
+        },
+    )
+    stretch_lower: float = field(default=-1.5, metadata={"help": "Hard-concrete stretch l, below 0."})
+    stretch_upper: float = field(default=1.5, metadata={"help": "Hard-concrete stretch r, above 1."})
+    projected: bool = field(
+        default=False, metadata={"help": "Whether the adapter is sparse. Set by project(), not by hand."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules to train and save whole, such as a new classifier."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        register()
+        self.peft_type = peft_type("DIFF_PRUNING")
+        faults = []
+        if not 0 < self.target_sparsity <= 1:
+            faults.append(
+                f"diff_pruning.target_sparsity={self.target_sparsity} must be above 0 and at most 1"
+            )
+        if self.l0_weight < 0:
+            faults.append(f"diff_pruning.l0_weight={self.l0_weight} must not be negative")
+        if self.gate_speed <= 0:
+            faults.append(f"diff_pruning.gate_speed={self.gate_speed} must be above 0")
+        if not self.stretch_lower < 0:
+            faults.append(f"diff_pruning.stretch_lower={self.stretch_lower} must be below 0")
+        if not self.stretch_upper > 1:
+            faults.append(f"diff_pruning.stretch_upper={self.stretch_upper} must be above 1")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class DiffReport:
+    """What projection kept."""
+
+    targeted: int  # base parameters that have a difference
+    nonzeros: int
+    sparsity: float  # nonzeros / targeted; target_sparsity is its upper bound
+    base_share: float  # nonzeros / all parameters of the base model
+    bytes: int  # indices and values as saved, without file headers
+
+    def as_dict(self) -> dict[str, int | float]:
+        return asdict(self)
+
+
+class DiffPruningModel(OverrideModel):
+    """Diff pruning as a PEFT tuner."""
+
+    prefix = "diffprune_"
+    tuner_layer_cls = DiffPruningLayer
+    layer_cls = DiffPruningLayer
+    peft_config: dict[str, Any]
+
+    def select(self, config: DiffPruningConfig, model: nn.Module) -> set[str]:
+        targets = config.target_modules
+        if targets is None or targets == "all-linear":
+            chosen = set(select.linear_layers(model))
+        elif targets == "all":
+            chosen = {name for name, _ in select.holders(model)}
+        else:
+            chosen = {name for name, _ in select.holders(model) if select.under(name, targets)}
+        if not chosen:
+            raise ValueError(
+                f"diff_pruning.target_modules={targets} matches no module with parameters; the model has "
+                f"{sorted({name.rpartition('.')[2] for name, _ in select.holders(model)})}"
+            )
+        select.refuse_tied(model, chosen, f"diff_pruning.target_modules={targets}")
+        select.refuse_nested(chosen, "diff_pruning.target_modules")
+        select.refuse_integer(model, chosen, "diff_pruning")
+        return chosen
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base model; in training mode ``outputs.loss`` includes ``penalty()``, in evaluation never.
+
+        A trainer that computes the loss from logits itself gives no labels, gets no loss, and adds
+        ``penalty()`` to its own.
+        """
+        outputs = self.model(*args, **kwargs)
+        if self.training and isinstance(getattr(outputs, "loss", None), Tensor):
+            outputs.loss = outputs.loss + self.penalty()
+        return outputs
+
+    def _layers(self, adapter_name: str) -> dict[str, DiffPruningLayer]:
+        layers = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, DiffPruningLayer) and module.present([adapter_name])
+        }
+        if not layers:
+            raise ValueError(f"no adapter {adapter_name!r}; this model has {list(self.peft_config)}")
+        return layers
+
+    def penalty(self) -> Tensor | float:
+        """l0_weight times the expected number of open gates, over active adapters; 0.0 if there are none."""
+        total: Tensor | float = 0.0
+        for name in self.active_adapters:
+            for layer in self._layers(name).values():
+                if layer.is_dense(name) and not layer.disable_adapters:
+                    count = layer.expected_l0(name)
+                    weighted = self.peft_config[name].l0_weight * count
+                    total = total + (weighted.to(total.device) if isinstance(total, Tensor) else weighted)
+        return total
+
+    @torch.no_grad()
+    def project(
+        self,
+        adapter_name: str = "default",
+        target_sparsity: float | None = None,
+        trainable: bool = False,
+    ) -> DiffReport:
+        """Keep the largest differences of the whole model, drop the rest and the gates (section 3.2).
+
+        ``target_sparsity`` (default: the configuration's) bounds the share of targeted parameters kept.
+        ``trainable``: go on training the kept values with their places fixed; make a new optimizer, since the
+        parameters are new. Raises ``ValueError`` if the adapter is projected already, or merged.
+        """
+        config = self.peft_config[adapter_name]
+        layers = self._layers(adapter_name)
+        if config.projected or any(layer.merged for layer in layers.values()):
+            state = "projected" if config.projected else "merged"
+            raise ValueError(f"adapter {adapter_name!r} is {state} already; project it once, unmerged")
+        share = config.target_sparsity if target_sparsity is None else target_sparsity
+        masks = _largest(
+            {
+                (name, key): diff.flatten().abs()
+                for name, layer in layers.items()
+                for key, diff in layer.dense(adapter_name, sample=False).items()
+            },
+            share,
+        )
+        for name, layer in layers.items():
+            layer.project(adapter_name, {key: mask for (at, key), mask in masks.items() if at == name})
+            layer.diffprune_values[adapter_name].requires_grad_(trainable)
+        config.projected = True
+        config.target_sparsity = share
+        return self.sparsity_report(adapter_name)
+
+    def sparsity_report(self, adapter_name: str = "default") -> DiffReport:
+        """What a projected adapter stores. Raises ``ValueError`` before projection."""
+        layers = self._layers(adapter_name)
+        if not self.peft_config[adapter_name].projected:
+            raise ValueError(f"adapter {adapter_name!r} is dense until project() is called")
+        targeted = nonzeros = size = 0
+        for layer in layers.values():
+            targeted += sum(slot.numel() for slot in layer.base_parameters().values())
+            indices = entries(layer.diffprune_indices, adapter_name)
+            for key, values in entries(layer.diffprune_values, adapter_name).items():
+                index = indices[key]
+                nonzeros += int(torch.count_nonzero(values))
+                size += values.numel() * values.element_size() + index.numel() * index.element_size()
+        base = sum(p.numel() for name, p in self.model.named_parameters() if "diffprune_" not in name)
+        return DiffReport(targeted, nonzeros, nonzeros / targeted, nonzeros / base, size)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Before PEFT copies values in, give sparse layers the sizes that the checkpoint has."""
+        for name, layer in model.named_modules():
+            if not isinstance(layer, DiffPruningLayer) or adapter_name not in layer.diffprune_values:
+                continue
+            trainable = any(p.requires_grad for p in layer.diffprune_values[adapter_name].parameters())
+            stem = f"base_model.model.{name.removeprefix('base_model.model.')}.diffprune_indices."
+            places = {key.removeprefix(stem): v for key, v in state_dict.items() if key.startswith(stem)}
+            layer.allocate_sparse(adapter_name, places)
+            layer.diffprune_values[adapter_name].requires_grad_(trainable)
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+
+def _largest(sizes: dict[tuple[str, str], Tensor], share: float) -> dict[tuple[str, str], Tensor]:
+    """Masks of the ``floor(share * total)`` largest entries over all tensors together; zeros never count."""
+    flat = torch.cat([size.float().cpu() for size in sizes.values()])
+    count = min(int(share * flat.numel() + 1e-9), int(torch.count_nonzero(flat)))
+    mask = torch.zeros(flat.numel(), dtype=torch.bool)
+    mask[flat.topk(count).indices] = True
+    parts = mask.split([size.numel() for size in sizes.values()])
+    return {at: part.to(size.device) for (at, size), part in zip(sizes.items(), parts, strict=True)}

@@ -1,0 +1,112 @@
+"""Partial fine-tuning: train some modules of the base model whole, save only these.
+
+Each adapter trains copies, not differences, so that an optimizer's weight decay means what it means in full
+fine-tuning. Copies of 16-bit weights are kept in float32 (PEFT's ``autocast_adapter_dtype``): a 16-bit copy
+loses updates smaller than its last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from peft import PeftConfig
+from torch import Tensor, nn
+
+from . import peft_type, register, select
+from .override import OverrideLayer, OverrideModel, entries
+
+
+@dataclass
+class PartialConfig(PeftConfig):
+    """Settings of partial fine-tuning; what the three choices select is trained together."""
+
+    last_layers: int | None = field(
+        default=None,
+        metadata={"help": "Train the last N transformer blocks (of the decoder, where there is an encoder)."},
+    )
+    target_modules: list[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Modules to train, with everything inside them: a list of name endings or a regular "
+            "expression for whole names."
+        },
+    )
+    norms: bool = field(default=False, metadata={"help": "Train every layer norm and RMS norm."})
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules to train and save whole, such as a new classifier."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        register()
+        self.peft_type = peft_type("PARTIAL")
+        if self.last_layers is None and not self.target_modules and not self.norms:
+            raise ValueError(
+                "partial selects nothing: set partial.last_layers, partial.target_modules or "
+                "partial.norms=true"
+            )
+
+
+class PartialLayer(OverrideLayer):
+    """A module that runs with the active adapter's copy of its parameters; at most one adapter acts."""
+
+    adapter_layer_names = ("partial_copies",)
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__(base_layer)
+        self.partial_copies = nn.ModuleDict()
+
+    def update_layer(self, adapter_name: str, config: PeftConfig) -> None:
+        self.partial_copies[adapter_name] = nn.ParameterDict(
+            {
+                key: nn.Parameter(parameter.detach().clone())
+                for key, parameter in self.base_parameters().items()
+            }
+        )
+
+    def overrides(self, names: list[str], sample: bool) -> dict[str, Tensor]:
+        if len(names) > 1 or self.merged:
+            raise ValueError(
+                f"adapters {[*self.merged_adapters, *names]} each replace the same weights; only one copy "
+                "can act: activate or merge one adapter at a time"
+            )
+        slots = self.base_parameters()
+        return {
+            key: copy.to(slots[key].dtype) for key, copy in entries(self.partial_copies, names[0]).items()
+        }
+
+
+class PartialModel(OverrideModel):
+    """Partial fine-tuning as a PEFT tuner."""
+
+    prefix = "partial_"
+    layer_cls = PartialLayer
+
+    def select(self, config: PartialConfig, model: nn.Module) -> set[str]:
+        candidates = dict(select.holders(model))
+        chosen: set[str] = set()
+        if config.last_layers is not None:
+            blocks = select.block_names(model)
+            if not 1 <= config.last_layers <= len(blocks):
+                raise ValueError(
+                    f"partial.last_layers={config.last_layers} must be 1 to {len(blocks)}, the model's layers"
+                )
+            last = tuple(f"{name}." for name in blocks[-config.last_layers :])
+            chosen |= {name for name in candidates if name.startswith(last)}
+        if config.target_modules:
+            named = {name for name in candidates if select.under(name, config.target_modules)}
+            if not named:
+                raise ValueError(
+                    f"partial.target_modules={config.target_modules} matches no module with parameters; the "
+                    f"model has {sorted({name.rpartition('.')[2] for name in candidates})}"
+                )
+            chosen |= named
+        if config.norms:
+            norms = {name for name, module in candidates.items() if select.is_norm(module)}
+            if not norms:
+                raise ValueError("partial.norms=true, but the model has no layer norm; name modules instead")
+            chosen |= norms
+        select.refuse_tied(model, chosen, "partial.target_modules")
+        select.refuse_nested(chosen, "partial.target_modules")
+        select.refuse_integer(model, chosen, "partial")
+        return chosen
