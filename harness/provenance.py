@@ -21,12 +21,12 @@ CANNOT_CHANGE_A_RESULT = frozenset(
         "__init__.py",
         "__main__.py",
         "errors.py",
-        "estimate.py",
         "plots.py",
         "provenance.py",
         "record.py",
         "report.py",
         "sweep.py",
+        "trackers.py",
     }
 )
 DECISIVE_LIBRARIES = ("torch", "transformers", "peft")
@@ -43,9 +43,7 @@ START_TOLERANCE_S = 10.0
 def result_sources() -> list[Path]:
     """Source files of the harness that can change a result, in a fixed order."""
     files = (path for path in PACKAGE.rglob("*.py") if "_shipped" not in path.parts)
-    return sorted(
-        path for path in files if path.relative_to(PACKAGE).as_posix() not in CANNOT_CHANGE_A_RESULT
-    )
+    return sorted(path for path in files if path.relative_to(PACKAGE).as_posix() not in CANNOT_CHANGE_A_RESULT)
 
 
 @cache
@@ -111,9 +109,7 @@ def _git(*arguments: str) -> str | None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(PACKAGE.parent), *arguments]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, env=environment, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout

@@ -149,9 +149,7 @@ def start(
         "notes": [],
         "scores": {"before": {}, "after": {}, "signatures": {}},
     }
-    record |= {
-        key: {} for key in ("inferred", "audit", "rows", "parameters", "times_s", "memory_bytes", "training")
-    }
+    record |= {key: {} for key in ("inferred", "audit", "rows", "parameters", "times_s", "memory_bytes", "training")}
     record |= dict.fromkeys(("adapter", "predictions", "tracker", "error"))
     if former:
         note(
@@ -195,16 +193,12 @@ def write(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
     target, lost = path(runs_dir, record["fingerprint"]), list[str]()
     clean = _clean(record, "", lost, _redactor())
     if lost:
-        clean["notes"].append(
-            f"not finite, written as null: {', '.join(lost[:5])}{' ...' if lost[5:] else ''}"
-        )
+        clean["notes"].append(f"not finite, written as null: {', '.join(lost[:5])}{' ...' if lost[5:] else ''}")
     content = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1)
     try:
         atomic_write_bytes(target, content.encode("utf-8", "backslashreplace") + b"\n")
     except OSError as error:
-        raise RunFault(
-            f"runs_dir={runs_dir}: {target} cannot be written ({error}). {hint_for(error)}"
-        ) from error
+        raise RunFault(f"runs_dir={runs_dir}: {target} cannot be written ({error}). {hint_for(error)}") from error
     return target
 
 
@@ -230,9 +224,7 @@ def read(runs_dir: str | Path, fingerprint: str, curve: bool = True) -> dict[str
         _set_aside(file, error)
         return None
     if version != SCHEMA_VERSION:
-        raise RunFault(
-            f"{file}: schema_version={version}, this harness reads {SCHEMA_VERSION}; set another runs_dir"
-        )
+        raise RunFault(f"{file}: schema_version={version}, this harness reads {SCHEMA_VERSION}; set another runs_dir")
     if record["fingerprint"] != fingerprint:
         raise RunFault(f"{file} holds the record of {record['fingerprint']}; rename its folder to that")
     return _with_true_status(record)
@@ -361,8 +353,7 @@ def _clean(value: Any, where: str, lost: list[str], redact: Callable[[str], str]
         return None
     if isinstance(value, Mapping):
         return {
-            redact(str(key)): _clean(item, f"{where}.{key}".lstrip("."), lost, redact)
-            for key, item in value.items()
+            redact(str(key)): _clean(item, f"{where}.{key}".lstrip("."), lost, redact) for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_clean(item, f"{where}[{number}]", lost, redact) for number, item in enumerate(value)]

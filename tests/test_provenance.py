@@ -40,9 +40,7 @@ def test_editing_what_can_change_a_result_changes_the_code_version(copy, name):
     assert fresh_version() != before
 
 
-@pytest.mark.parametrize(
-    "name", ["report.py", "record.py", "provenance.py", "sweep.py", "plots.py", "__main__.py"]
-)
+@pytest.mark.parametrize("name", ["report.py", "record.py", "provenance.py", "sweep.py", "plots.py", "__main__.py"])
 def test_editing_what_only_shows_keeps_the_code_version(copy, name):
     before = fresh_version()
     with open(copy / name, "a") as stream:
@@ -68,9 +66,7 @@ def test_another_peft_changes_the_code_version(monkeypatch):
 
 def test_versions_name_the_decisive_libraries_without_importing_them():
     code = "import sys; from harness import provenance, record; v = provenance.versions()"
-    code += (
-        "; provenance.device_info(); print('torch' in sys.modules, {'torch', 'peft', 'python'} <= v.keys())"
-    )
+    code += "; provenance.device_info(); print('torch' in sys.modules, {'torch', 'peft', 'python'} <= v.keys())"
     root = provenance.PACKAGE.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.split() == ["False", "True"]

@@ -134,9 +134,7 @@ while True:
 
 def test_a_killed_run_reads_as_interrupted_and_is_never_torn(tmp_path):
     for delay in (0.0, 0.03, 0.07):
-        child = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT
-        )
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
         child.stdout.readline()
         time.sleep(delay)
         assert record.read(tmp_path, "a1")["status"] == "running"
@@ -163,9 +161,7 @@ def test_a_rerun_says_what_it_replaces_on_the_console_too(tmp_path, caplog):
     assert again["notes"][0] in caplog.text
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b'{"a": 1', b"[]", b"null", b"\xff\xfe", b"{}", b'{"schema_version": 1}']
-)
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"[]", b"null", b"\xff\xfe", b"{}", b'{"schema_version": 1}'])
 def test_a_corrupt_record_is_set_aside_and_reported(tmp_path, caplog, content):
     for number in (1, 2):
         file = record.path(tmp_path, "a1")
@@ -225,9 +221,7 @@ def test_no_secret_reaches_a_record(tmp_path, monkeypatch):
     run = started(tmp_path)
     run["plan"] = {"data": {"path": "https://me:hunter2@example.org/x.jsonl"}, "tokens": False}
     run["notes"].append("false alarm")
-    message = (
-        f"401 for Authorization: Bearer abcdefghijk, very-private-words, {hub} {os.environ['WANDB_API_KEY']}"
-    )
+    message = f"401 for Authorization: Bearer abcdefghijk, very-private-words, {hub} {os.environ['WANDB_API_KEY']}"
     record.write(tmp_path, record.fail(run, ValueError(message)))
     text = record.path(tmp_path, "a1b2c3d4").read_text()
     for secret in ("hunter2", "abcdefghijk", "very-private-words", hub, os.environ["WANDB_API_KEY"]):
