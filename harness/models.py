@@ -106,9 +106,7 @@ def pick_device(model: Model) -> torch.device:
     try:
         device = torch.device(model.device)
     except RuntimeError as error:
-        raise ModelFault(
-            f"model.device={model.device} is no device; use auto, cpu, cuda or cuda:1"
-        ) from error
+        raise ModelFault(f"model.device={model.device} is no device; use auto, cpu, cuda or cuda:1") from error
     present = {
         "cpu": 1,
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
@@ -116,9 +114,7 @@ def pick_device(model: Model) -> torch.device:
     }
     if (device.index or 0) >= present.get(device.type, 0):
         found = ", ".join(f"{count} {kind}" for kind, count in present.items() if count)
-        raise ModelFault(
-            f"model.device={model.device} is not on this machine (found: {found}); set model.device=auto"
-        )
+        raise ModelFault(f"model.device={model.device} is not on this machine (found: {found}); set model.device=auto")
     return device
 
 
@@ -138,9 +134,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> tuple[PreTrainedTok
     that masks padding by its id would mask the end too. The vocabulary never grows.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelFault(
             f"{folder} holds no tokenizer that transformers can read ({type(error).__name__}: {error}); "
@@ -170,9 +164,7 @@ def load_config(model: Model) -> PretrainedConfig:
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ModelFault(
-                f"model.config_only={model.config_only} cannot be read as JSON ({error})"
-            ) from error
+            raise ModelFault(f"model.config_only={model.config_only} cannot be read as JSON ({error})") from error
     try:
         return AutoConfig.for_model(**given)
     except (TypeError, ValueError) as error:

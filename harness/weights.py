@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 WEIGHT_ENDINGS = (".safetensors", ".gguf")
+READ_ENDINGS = (*WEIGHT_ENDINGS, ".json", ".model", ".txt", ".jinja", ".py")  # what loading reads; no cards
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickles: those can run code
 HUB_SECONDS = 5.0  # a hub that is slower than this to name a commit counts as unreachable
 
@@ -69,14 +70,11 @@ def _from_hub_or_packages(model: Model) -> Located:
         try:
             return _from_hub(model)
         except ModelFault as fault:
-            reason = str(fault)
+            reason = str(fault).partition(";")[0]  # without the remedy: there is one in the packages
     names = ", ".join(part.requirement for part in model.packages)
-    note = (
-        f"weights dequantised from the GGUF in {names}: quantised, so not the hub's weights of "
-        f"{model.path or model.name}. Why not the hub: {reason}"
-    )
-    folder = converted.folder(model.name, model.sha256, lambda at: converted.assemble(model, at))
+    note = f"weights dequantised from the GGUF in {names}, so not those of the hub; {reason}"
     _say_once(note)
+    folder = converted.folder(model.name, model.sha256, lambda at: converted.assemble(model, at))
     return Located(folder, "package", note, model.sha256)
 
 
@@ -95,16 +93,16 @@ def locate_config(model: Model) -> Path:
 def digest(model: Model) -> str | None:
     """Content hash for the plan's fingerprint; no network.
 
-    Folder and GGUF: SHA-256 over relative names, sizes and bytes; above 64 MiB of weights, their bytes are
-    sampled (64 MiB, evenly, the ends included). Package: the pinned SHA-256. Hub: None, because the name and
-    the revision stand in the plan.
+    Folder (cards apart) and GGUF: SHA-256 over relative names, sizes and bytes; above 64 MiB of weights,
+    their bytes are sampled (64 MiB, evenly, the ends included). Package: the pinned SHA-256. Hub: None,
+    because the name and the revision stand in the plan.
     """
     if model.source is Source.hub:
         return None
     if model.source is Source.package:
         return model.sha256
     path = _existing(model, "folder" if model.source is Source.folder else "GGUF file")
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ_ENDINGS)
     stamp = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     return _digest_of(path, stamp)
 
@@ -227,8 +225,7 @@ def _hub_fault(name: str, revision: str | None, error: Exception, silence: str |
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
         at = f" at model.revision={revision}" if revision else ""
         return ModelFault(
-            f"model.path={name}{at}: the hub knows no such model; correct the name, "
-            "or log in if it is private"
+            f"model.path={name}{at}: the hub knows no such model; correct the name, or log in if it is private"
         )
     return ModelFault(f"model.path={name}: the download failed ({_brief(error)}); run again, {local}")
 
