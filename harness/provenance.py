@@ -20,6 +20,8 @@ CANNOT_CHANGE_A_RESULT = frozenset(
     {
         "__init__.py",
         "__main__.py",
+        "ask.py",
+        "cli.py",
         "errors.py",
         "plots.py",
         "provenance.py",

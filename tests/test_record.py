@@ -66,6 +66,13 @@ def test_schema_is_a_valid_draft_2020_12_schema():
     Draft202012Validator.check_schema(schema)
 
 
+def test_every_field_of_the_schema_is_explained():
+    page = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
+    schema = json.loads(record.SCHEMA_FILE.read_text())
+    assert [name for name in schema["properties"] if f"`{name}`" not in page] == []
+    assert set(schema["required"]) == set(schema["properties"])
+
+
 def test_records_of_every_status_conform_to_the_schema(tmp_path):
     assert record.faults(started(tmp_path)) == []
     run = filled(tmp_path, "b2")
