@@ -52,9 +52,7 @@ def read_file(file: Path) -> list[Record]:
         raise DataFault(f"data file {file}: {fault}") from fault
 
 
-def read_hub(
-    path: str, split: str, subset: str | None, revision: str | None, cache: Path | None
-) -> list[Record]:
+def read_hub(path: str, split: str, subset: str | None, revision: str | None, cache: Path | None) -> list[Record]:
     """Records of one split of a hub data set; ``cache`` is where downloads are kept, None: the user's own.
 
     Without a network a data set that was downloaded before is read from there.
@@ -136,9 +134,7 @@ def _json_array(text: str) -> Iterator[Record]:
             break
         if text[at : at + 1] != ",":
             line = text.count("\n", 0, at) + 1
-            raise _Unreadable(
-                f"after row {number}: no ',' or ']' at line {line}; the JSON list is broken there"
-            )
+            raise _Unreadable(f"after row {number}: no ',' or ']' at line {line}; the JSON list is broken there")
         at = skip(at + 1)
     if text[skip(at + 1) :]:
         raise _Unreadable(f"text follows the end of the JSON list (after row {number}); remove it")

@@ -139,10 +139,8 @@ def _flat(history: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """
     system = "\n".join(content for role, content in history if role == "system")
     turns = [(role, content) for role, content in history if role != "system"]
-    if len(turns) == 1:
-        text = turns[0][1]
-    else:
-        text = "\n".join(f"{role.capitalize()}: {content}" for role, content in turns)
+    spoken = [f"{role.capitalize()}: {content}" for role, content in turns]
+    text = turns[0][1] if len(turns) == 1 else "\n".join(spoken)
     return (system, text) if system else (text, "")
 
 

@@ -26,7 +26,7 @@ IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 @dataclass(frozen=True)
 class Example:
-    """Ids of prompt, completion and end-of-text token; the first ``prompt_length`` (at least 1) are prompt."""
+    """Ids of prompt, completion and end-of-text token; the first ``prompt_length`` (>= 1) are prompt."""
 
     input_ids: tuple[int, ...]
     prompt_length: int
@@ -71,6 +71,7 @@ def tokenise(rows: Rows, data: Data, tokenizer: Any) -> Tokenised:
     for name in SPLITS:
         splits[name], faults = _examples(rows.splits[name], data, tokenizer)
         bad += faults
+    bad.sort(key=lambda row: (row.source, row.number))  # splits cut from one file mix its rows
     if bad and data.on_bad_row is OnBadRow.error:
         raise bad_rows_fault(bad, sum(len(rows.splits[name]) for name in SPLITS))
     for name in SPLITS:
@@ -123,11 +124,14 @@ def collate(examples: Sequence[Example], pad_id: int, side: str) -> dict[str, "t
     """``input_ids``, ``attention_mask`` and ``labels``: int64, shape (b, t), t the length of the longest.
 
     ``side``: ``right`` for training; ``left`` where generation goes on from the last column.
+    Raises DataFault for a batch in which nothing is trained on.
     """
     import torch
 
     if side not in ("left", "right"):
         raise ValueError(f"side={side!r}: must be left or right")
+    if all(example.prompt_length >= len(example.input_ids) for example in examples):
+        raise DataFault("no row of this batch has a token that is trained on")
     longest = max(len(example.input_ids) for example in examples)
 
     def padded(values: Sequence[int], filler: int) -> list[int]:
@@ -163,8 +167,7 @@ def lesson_collate(examples: Sequence[Example], pad_id: int, length: int = 512) 
 
     prompts = [example.input_ids[: example.prompt_length] for example in examples]
     answers = [
-        example.input_ids[: example.start]
-        + example.input_ids[example.prompt_length : None if example.cut else -1]
+        example.input_ids[: example.start] + example.input_ids[example.prompt_length : None if example.cut else -1]
         for example in examples
     ]
     return {
@@ -212,7 +215,7 @@ def _examples(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[Exa
         cut = len(ids) > data.max_tokens
         start = int(tokenizer.bos_token_id is not None and head[0] == tokenizer.bos_token_id)
         examples.append(Example(ids[: data.max_tokens], len(head), row, prompt, cut, start))
-    return examples, sorted(bad, key=lambda row: row.number)
+    return examples, bad
 
 
 def _unfit(prompt: Sequence[int], completion: Sequence[int], data: Data, tokenizer: Any) -> str | None:
