@@ -66,32 +66,41 @@ def folder(name: str, sha256: str, obtain: Callable[[Path], Path]) -> Path:
 def convert(gguf: Path, into: Path, sha256: str) -> None:
     """Write the dequantised float32 model and the tokenizer of a GGUF file as transformers' folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, __version__
-    from transformers.utils import logging as transformers_logging
 
     log.info("converting %s to safetensors, once; this takes up to a minute", gguf.name)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        # The weights are plain floats now; left in place, these make save_pretrained refuse.
-        vars(model).update(hf_quantizer=None, is_quantized=False)
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(into)
-        tokenizer.save_pretrained(into)
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # The weights are plain floats now; left in place, these make save_pretrained refuse.
+            vars(model).update(hf_quantizer=None, is_quantized=False)
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(into)
+            tokenizer.save_pretrained(into)
     except (ValueError, NotImplementedError, KeyError, OSError, ImportError) as error:
         raise ModelFault(
             f"{gguf.name} cannot be converted by transformers {__version__} "
             f"({type(error).__name__}: {error}); use a GGUF of a supported architecture, "
             "or model.source=folder"
         ) from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()
     sizes = {file.name: file.stat().st_size for file in sorted(into.iterdir())}
     origin = {"gguf": gguf.name, "sha256": sha256, "transformers": __version__, "sizes": sizes}
     (into / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers' bars for local reading and writing off the console."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _is_whole(path: Path) -> bool:

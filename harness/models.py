@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from harness import weights
+from harness.converted import no_progress_bars
 from harness.errors import ModelFault
 from harness.schema import DType, Model
 
@@ -69,15 +71,16 @@ def _read(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) 
     if model.attn_implementation:
         settings["attn_implementation"] = model.attn_implementation
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=model.trust_remote_code,
-            output_loading_info=True,
-            **settings,
-        )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        with no_progress_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=model.trust_remote_code,
+                output_loading_info=True,
+                **settings,
+            )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelFault(
             f"model={model.name}: transformers cannot load {folder} with model.dtype={model.dtype.value}, "
             f"model.device_map={model.device_map}, model.attn_implementation={model.attn_implementation} "
