@@ -7,6 +7,7 @@ where depends on the rows and ``data.split_seed`` only, never on the run's seed:
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,13 +95,11 @@ def locate(path: str, key: str = "data.path") -> Path | None:
     Looked for from the working folder, then inside the data that the project ships (``medicine``).
     Raises DataFault for a path that is missing here and is no possible hub name either; it names ``key``.
     """
-    local = Path(path).expanduser()
+    # os.path, not Path: an impossible name (too long, a NUL in it, an unknown ~user) is a missing one.
+    local = Path(os.path.expanduser(path))
     for place in (local, shipped("data") / local):
-        try:
-            if path and place.exists():
-                return place
-        except (OSError, ValueError):  # too long for a file name, or a NUL in it
-            continue
+        if path and os.path.exists(place):
+            return place
     is_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", path, re.ASCII) is not None
     if is_name and len(path) <= 96 and Path(path).suffix.lower() not in PARSERS:
         return None
@@ -157,7 +156,7 @@ def _files(place: Path, data: Data) -> dict[str, Path]:
             )
         return {"train": place}
     if "train" not in names:
-        inside = sorted(file.name for file in place.iterdir() if file.suffix.lower() in PARSERS)
+        inside = _data_files(place)
         if len(inside) != 1:
             raise DataFault(
                 f"data.splits.train=null: the folder data.path={data.path} holds {len(inside)} data files"
@@ -167,11 +166,18 @@ def _files(place: Path, data: Data) -> dict[str, Path]:
     return {split: _inside(place, name, split) for split, name in names.items()}
 
 
+def _data_files(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if Path(name).suffix.lower() in PARSERS)
+    except OSError as fault:
+        raise DataFault(f"data.path={folder}: {fault.strerror or fault}; make the folder readable") from fault
+
+
 def _inside(folder: Path, name: str, split: str) -> Path:
     """``name`` in ``folder``, its ending optional where only one file fits."""
     candidates = [folder / name] if Path(name).suffix.lower() in PARSERS else []
     candidates += [folder / f"{name}{ending}" for ending in PARSERS]
-    present = [file for file in candidates if file.is_file()]
+    present = [file for file in candidates if os.path.isfile(file)]
     if len(present) == 1:
         return present[0]
     state = f"fits {', '.join(file.name for file in present)}" if present else f"is no file in {folder}"

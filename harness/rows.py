@@ -69,8 +69,9 @@ def _refuse_missing_columns(records: Sequence[dict[str, Any]], source: str, data
     for key in (*fields, "target"):
         column = getattr(data.columns, key)
         if records and column and all(_find(record, column) is _ABSENT for record in records):
-            has = ", ".join(_shown(name) for name in list(records[0])[:20])
-            faults.append(f"data.columns.{key}={column}: {source} has no such column; it has {has or 'none'}")
+            has = ", ".join(_shown(name) for name in list(records[0])[:20]) or "none"
+            remedy = "name one of them" + (", or null for none" if key in ("input", "target") else "")
+            faults.append(f"data.columns.{key}={column}: {source} has no such column; it has {has}; {remedy}")
     raise_together(faults, DataFault)
 
 

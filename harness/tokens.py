@@ -67,18 +67,18 @@ def tokenise(rows: Rows, data: Data, tokenizer: Any) -> Tokenised:
             " would never learn to stop; set eos_token in its tokenizer_config.json"
         )
     splits: dict[str, list[Example]] = {}
-    bad: list[BadRow] = []
+    refused: dict[str, list[BadRow]] = {}
     for name in SPLITS:
-        splits[name], faults = _examples(rows.splits[name], data, tokenizer)
-        bad += faults
-    bad.sort(key=lambda row: (row.source, row.number))  # splits cut from one file mix its rows
+        splits[name], refused[name] = _examples(rows.splits[name], data, tokenizer)
+    # Sorted, because splits that are cut from one file mix its rows.
+    bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
     if bad and data.on_bad_row is OnBadRow.error:
         raise bad_rows_fault(bad, sum(len(rows.splits[name]) for name in SPLITS))
     for name in SPLITS:
         if rows.splits[name] and not splits[name]:
             raise DataFault(
                 f"data.max_tokens={data.max_tokens}: all {len(rows.splits[name])} rows of the {name} split"
-                f" are refused (the first bad row: {bad[0].reason}); raise data.max_tokens or mend the data"
+                f" are refused (the first: {refused[name][0].reason}); raise data.max_tokens or mend the data"
             )
     return Tokenised(splits, tuple(bad), sum(example.cut for name in SPLITS for example in splits[name]))
 

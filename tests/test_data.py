@@ -153,10 +153,15 @@ def test_a_missing_column_is_one_message_naming_key_and_columns(tmp_path: Path) 
     text = fault(jsonl(tmp_path, ROWS), {"instruction": "question", "output": "answer"})
     assert "data.columns.instruction=question: rows.jsonl has no such column; it has instruction, input, output" in text
     assert "data.columns.output=answer" in text
+    without = jsonl(tmp_path, [{"instruction": "q", "output": "a"}], "no_input.jsonl")
+    assert "data.columns.input=input: no_input.jsonl has no such column" in fault(without)
+    assert "or null for none" in fault(without)
     assert "data.columns.output=null" in fault(jsonl(tmp_path, ROWS), {"instruction": "instruction"})
 
 
-@pytest.mark.parametrize("path", ["missing.jsonl", "./missing", "/nowhere/at/all", "a/b/c", "", "x\0y", "n" * 5000])
+@pytest.mark.parametrize(
+    "path", ["missing.jsonl", "./missing", "/nowhere/at/all", "a/b/c", "", "x\0y", "n" * 5000, "~nobody-here/x"]
+)
 def test_a_missing_path_says_where_it_was_looked_for(path: str) -> None:
     text = fault(path)
     assert "data.path=" in text
