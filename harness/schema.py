@@ -5,9 +5,12 @@ so that a misspelt key or a wrong type fails before anything runs. ``Any`` stand
 "a string or a list of strings", which structured configs cannot express; ``plan`` checks those.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
+
+from harness import sheets
+from harness.settings import Settings
 
 
 class Stage(Enum):
@@ -83,7 +86,7 @@ class Tracking(Enum):
 
 
 @dataclass
-class Package:
+class Package(Settings):
     """One Python distribution that carries (a part of) a model file."""
 
     requirement: str  # name==version
@@ -92,7 +95,7 @@ class Package:
 
 
 @dataclass
-class Model:
+class Model(Settings):
     """Base model and how it is loaded."""
 
     name: str
@@ -110,14 +113,14 @@ class Model:
 
 
 @dataclass
-class Peft:
+class Peft(Settings):
     """The method of the run; its settings stand in the sheet of the same name."""
 
     method: str
 
 
 @dataclass
-class SplitNames:
+class SplitNames(Settings):
     """File names inside ``data.path``, or split names on the hub; null cuts the split from ``train``."""
 
     train: str | None
@@ -126,7 +129,7 @@ class SplitNames:
 
 
 @dataclass
-class Fractions:
+class Fractions(Settings):
     """Shares of the rows that become a split of their own where the source names none."""
 
     validation: float
@@ -134,7 +137,7 @@ class Fractions:
 
 
 @dataclass
-class Limits:
+class Limits(Settings):
     """At most so many rows of each split, drawn by ``data.split_seed``; null: all."""
 
     train: int | None
@@ -143,7 +146,7 @@ class Limits:
 
 
 @dataclass
-class Columns:
+class Columns(Settings):
     """Column names in the source; null: the format has no such column here."""
 
     instruction: str | None
@@ -154,7 +157,7 @@ class Columns:
 
 
 @dataclass
-class Data:
+class Data(Settings):
     """Rows, splits and the prompt template."""
 
     name: str
@@ -174,7 +177,7 @@ class Data:
 
 
 @dataclass
-class Trainer:
+class Trainer(Settings):
     """Optimisation; fields keep transformers' meaning."""
 
     objective: Objective
@@ -195,7 +198,7 @@ class Trainer:
 
 
 @dataclass
-class Generation:
+class Generation(Settings):
     """Decoding of the answers that are scored."""
 
     batch_size: int
@@ -206,7 +209,7 @@ class Generation:
 
 
 @dataclass
-class Scoring:
+class Scoring(Settings):
     """The protocol: the same prompts before and after tuning."""
 
     split: str  # test or validation
@@ -219,7 +222,7 @@ class Scoring:
 
 
 @dataclass
-class Tracker:
+class Tracker(Settings):
     """Where curves and scores are shown besides the local record."""
 
     name: Tracking
@@ -229,154 +232,14 @@ class Tracker:
 
 
 @dataclass
-class Sweep:
+class Sweep(Settings):
     """How the set of plans is worked off."""
 
     name: str | None  # null: from the overrides
 
 
 @dataclass
-class Full:
-    """Full fine-tuning: every weight is trained."""
-
-    learning_rate: float
-
-
-@dataclass
-class Partial:
-    """Partial fine-tuning: the last N layers, and modules named by their ends."""
-
-    learning_rate: float
-    last_layers: int
-    modules: list[str]
-
-
-@dataclass
-class Lora:
-    """LoRA, Hu et al. 2021; PEFT's ``LoraConfig``."""
-
-    learning_rate: float
-    r: int
-    lora_alpha: float
-    lora_dropout: float
-    target_modules: Any
-    exclude_modules: Any
-    bias: str
-    use_rslora: bool
-    use_dora: bool
-    init_lora_weights: Any
-    modules_to_save: list[str] | None
-    layers_to_transform: list[int] | None
-    rank_pattern: dict[str, int]
-    alpha_pattern: dict[str, float]
-
-
-@dataclass
-class LoHa:
-    """LoHa, Hyeon-Woo et al. 2022 (FedPara); PEFT's ``LoHaConfig``."""
-
-    learning_rate: float
-    r: int
-    alpha: int
-    rank_dropout: float
-    module_dropout: float
-    target_modules: Any
-    exclude_modules: Any
-    modules_to_save: list[str] | None
-    layers_to_transform: list[int] | None
-
-
-@dataclass
-class LoKr:
-    """LoKr, Yeh et al. 2024 (LyCORIS); PEFT's ``LoKrConfig``."""
-
-    learning_rate: float
-    r: int
-    alpha: int
-    rank_dropout: float
-    module_dropout: float
-    decompose_both: bool
-    decompose_factor: int
-    target_modules: Any
-    exclude_modules: Any
-    modules_to_save: list[str] | None
-    layers_to_transform: list[int] | None
-
-
-@dataclass
-class AdaLora:
-    """AdaLoRA, Zhang et al. 2023; PEFT's ``AdaLoraConfig``. ``total_step`` is the run's own."""
-
-    learning_rate: float
-    init_r: int
-    target_r: int
-    warmup_share: float  # of the optimizer steps before pruning starts (tinit)
-    final_share: float  # of the optimizer steps after pruning ends (tfinal)
-    deltaT: int
-    beta1: float
-    beta2: float
-    orth_reg_weight: float
-    lora_alpha: float
-    lora_dropout: float
-    target_modules: Any
-    exclude_modules: Any
-    modules_to_save: list[str] | None
-
-
-@dataclass
-class Ia3:
-    """IA3, Liu et al. 2022; PEFT's ``IA3Config``."""
-
-    learning_rate: float
-    target_modules: Any
-    feedforward_modules: Any
-    exclude_modules: Any
-    modules_to_save: list[str] | None
-
-
-@dataclass
-class PromptTuning:
-    """Prompt tuning, Lester et al. 2021; PEFT's ``PromptTuningConfig``."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    prompt_tuning_init: str  # RANDOM, SAMPLE_VOCAB or TEXT
-    prompt_tuning_init_text: str | None
-
-
-@dataclass
-class PrefixTuning:
-    """Prefix tuning, Li and Liang 2021, with the reparameterising MLP; PEFT's ``PrefixTuningConfig``."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    encoder_hidden_size: int | None  # null: the model's hidden size
-    prefix_projection: bool
-
-
-@dataclass
-class PTuning:
-    """P-tuning, Liu et al. 2021; PEFT's ``PromptEncoderConfig``."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    encoder_reparameterization_type: str  # MLP or LSTM
-    encoder_hidden_size: int | None
-    encoder_num_layers: int
-    encoder_dropout: float
-
-
-@dataclass
-class PTuningV2:
-    """P-tuning v2, Liu et al. 2022: deep prompts at every layer, no reparameterisation."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    init_weights: str | None  # zero starts as the base model
-
-
-@dataclass
-class Config:
+class Config(Settings):
     """The whole composed configuration."""
 
     stage: Stage
@@ -393,18 +256,18 @@ class Config:
     scoring: Scoring
     tracker: Tracker
     sweep: Sweep
-    full: Full
-    partial: Partial
-    lora: Lora
-    loha: LoHa
-    lokr: LoKr
-    adalora: AdaLora
-    ia3: Ia3
-    prompt_tuning: PromptTuning
-    prefix_tuning: PrefixTuning
-    p_tuning: PTuning
-    p_tuning_v2: PTuningV2
+    full: sheets.Full
+    partial: sheets.Partial
+    lora: sheets.Lora
+    loha: sheets.LoHa
+    lokr: sheets.LoKr
+    adalora: sheets.AdaLora
+    ia3: sheets.Ia3
+    prompt_tuning: sheets.PromptTuning
+    prefix_tuning: sheets.PrefixTuning
+    p_tuning: sheets.PTuning
+    p_tuning_v2: sheets.PTuningV2
 
 
-SHEETS = ("full", "partial", "lora", "loha", "lokr", "adalora", "ia3")
-SHEETS += ("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2")
+_NAMES = tuple(field.name for field in fields(Config))
+SHEETS = _NAMES[_NAMES.index("full") :]  # every method has a sheet, named as it is

@@ -1,0 +1,58 @@
+"""Train, score and compare PEFT methods: ``python -m harness -m peft=lora,ia3 lora.r=4,8,16``.
+
+``run`` is the pipeline; ``task`` is what Hydra calls with each composed config; ``main`` is the command.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from harness.plan import Options, Plan, read
+from harness.schema import Stage
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(plan: Plan, options: Options, name: str) -> dict[str, Any]:
+    """One experiment, from plan to record."""
+    from harness import experiment
+
+    with experiment.opened(plan, options, name) as this:
+        base = this.load()
+        rows = this.tokenise(base)
+        before = this.baseline(base, rows)
+        model = this.attach(base, rows)
+        this.train(model, base, rows)
+        this.save(model)
+        after = this.score(model, base, rows)
+        this.predictions(rows, before, after)
+        this.check_base()
+    return this.fields
+
+
+def task(composed: "DictConfig") -> dict[str, Any] | None:
+    """One composed config. A sweep's launcher calls this once for each unique plan."""
+    from harness import ask, sweep
+
+    plan, options = read(composed)
+    cell, in_sweep = sweep.cell_from_hydra(plan, options)
+    match options.stage:
+        case Stage.run:
+            return sweep.run_cell(cell, run) if in_sweep else sweep.run_single(cell, run)
+        case Stage.plan:
+            sweep.show_plan([cell])
+        case Stage.generate:
+            ask.show(options)
+        case Stage.report:
+            sweep.show_all(options.runs_dir)
+    return None
+
+
+def main() -> None:
+    """The console script."""
+    from harness.cli import start
+
+    start(task)
+
+
+if __name__ == "__main__":
+    main()

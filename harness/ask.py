@@ -1,0 +1,58 @@
+"""Try a trained adapter: one prompt, answered before and after tuning."""
+
+from typing import Any
+
+from harness import record
+from harness.errors import ConfigFault
+from harness.plan import Options
+
+
+def show(options: Options) -> None:
+    """Print the answers of the base and of the tuned model to ``prompt``, by the run's own template.
+
+    Raises:
+        ConfigFault: ``run`` or ``prompt`` is missing, or no finished run has that fingerprint.
+    """
+    if not options.run or not options.prompt:
+        raise ConfigFault("stage=generate needs run=<fingerprint> and prompt='...'; the table shows the fingerprints")
+    found = _find(options)
+    before, after = _answers(found, options)
+    print(f"prompt: {options.prompt}" + (f"\ninput:  {options.input}" if options.input else ""))
+    print(f"before: {before}\nafter:  {after}")
+
+
+def _find(options: Options) -> dict[str, Any]:
+    """The finished record whose fingerprint begins with ``run``."""
+    matches = sorted(
+        path.name for path in options.runs_dir.glob(f"{_plain(options.run)}*") if (path / record.NAME).exists()
+    )
+    if len(matches) != 1:
+        what = f"{len(matches)} runs: {', '.join(matches)}" if matches else "no run"
+        raise ConfigFault(f"run={options.run} matches {what} in {options.runs_dir}; give one whole fingerprint")
+    found = record.read(options.runs_dir, matches[0])
+    if found is None or found["status"] != "finished":
+        status = found["status"] if found else "unreadable"
+        raise ConfigFault(f"run={matches[0]} is {status}, not finished; run its command again first")
+    return found
+
+
+def _plain(run: str | None) -> str:
+    """The fingerprint's characters only, so that no pattern reaches the file system."""
+    return "".join(letter for letter in run or "" if letter.isalnum())
+
+
+def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
+    from harness import adapters, methods, models, prompts, score, tokens
+    from harness.plan import rebuild
+
+    plan = rebuild(found["plan"])
+    base = models.load_base(plan.model)
+    text = prompts.ask(options.prompt or "", options.input, plan.data.template, base.tokenizer)
+    prompts_ids = tokens.prompt_ids([text], plan.data.template, base.tokenizer)
+    equal = plan.method in methods.PROMPT_LEARNING
+    [before] = score.generate(base.model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
+    fork = models.fork(base, methods.changes_base(plan.method, plan.settings))
+    folder = record.path(options.runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]
+    model = adapters.load(fork, folder)
+    [after] = score.generate(model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
+    return before, after

@@ -1,0 +1,230 @@
+"""Faults of a typed configuration that can be seen without weights or rows.
+
+Each check yields sentences that name key, value and remedy. Types are already right when these run.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.schema import SHEETS, Config, Objective, Source, Template, Tracking
+
+METRICS = ("exact_match", "names_target", "token_f1", "rouge_l", "chrf", "bleu")
+TOKENIZERS = ("zh", "char", "jieba", "13a")
+LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal")
+BIASES = ("none", "all", "lora_only")
+PROMPT_INITS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
+
+
+def faults(config: Config) -> list[str]:
+    """Every fault of this configuration, in the order of its groups."""
+    if config.peft.method not in SHEETS:
+        return [f"peft.method={config.peft.method} is unknown; choose one of {', '.join(SHEETS)}"]
+    parts = (_model(config), _data(config), _trainer(config), _scoring(config), _tracker(config))
+    found = [fault for part in parts for fault in part]
+    sheet = getattr(config, config.peft.method)
+    found += _sheet(config.peft.method, vars(sheet))
+    found += METHOD_CHECKS[config.peft.method](config) if config.peft.method in METHOD_CHECKS else []
+    return found
+
+
+def _at_least(key: str, value: float | None, low: float) -> Iterator[str]:
+    if value is not None and not value >= low:
+        yield f"{key}={value} is too small; use at least {low:g}"
+
+
+def _above(key: str, value: float | None, low: float) -> Iterator[str]:
+    if value is not None and not (value > low and value < float("inf")):
+        yield f"{key}={value} must be a finite number above {low:g}"
+
+
+def _share(key: str, value: float, closed: bool = False) -> Iterator[str]:
+    if not (0 <= value < 1 or (closed and value == 1)):
+        yield f"{key}={value} is no share; use a number from 0 to {'1' if closed else 'below 1'}"
+
+
+def _one_of(key: str, value: Any, known: tuple[Any, ...]) -> Iterator[str]:
+    # 1 == True in Python, and 1 is no flag.
+    if not any(value == item and type(value) is type(item) for item in known):
+        choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in known)
+        yield f"{key}={value} is unknown; choose one of {choices}"
+
+
+def _model(config: Config) -> Iterator[str]:
+    model = config.model
+    if model.source is not Source.package and not model.path:
+        yield f"model.path is empty; model.source={model.source.value} needs it"
+    if model.source is Source.package and not model.packages:
+        yield "model.packages is empty; model.source=package needs the distributions that carry the weights"
+    if model.trust_remote_code and model.source is not Source.hub:
+        yield "model.trust_remote_code=true has a meaning for model.source=hub only; set it to false"
+
+
+def _data(config: Config) -> Iterator[str]:
+    data = config.data
+    if not data.path:
+        yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
+    yield from _share("data.fractions.validation", data.fractions.validation)
+    yield from _share("data.fractions.test", data.fractions.test)
+    if data.fractions.validation + data.fractions.test >= 1:
+        yield "data.fractions.validation + data.fractions.test leave no training rows; lower them"
+    for split, limit in vars(data.limits).items():
+        if not split.startswith("_"):
+            yield from _at_least(f"data.limits.{split}", limit, 1)
+    yield from _at_least("data.max_tokens", data.max_tokens, 4)
+
+
+def _trainer(config: Config) -> Iterator[str]:
+    trainer = config.trainer
+    yield from _above("trainer.epochs", trainer.epochs, 0)
+    yield from _at_least("trainer.max_steps", trainer.max_steps, 1)
+    yield from _at_least("trainer.batch_size", trainer.batch_size, 1)
+    yield from _at_least("trainer.gradient_accumulation_steps", trainer.gradient_accumulation_steps, 1)
+    yield from _above("trainer.learning_rate", trainer.learning_rate, 0)
+    yield from _at_least("trainer.weight_decay", trainer.weight_decay, 0)
+    yield from _share("trainer.warmup_share", trainer.warmup_share)
+    yield from _above("trainer.max_grad_norm", trainer.max_grad_norm, 0)
+    yield from _at_least("trainer.evaluations", trainer.evaluations, 0)
+    yield from _at_least("trainer.threads", trainer.threads, 1)
+    yield from _at_least("seed", config.seed, 0)
+    if trainer.keep_best and trainer.evaluations < 1:
+        yield "trainer.keep_best=true needs trainer.evaluations of at least 1, or set trainer.keep_best=false"
+    if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
+        yield (
+            f"trainer.objective=lesson reproduces the lesson's own prompt, not data.template="
+            f"{config.data.template.value}; set data.template=lesson"
+        )
+
+
+def _scoring(config: Config) -> Iterator[str]:
+    scoring = config.scoring
+    yield from _one_of("scoring.split", scoring.split, ("test", "validation"))
+    yield from _one_of("scoring.tokenize", scoring.tokenize, TOKENIZERS)
+    for metric in scoring.metrics:
+        yield from _one_of("scoring.metrics", metric, METRICS)
+    if "names_target" in scoring.metrics and config.data.columns.target is None:
+        yield (
+            "scoring.metrics holds names_target but data.columns.target is null; name the column with the "
+            "short answer, or set scoring.metrics without names_target"
+        )
+    generation = scoring.generation
+    yield from _at_least("scoring.generation.batch_size", generation.batch_size, 1)
+    yield from _at_least("scoring.generation.max_new_tokens", generation.max_new_tokens, 1)
+    yield from _at_least("scoring.loss_batch_size", scoring.loss_batch_size, 1)
+    yield from _at_least("scoring.forgetting_limit", scoring.forgetting_limit, 1)
+    if generation.do_sample:
+        yield from _above("scoring.generation.temperature", generation.temperature, 0)
+        if not 0 < generation.top_p <= 1:
+            yield f"scoring.generation.top_p={generation.top_p} must be above 0 and at most 1"
+
+
+def _tracker(config: Config) -> Iterator[str]:
+    if config.tracker.name is Tracking.wandb:
+        yield from _one_of("tracker.mode", config.tracker.mode, ("offline", "online"))
+
+
+def _sheet(method: str, sheet: dict[str, Any]) -> Iterator[str]:
+    """Faults that any sheet can have, by the name of the field."""
+    for name, value in sheet.items():
+        key = f"{method}.{name}"
+        if name == "learning_rate":
+            yield from _above(key, value, 0)
+        elif name in (
+            "r",
+            "init_r",
+            "target_r",
+            "num_virtual_tokens",
+            "encoder_num_layers",
+            "deltaT",
+            "encoder_hidden_size",
+        ):
+            yield from _at_least(key, value, 1)
+        elif name in ("lora_alpha", "alpha"):
+            yield from _above(key, value, 0)
+        elif name.endswith("dropout"):
+            yield from _share(key, value)
+        elif name in ("target_modules", "exclude_modules", "feedforward_modules"):
+            yield from _names(key, value)
+
+
+def _names(key: str, value: Any) -> Iterator[str]:
+    listed = isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
+    if not (value is None or listed or (isinstance(value, str) and value)):
+        yield f"{key}={value} is neither a name, a list of names nor null; e.g. {key}=[q_proj,v_proj]"
+
+
+def _partial(config: Config) -> list[str]:
+    sheet = config.partial
+    found = list(_at_least("partial.last_layers", sheet.last_layers, 1))
+    if sheet.last_layers is None and not sheet.target_modules and not sheet.norms:
+        found.append(
+            "partial selects nothing to train; set partial.last_layers, partial.target_modules or partial.norms"
+        )
+    return found
+
+
+def _lora(config: Config) -> list[str]:
+    init = config.lora.init_lora_weights
+    found = list(_one_of("lora.bias", config.lora.bias, BIASES))
+    if not (isinstance(init, str) and init.startswith("pissa_niter_") and init[12:].isdigit()):
+        found += _one_of("lora.init_lora_weights", init, LORA_INITS)
+    return found
+
+
+def _adalora(config: Config) -> list[str]:
+    sheet = config.adalora
+    found = [
+        *_share("adalora.warmup_share", sheet.warmup_share),
+        *_share("adalora.final_share", sheet.final_share),
+    ]
+    if sheet.target_r > sheet.init_r:
+        found.append(
+            f"adalora.target_r={sheet.target_r} exceeds adalora.init_r={sheet.init_r}; pruning only lowers ranks"
+        )
+    if sheet.warmup_share + sheet.final_share >= 1:
+        found.append("adalora.warmup_share + adalora.final_share leave no step to prune in; lower them below 1")
+    return found
+
+
+def _prompt_tuning(config: Config) -> list[str]:
+    sheet = config.prompt_tuning
+    found = list(_one_of("prompt_tuning.prompt_tuning_init", sheet.prompt_tuning_init, PROMPT_INITS))
+    if sheet.prompt_tuning_init == "TEXT" and not sheet.prompt_tuning_init_text:
+        found.append("prompt_tuning.prompt_tuning_init=TEXT needs prompt_tuning.prompt_tuning_init_text")
+    return found
+
+
+def _prefix(config: Config) -> list[str]:
+    if config.trainer.gradient_checkpointing:
+        return [
+            f"peft={config.peft.method} keeps its prefix in the key-value cache, which "
+            "trainer.gradient_checkpointing=true switches off; set it to false"
+        ]
+    return []
+
+
+def _p_tuning(config: Config) -> list[str]:
+    return list(
+        _one_of(
+            "p_tuning.encoder_reparameterization_type",
+            config.p_tuning.encoder_reparameterization_type,
+            ("MLP", "LSTM"),
+        )
+    )
+
+
+def _p_tuning_v2(config: Config) -> list[str]:
+    return [
+        *_one_of("p_tuning_v2.init_weights", config.p_tuning_v2.init_weights, (None, "zero")),
+        *_prefix(config),
+    ]
+
+
+METHOD_CHECKS = {
+    "partial": _partial,
+    "lora": _lora,
+    "adalora": _adalora,
+    "prompt_tuning": _prompt_tuning,
+    "prefix_tuning": _prefix,
+    "p_tuning": _p_tuning,
+    "p_tuning_v2": _p_tuning_v2,
+}

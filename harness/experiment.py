@@ -1,0 +1,229 @@
+"""One run, stage by stage: each method does its stage and writes what it learnt into the record."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import (
+    adapters,
+    estimate,
+    memory,
+    methods,
+    models,
+    provenance,
+    record,
+    score,
+    shared,
+    tokens,
+    trackers,
+    train,
+)
+from harness.plan import Options, Plan
+from harness.score import Scores
+from harness.shared import Examples
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+log = logging.getLogger(__name__)
+
+ADAPTER = "adapter"
+PREDICTIONS = "predictions.jsonl"
+SCRATCH = "scratch"
+
+
+class Experiment:
+    """The stages of one run, in the order in which ``__main__.run`` calls them."""
+
+    def __init__(self, plan: Plan, options: Options, name: str, fields: dict[str, Any]) -> None:
+        self.plan, self.options, self.name, self.fields = plan, options, name, fields
+        self.folder = record.path(options.runs_dir, plan.fingerprint).parent
+        self.tracker: Any = None
+        self._write: Callable[[Path], Any]
+
+    def load(self) -> models.Base:
+        """The base model, shared by the runs of this process."""
+        base, seconds = shared.base(self.plan)
+        self.fields["times_s"]["load"] = seconds
+        self.fields["device"] = provenance.device_info(str(base.device))
+        self.fields["inferred"] |= {
+            "device": str(base.device),
+            "dtype": str(base.dtype).removeprefix("torch."),
+        }
+        self._note(*base.notes)
+        return base
+
+    def tokenise(self, base: models.Base) -> Examples:
+        """Rows as tokens, with the label audit of the training split."""
+        rows = shared.examples(self.plan, base)
+        self.fields["times_s"]["tokenise"] = rows.seconds
+        self.fields["rows"] = rows.rows
+        self.fields["audit"] = tokens.audit(rows.splits["train"], rows.refused)
+        self._note(*rows.notes)
+        return rows
+
+    def baseline(self, base: models.Base, rows: Examples) -> Scores:
+        """Scores of the untouched base under this plan's protocol."""
+        started = time.perf_counter()
+        code = self.fields["code"]["version"]
+        before, reused = shared.baseline(self.plan, base, rows, self.options.runs_dir, code)
+        self.fields["times_s"]["score_before"] = 0.0 if reused else time.perf_counter() - started
+        self.fields["scores"]["before"] = before.values
+        return before
+
+    def attach(self, base: models.Base, rows: Examples) -> "PeftModel":
+        """The method on a fork of the base, seeded, ready to train."""
+        plan = self.plan
+        steps = train.optimizer_steps(plan.trainer, len(rows.splits["train"]))
+        situation = methods.situation_for(plan, base.model.config, base.tokenizer.name_or_path, steps)
+        train.seed_everything(plan.seed, plan.trainer.deterministic)
+        fork = models.fork(base, methods.changes_base(plan.method, plan.settings))
+        model = methods.attach(fork, plan.method, plan.settings, situation)
+        self._write = adapters.keep_start(model, self.folder / SCRATCH)
+        self.fields["inferred"] |= {
+            "learning_rate": plan.learning_rate,
+            "optimizer_steps": steps,
+            "target_modules": methods.targeted(model),
+            "attn_implementation": base.model.config._attn_implementation,
+        }
+        if methods.changes_base(plan.method, plan.settings):
+            self._note(f"{plan.method} writes into base weights: with the adapter disabled this is not the base")
+        return model
+
+    def train(self, model: "PeftModel", base: models.Base, rows: Examples) -> None:
+        """Train in place; the record gets costs, curves and what the labels amounted to."""
+        with memory.peak(base.device.type) as peak:
+            done = train.train(
+                model,
+                self.plan,
+                rows.splits["train"],
+                rows.splits["validation"],
+                pad_id=int(base.tokenizer.pad_token_id),
+                folder=self.folder / SCRATCH,
+                log=self.tracker.log,
+                label=self.name or self.plan.method,
+            )
+        counts = estimate.count(model)  # after the optimizer was made: some freeze weights there
+        self.fields["parameters"] = {
+            "total": counts.total,
+            "trainable": counts.trainable,
+            "share": counts.share,
+        }
+        self.fields["times_s"]["train"] = done.step_seconds
+        self.fields["memory_bytes"] |= {"train_peak": peak.bytes, "kind": peak.kind}
+        self.fields["audit"] |= {
+            "trained_supervised_tokens": done.supervised_tokens,
+            "trained_prompt_tokens": done.prompt_tokens,
+            "trained_padding_tokens": done.padding_tokens,
+        }
+        self.fields["training"] = {
+            "optimizer_steps": done.optimizer_steps,
+            "tokens": done.supervised_tokens + done.prompt_tokens,
+            "tokens_per_s": done.tokens_per_s,
+            "best_step": done.best_step,
+            "curve": done.curve,
+            "validation": done.validation,
+        }
+
+    def save(self, model: "PeftModel") -> None:
+        """The adapter in PEFT's format, beside the template that it was trained with."""
+        saved = adapters.save(self._write, self.folder / ADAPTER, self.plan, model)
+        self.fields["adapter"] = {"path": ADAPTER, "bytes": saved.bytes, "files": saved.files}
+        self.fields["parameters"] |= {"stored": saved.numbers, "trainable_final": saved.trainable_final}
+
+    def score(self, model: "PeftModel", base: models.Base, rows: Examples) -> Scores:
+        """Scores of the tuned model, by the protocol of the baseline."""
+        started = time.perf_counter()
+        with memory.peak(base.device.type) as peak:
+            after = score.score(
+                model,
+                base.tokenizer,
+                rows.splits[self.plan.scoring.split],
+                rows.held_out,
+                self.plan.scoring,
+                equal_lengths=self.plan.method in methods.PROMPT_LEARNING,
+                seed=self.plan.seed,
+            )
+        self.fields["times_s"]["score_after"] = time.perf_counter() - started
+        self.fields["memory_bytes"]["score_peak"] = peak.bytes
+        self.fields["scores"] |= {"after": after.values, "signatures": after.signatures}
+        return after
+
+    def predictions(self, rows: Examples, before: Scores, after: Scores) -> None:
+        """Prompt, reference and both answers of every scored row, as JSONL; a sample goes to the tracker."""
+        if not after.answers:
+            return
+        examples = rows.splits[self.plan.scoring.split]
+        kept = [
+            {"prompt": example.prompt, "reference": example.row.output, "before": old, "after": new}
+            for example, old, new in zip(examples, before.answers, after.answers, strict=True)
+        ]
+        record.write_jsonl(self.folder / PREDICTIONS, kept)
+        self.fields["predictions"] = PREDICTIONS
+        self.tracker.table("predictions", list(kept[0]), [list(row.values()) for row in kept[:200]])
+
+    def check_base(self) -> None:
+        """Prove that the shared base is still bit for bit what was loaded."""
+        fault = shared.check_base(self.plan)
+        if fault:
+            self._note(fault)
+
+    def summary(self) -> dict[str, float]:
+        """The figures that the tracker shows for the run."""
+        after, before = self.fields["scores"]["after"], self.fields["scores"]["before"]
+        figures = {f"after/{name}": value for name, value in after.items()}
+        figures |= {f"before/{name}": value for name, value in before.items()}
+        figures |= {
+            f"parameters/{name}": value for name, value in self.fields["parameters"].items() if value is not None
+        }
+        figures |= {f"times_s/{name}": value for name, value in self.fields["times_s"].items()}
+        return figures
+
+    def _note(self, *texts: str) -> None:
+        for text in texts:
+            record.note(self.fields, text)
+
+
+@contextmanager
+def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
+    """A run's record from ``running`` to its end, and its tracker beside it, closed with the true state.
+
+    A failure is written into the record, then raised on.
+    """
+    former = record.read(options.runs_dir, plan.fingerprint)
+    seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
+    fields = record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+    this = Experiment(plan, options, name, fields)
+    try:
+        this.tracker = trackers.start(
+            options.tracker,
+            fingerprint=plan.fingerprint,
+            config=plan.as_dict(),
+            group=options.sweep_name or "single",
+            name=name or plan.method,
+            tags=[plan.method, plan.model.name],
+            run_id=_resumed_id(former, options),
+        )
+        fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
+        yield this
+        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+        record.write(options.runs_dir, record.finished(fields))
+        this.tracker.summary(this.summary())
+    except BaseException as error:
+        record.write(options.runs_dir, record.fail(fields, error))
+        if this.tracker is not None:
+            this.tracker.finish(ok=False)
+        raise
+    this.tracker.finish(ok=True)
+
+
+def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:
+    """The tracker's run to go on with: that of an interrupted attempt under the same tracker."""
+    if former is None or former["status"] != "interrupted" or former["tracker"] is None:
+        return None
+    same = former["tracker"]["name"] == options.tracker.name.value
+    return former["tracker"]["id"] if same else None

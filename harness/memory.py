@@ -1,0 +1,57 @@
+"""Peak memory of one phase, reset between phases."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+
+
+@dataclass
+class Peak:
+    """Highest use during the phase, in bytes; ``kind`` says of what. Set when the phase ends."""
+
+    bytes: int | None = None
+    kind: str | None = None
+
+
+@contextmanager
+def peak(device_type: str) -> Iterator[Peak]:
+    """Measure the phase inside ``with``: memory allocated on a GPU, the resident process on a CPU.
+
+    ``bytes`` stays None where the system cannot reset its high-water mark: a peak that may stem from an
+    earlier phase is no figure.
+    """
+    measured = Peak()
+    if device_type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            yield measured
+        finally:
+            measured.bytes, measured.kind = torch.cuda.max_memory_allocated(), "cuda_allocated"
+        return
+    was_reset = _reset_high_water_mark()
+    try:
+        yield measured
+    finally:
+        measured.bytes = _high_water_mark() if was_reset else None
+        measured.kind = "process_rss" if was_reset else None
+
+
+def _reset_high_water_mark() -> bool:
+    """Linux resets VmHWM when 5 is written there (proc(5))."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water_mark() -> int | None:
+    found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    return int(found[1]) * 1024 if found else None

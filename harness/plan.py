@@ -1,0 +1,212 @@
+"""From a composed config to a plan: one run's validated, frozen settings, and its fingerprint.
+
+``OmegaConf`` ends here: ``read`` turns the composed ``DictConfig`` into dataclasses, and nothing downstream
+touches it. This module imports no torch, so that ``--help`` and every error are instant.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from harness import checks, schema
+from harness.errors import ConfigFault, raise_together
+from harness.settings import freeze
+
+FINGERPRINT_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment: everything that has an effect on its result, and nothing else."""
+
+    method: str
+    settings: Mapping[str, Any]  # the method's sheet, less the learning rate, which stands below
+    learning_rate: float
+    model: schema.Model
+    data: schema.Data
+    trainer: schema.Trainer
+    scoring: schema.Scoring
+    seed: int
+    inputs: Mapping[str, str]  # content hashes of local data and weights
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as the record keeps them."""
+        return {
+            "method": self.method,
+            "settings": plain(self.settings),
+            "learning_rate": self.learning_rate,
+            "model": plain(self.model),
+            "data": plain(self.data),
+            "trainer": plain(self.trainer),
+            "scoring": plain(self.scoring),
+            "seed": self.seed,
+            "inputs": dict(self.inputs),
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what has an effect; equal fingerprints are the same experiment."""
+        return digest(effective(self.as_dict()))
+
+    @property
+    def protocol(self) -> str:
+        """Hash of model, data and scoring: plans that share it share their baseline."""
+        shared = effective(self.as_dict())
+        return digest(
+            {key: shared[key] for key in ("model", "data", "scoring", "inputs")} | {"seed": self.sampling_seed}
+        )
+
+    @property
+    def sampling_seed(self) -> int | None:
+        """Seed of sampled decoding; None for greedy, which needs none."""
+        return self.seed if self.scoring.generation.do_sample else None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a command runs its plans; none of it changes a result."""
+
+    stage: schema.Stage
+    runs_dir: Path
+    rerun: bool
+    run: str | None
+    prompt: str | None
+    input: str
+    tracker: schema.Tracker
+    threads: int | None
+    sweep_name: str | None
+
+
+def read(composed: DictConfig) -> tuple[Plan, Options]:
+    """The one boundary between configuration and code.
+
+    Raises:
+        ConfigFault: unknown key, wrong type, missing value, or settings that contradict each other; all
+            faults that can be seen without weights are listed together.
+    """
+    config = _typed(composed)
+    raise_together(checks.faults(config))
+    return _plan(config), _options(config)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums and paths as JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest(value: Any) -> str:
+    """Short hash of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def effective(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan without settings that other settings have made idle."""
+    trainer = {key: value for key, value in plan["trainer"].items() if key not in ("learning_rate", "threads")}
+    if trainer["max_steps"] is not None:
+        del trainer["epochs"]
+    scoring = dict(plan["scoring"])
+    if not scoring["generation"]["do_sample"]:
+        scoring["generation"] = {
+            key: value for key, value in scoring["generation"].items() if key not in ("temperature", "top_p")
+        }
+    if scoring["forgetting"] is None:
+        del scoring["forgetting_limit"]
+    return {**plan, "trainer": trainer, "scoring": scoring}
+
+
+def _typed(composed: DictConfig) -> schema.Config:
+    """Merge the plain values into a fresh schema, which rejects strays such as ``++stray=1``."""
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        strict = OmegaConf.merge(OmegaConf.structured(schema.Config), values)
+        config = OmegaConf.to_object(strict)
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or str(error)
+        raise ConfigFault(f"{key} has no value; set it on the command line, e.g. {key}=...") from error
+    except OmegaConfBaseException as error:
+        raise ConfigFault(_one_line(error)) from error
+    if not isinstance(config, schema.Config):
+        raise ConfigFault(f"the composed configuration is a {type(config).__name__}, not a harness config")
+    return config
+
+
+def _one_line(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message, key first."""
+    key = getattr(error, "full_key", None) or "the configuration"
+    reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
+    return f"{key}: {reason}; see python -m harness --help for the known keys"
+
+
+def _plan(config: schema.Config) -> Plan:
+    sheet = plain(getattr(config, config.peft.method))
+    own_rate = sheet.pop("learning_rate")
+    rate = config.trainer.learning_rate if config.trainer.learning_rate is not None else own_rate
+    return Plan(
+        method=config.peft.method,
+        settings=sheet,
+        learning_rate=float(rate),
+        model=freeze(config.model),
+        data=freeze(config.data),
+        trainer=freeze(config.trainer),
+        scoring=freeze(config.scoring),
+        seed=config.seed,
+        inputs=_inputs(config),
+    )
+
+
+def _inputs(config: schema.Config) -> dict[str, str]:
+    """Content hashes, so that an edited file is another experiment."""
+    from harness import data, weights
+
+    found = {"data": data.file_digest(config.data), "model": weights.digest(config.model)}
+    if config.scoring.forgetting is not None:
+        found["forgetting"] = data.text_digest(config.scoring.forgetting)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _options(config: schema.Config) -> Options:
+    return Options(
+        stage=config.stage,
+        runs_dir=Path(config.runs_dir).expanduser().absolute(),
+        rerun=config.rerun,
+        run=config.run,
+        prompt=config.prompt,
+        input=config.input or "",
+        tracker=freeze(config.tracker),
+        threads=config.trainer.threads,
+        sweep_name=config.sweep.name,
+    )
+
+
+def rebuild(kept: Mapping[str, Any]) -> Plan:
+    """The plan that a record keeps; its fingerprint is the record's.
+
+    Raises:
+        ConfigFault: the record was made by a harness with other settings.
+    """
+    nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
+    try:
+        typed = {
+            name: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), kept[name]))
+            for name, node in nodes.items()
+        }
+    except (OmegaConfBaseException, KeyError) as error:
+        raise ConfigFault(f"the record's plan is not of this version of the harness: {error}; run it again") from error
+    rest = {name: kept[name] for name in ("method", "settings", "learning_rate", "seed", "inputs")}
+    return Plan(**rest, **{name: freeze(node) for name, node in typed.items()})

@@ -1,0 +1,176 @@
+"""What the runs of one process share: base model, tokenised rows, baseline. Each is made once.
+
+One base model is held at a time. Runs work on forks of it; ``check_base`` proves after each run that its
+weights are still what was loaded.
+"""
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import data, models, score, tokens, weights
+from harness.errors import DataFault
+from harness.plan import Plan, digest, plain
+from harness.record import atomic_write_text
+
+if TYPE_CHECKING:
+    from harness.score import Scores
+    from harness.tokens import Example
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class LoadedBase:
+    """A base model with the checksum of its weights as loaded."""
+
+    base: models.Base
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised rows of all splits, the held-out text, and what the record says of them."""
+
+    splits: "dict[str, list[Example]]"
+    held_out: "list[Example]"
+    rows: dict[str, int]
+    refused: int
+    cut: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+_bases: dict[str, LoadedBase] = {}
+_examples: dict[str, Examples] = {}
+_baselines: "dict[str, Scores]" = {}
+
+
+def base(plan: Plan) -> tuple[models.Base, float]:
+    """The plan's base model, and the seconds that loading it took in this call (0 when it was at hand)."""
+    key = _key(plan, plan.model)
+    if key in _bases:
+        return _bases[key].base, 0.0
+    release()
+    started = time.perf_counter()
+    loaded = models.load_base(plan.model)
+    _bases[key] = LoadedBase(loaded, models.fingerprint_weights(loaded.model))
+    return loaded, time.perf_counter() - started
+
+
+def check_base(plan: Plan) -> str | None:
+    """None where the base is bit for bit as loaded; else a note, and the base is loaded anew next time."""
+    held = _bases.get(_key(plan, plan.model))
+    if held is None or models.fingerprint_weights(held.base.model) == held.checksum:
+        return None
+    release()
+    return "this run changed weights of the shared base model; it is loaded anew for the next run"
+
+
+def release() -> None:
+    """Let go of the base model, e.g. before another one is loaded."""
+    _bases.clear()
+    _examples.clear()
+
+
+def examples(plan: Plan, loaded: models.Base) -> Examples:
+    """Tokenised rows of the plan's data for this tokenizer.
+
+    Raises:
+        DataFault: rows that cannot be used, or a split that is empty.
+    """
+    key = _key(plan, plan.data, plan.model.name, str(plan.model.path), plan.scoring.forgetting)
+    if key not in _examples:
+        _examples[key] = _tokenise(plan, loaded)
+        return _examples[key]
+    held = _examples[key]
+    return Examples(**{**vars(held), "seconds": 0.0})
+
+
+def baseline(plan: Plan, loaded: models.Base, rows: Examples, runs_dir: Path, code: str) -> "tuple[Scores, bool]":
+    """Scores of the untouched base under the plan's protocol, and whether they were at hand.
+
+    Kept in the process and in ``runs_dir/baselines``, once per model, data, protocol and code version.
+    """
+    key = digest([plan.protocol, code, str(loaded.device), str(loaded.dtype)])
+    if key in _baselines:
+        return _baselines[key], True
+    path = runs_dir / "baselines" / f"{key}.json"
+    found = _read_baseline(path)
+    if found is None:
+        found = score.score(
+            loaded.model,
+            loaded.tokenizer,
+            rows.splits[plan.scoring.split],
+            rows.held_out,
+            plan.scoring,
+            equal_lengths=False,
+            seed=plan.seed,
+        )
+        atomic_write_text(path, json.dumps(vars(found), ensure_ascii=False, indent=1))
+        _baselines[key] = found
+        return found, False
+    _baselines[key] = found
+    return found, True
+
+
+def _read_baseline(path: Path) -> "Scores | None":
+    """The kept baseline, or None; a damaged file is as good as none."""
+    try:
+        return score.Scores(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("%s is no baseline (%s); it is measured again", path, error)
+        return None
+
+
+def _tokenise(plan: Plan, loaded: models.Base) -> Examples:
+    started = time.perf_counter()
+    read = data.read(plan.data)
+    tokenised = tokens.tokenise(read, plan.data, loaded.tokenizer)
+    _refuse_empty(tokenised.splits, plan)
+    notes = []
+    if read.duplicates_across_splits:
+        notes.append(f"{read.duplicates_across_splits} prompts stand in more than one split")
+    if tokenised.bad:
+        notes.append(f"{len(tokenised.bad)} unusable rows were skipped (data.on_bad_row=skip)")
+    if tokenised.cut:
+        notes.append(f"{tokenised.cut} completions were cut to data.max_tokens={plan.data.max_tokens}")
+    return Examples(
+        splits=tokenised.splits,
+        held_out=_held_out(plan, loaded),
+        rows={name: len(rows) for name, rows in tokenised.splits.items()} | {"bad": len(tokenised.bad)},
+        refused=len(tokenised.bad),
+        cut=tokenised.cut,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _refuse_empty(splits: "dict[str, list[Example]]", plan: Plan) -> None:
+    needed = {"train", plan.scoring.split} | ({"validation"} if plan.trainer.evaluations else set())
+    empty = sorted(name for name in needed if not splits[name])
+    if empty:
+        raise DataFault(
+            f"data.path={plan.data.path} leaves no row for the split {' and '.join(empty)}; give more rows, or "
+            "change data.splits, data.fractions or data.limits"
+        )
+
+
+def _held_out(plan: Plan, loaded: models.Base) -> "list[Example]":
+    if plan.scoring.forgetting is None:
+        return []
+    path = data.locate(plan.scoring.forgetting)
+    if path is None:
+        raise DataFault(
+            f"scoring.forgetting={plan.scoring.forgetting}: no such file; correct the path or set it to null"
+        )
+    return score.held_out_examples(path, plan.scoring.forgetting_limit, loaded.tokenizer, plan.data.max_tokens)
+
+
+def _key(plan: Plan, *parts: Any) -> str:
+    return digest([plain(part) for part in parts] + [dict(plan.inputs)])

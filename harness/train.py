@@ -1,0 +1,227 @@
+"""The training loop's set-up, on transformers' Trainer; callbacks stand in ``harness.watch``."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from harness import schema, tokens, watch
+from harness.errors import RunFault
+from harness.losses import mean_completion_loss
+from harness.plan import Plan
+from harness.tokens import Example
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+MEGABATCH = 8  # batches whose rows are sorted by length together
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training did; times are seconds, losses nats per completion token."""
+
+    optimizer_steps: int
+    step_seconds: float  # stepping only: no validation, no saving
+    supervised_tokens: int
+    prompt_tokens: int
+    padding_tokens: int
+    curve: list[dict[str, float]]
+    validation: list[dict[str, float]]
+    best_step: int | None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt and completion tokens over stepping time; padding does not count."""
+        return (self.supervised_tokens + self.prompt_tokens) / max(self.step_seconds, 1e-9)
+
+
+def optimizer_steps(trainer: schema.Trainer, rows: int) -> int:
+    """Optimizer steps of a run over so many training rows."""
+    if trainer.max_steps is not None:
+        return trainer.max_steps
+    batches = math.ceil(rows / trainer.batch_size)
+    per_epoch = math.ceil(batches / trainer.gradient_accumulation_steps)
+    return math.ceil(trainer.epochs * per_epoch)
+
+
+def train(
+    model: "PeftModel",
+    plan: Plan,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    pad_id: int,
+    folder: Path,
+    log: Callable[[int, dict[str, float]], None],
+    label: str,
+) -> Training:
+    """Train ``model`` in place; end with its best weights where the plan keeps them.
+
+    Args:
+        folder: scratch of this run, for the best weights so far.
+        log: receives ``(optimizer step, values)`` for the tracker.
+        label: what the progress bar says.
+
+    Raises:
+        RunFault: a loss was not finite; names the step and the rows of the batch.
+    """
+    if plan.trainer.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    steps = optimizer_steps(plan.trainer, len(examples))
+    loss = partial(mean_completion_loss, examples=validation, pad_id=pad_id, batch_size=plan.scoring.loss_batch_size)
+    validate = watch.Validate(loss, _validation_steps(plan.trainer, steps), log)
+    best = watch.KeepBest(validate, folder, first_step=_settled_after(model)) if plan.trainer.keep_best else None
+    clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device)
+    callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
+    callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
+    trainer = _Trainer(
+        model=model,
+        args=_arguments(plan, model, steps, folder),
+        train_dataset=list(examples),
+        data_collator=_collator(plan.trainer.objective, pad_id),
+        callbacks=callbacks,
+        tally=tally,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    if best is not None:
+        best.restore(model)
+    return Training(
+        optimizer_steps=trainer.state.global_step,
+        step_seconds=clock.seconds,
+        **tally.counts(),
+        curve=watch.curve_of(trainer.state.log_history),
+        validation=validate.history,
+        best_step=best.step if best else None,
+    )
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seed every generator; before the adapter is made, so that two runs of one seed start alike."""
+    from transformers import enable_full_determinism, set_seed
+
+    if deterministic:
+        enable_full_determinism(seed)
+    else:
+        set_seed(seed)
+
+
+class _Trainer(Trainer):
+    """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite."""
+
+    def __init__(self, *args: Any, tally: watch.Tally, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tally = tally
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(example.input_ids) for example in rows]
+        return LengthSampler(lengths, self.args.train_batch_size, self.args.seed)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._tally.add(inputs)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            first = inputs["input_ids"][0][:12].tolist()
+            raise RunFault(
+                f"the loss became {loss.item()} at optimizer step {self.state.global_step + 1}, in a batch of "
+                f"{inputs['input_ids'].shape[0]} rows whose first begins with tokens {first}; lower "
+                "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
+            )
+        return loss
+
+
+class LengthSampler(Sampler[int]):
+    """Row numbers, shuffled anew each epoch by seed and epoch alone, with neighbours of like length.
+
+    Rows are shuffled, sorted by length within stretches of ``MEGABATCH`` batches, cut into batches, and the
+    batches shuffled: little padding, and an order that needs no stored state to be resumed.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = int(epoch)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = torch.randperm(len(self._lengths), generator=generator).tolist()
+        stretch = self._batch * MEGABATCH
+        batches: list[list[int]] = []
+        for start in range(0, len(order), stretch):
+            rows = sorted(order[start : start + stretch], key=lambda row: self._lengths[row], reverse=True)
+            batches += [rows[at : at + self._batch] for at in range(0, len(rows), self._batch)]
+        # A short batch stays last: DataLoader cuts the flat order every batch_size rows.
+        full = [batch for batch in batches if len(batch) == self._batch]
+        short = [batch for batch in batches if len(batch) < self._batch]
+        for index in torch.randperm(len(full), generator=generator).tolist():
+            yield from full[index]
+        for batch in short:
+            yield from batch
+
+
+def _arguments(plan: Plan, model: "PeftModel", steps: int, folder: Path) -> TrainingArguments:
+    trainer, device = plan.trainer, next(model.parameters()).device
+    half = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}
+    compute = torch.float16 if plan.model.dtype is schema.DType.float16 else torch.bfloat16
+    mixed = bool(half & {torch.float16, torch.bfloat16}) or plan.model.dtype in (
+        schema.DType.float16,
+        schema.DType.bfloat16,
+    )
+    if torch.float16 in half:
+        compute = torch.float16
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=trainer.batch_size,
+        gradient_accumulation_steps=trainer.gradient_accumulation_steps,
+        learning_rate=plan.learning_rate,
+        weight_decay=trainer.weight_decay,
+        lr_scheduler_type=trainer.schedule.value,
+        warmup_steps=round(trainer.warmup_share * steps),
+        max_grad_norm=trainer.max_grad_norm,
+        bf16=mixed and compute is torch.bfloat16,
+        fp16=mixed and compute is torch.float16,
+        use_cpu=device.type == "cpu",
+        seed=plan.seed,
+        data_seed=plan.seed,
+        full_determinism=trainer.deterministic,
+        logging_steps=max(1, steps // 50),
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+    )
+
+
+def _collator(objective: schema.Objective, pad_id: int) -> Callable[[list[Example]], dict[str, torch.Tensor]]:
+    if objective is schema.Objective.lesson:
+        return partial(tokens.lesson_collate, pad_id=pad_id)
+    return partial(tokens.collate, pad_id=pad_id, side="right")
+
+
+def _validation_steps(trainer: schema.Trainer, steps: int) -> list[int]:
+    """Optimizer steps after which the validation loss is taken, evenly spread, the last one among them."""
+    count = min(trainer.evaluations, steps)
+    return sorted({round(steps * (index + 1) / count) for index in range(count)})
+
+
+def _settled_after(model: "PeftModel") -> int:
+    """First step whose weights may be kept: AdaLoRA's before its pruning ends exceed the rank budget."""
+    config: Any = model.peft_config[model.active_adapter]
+    total = getattr(config, "total_step", None)
+    return total - config.tfinal if total else 0

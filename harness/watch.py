@@ -1,0 +1,201 @@
+"""What accompanies training: validation, the best weights, rank pruning, timing, the progress bar."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+class Prune(TrainerCallback):
+    """Lets rank-allocating methods prune: after the optimizer's step, while gradients still stand."""
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        tuner = model.base_model
+        if hasattr(tuner, "update_and_allocate"):
+            tuner.update_and_allocate(state.global_step + 1)
+
+
+class Validate(TrainerCallback):
+    """Takes the validation loss at the given optimizer steps."""
+
+    def __init__(self, loss: Callable[..., float], steps: Sequence[int], log: Log) -> None:
+        self._loss, self._steps, self._log = loss, set(steps), log
+        self.history: list[dict[str, float]] = []
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        if state.global_step in self._steps:
+            loss = self._loss(model)
+            self.history.append({"step": state.global_step, "loss": loss})
+            self._log(state.global_step, {"validation/loss": loss})
+
+
+class KeepBest(TrainerCallback):
+    """Keeps the trainable weights of the lowest validation loss on disk; works for every method alike."""
+
+    def __init__(self, validate: Validate, folder: Path, first_step: int) -> None:
+        self._validate, self._path, self._first = validate, folder / "best.safetensors", first_step
+        self.step: int | None = None
+        self._lowest = float("inf")
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        latest = self._validate.history[-1] if self._validate.history else None
+        if latest is None or latest["step"] != state.global_step or state.global_step < self._first:
+            return
+        if latest["loss"] < self._lowest:
+            self._lowest, self.step = latest["loss"], state.global_step
+            if state.global_step < state.max_steps:
+                self._save(model)
+            else:
+                self._path.unlink(missing_ok=True)  # the last weights are the best: nothing to restore
+
+    def restore(self, model: torch.nn.Module) -> None:
+        """Put the best weights back; the last ones stay where they are the best, or none was eligible."""
+        if not self._path.exists():
+            return
+        best = load_file(self._path)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(best[name])
+        self._path.unlink()
+
+    def _save(self, model: torch.nn.Module) -> None:
+        weights = {
+            name: parameter.detach().contiguous()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+        partial = self._path.with_suffix(".partial")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(weights, partial)
+        partial.replace(self._path)
+
+
+class Tally:
+    """Counts the tokens that pass through the model, on its device, so that counting never waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._counts = torch.zeros(3, dtype=torch.long, device=device)
+
+    def add(self, inputs: dict[str, torch.Tensor]) -> None:
+        """Count one batch of ``input_ids``, ``attention_mask`` and ``labels``, each of shape (b, t)."""
+        present, supervised = inputs["attention_mask"].sum(), (inputs["labels"] != -100).sum()
+        padding = inputs["attention_mask"].numel() - present
+        self._counts += torch.stack((supervised, present - supervised, padding)).to(self._counts.device)
+
+    def counts(self) -> dict[str, int]:
+        """Supervised, prompt and padding tokens so far."""
+        supervised, prompt, padding = self._counts.tolist()
+        return {"supervised_tokens": supervised, "prompt_tokens": prompt, "padding_tokens": padding}
+
+    @property
+    def text_tokens(self) -> int:
+        """Prompt and completion tokens so far."""
+        return int(self._counts[:2].sum())
+
+
+class Clock(TrainerCallback):
+    """Seconds spent in optimizer steps alone."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._since = time.perf_counter()
+
+    # The other callbacks of a step's end (validation, saving) are no part of the step.
+    def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self._since
+
+
+class Progress(TrainerCallback):
+    """A bar with loss, tokens per second and time left, where there is a terminal to draw it on."""
+
+    def __init__(self, label: str, clock: Clock, tally: Tally, validate: Validate) -> None:
+        self._label, self._clock, self._tally, self._validate = label, clock, tally, validate
+        self._bar: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps, desc=self._label, unit="step", leave=False, disable=not sys.stderr.isatty()
+        )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if self._bar is None or logs is None or "loss" not in logs:
+            return
+        shown = {"loss": f"{logs['loss']:.3f}"}
+        if self._validate.history:
+            shown["validation"] = f"{self._validate.history[-1]['loss']:.3f}"
+        shown["tokens/s"] = f"{self._tally.text_tokens / max(self._clock.seconds, 1e-9):.0f}"
+        self._bar.set_postfix(shown, refresh=False)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self._bar.close()
+
+
+class Curve(TrainerCallback):
+    """Hands the training curve to the tracker as it grows."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        point = curve_of([{**(logs or {}), "step": state.global_step}])
+        for values in point:
+            named = {f"train/{key}": value for key, value in values.items() if key != "step"}
+            self._log(state.global_step, named)
+
+
+def curve_of(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """The training points of Trainer's log: step, loss, learning rate and gradient norm."""
+    keys = ("step", "loss", "learning_rate", "grad_norm")
+    return [{key: float(entry[key]) for key in keys if key in entry} for entry in history if "loss" in entry]
