@@ -13,12 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.segment import Segments
-from rich.table import Table as RichTable
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from harness import record as records_on_disk
@@ -136,6 +135,7 @@ class Column:
     label: str  # with its unit
     show: Callable[[Row], str]
     is_text: bool = False
+    folds: bool = False  # over several lines
     block: str = "costs"  # columns that stay together where one line cannot hold all
 
 
@@ -216,7 +216,7 @@ def _columns(rows: Sequence[Row], scores: Sequence[str]) -> list[Column]:
     columns = [
         Column("row", "#", _number, block=EVERY),
         Column("method", "method", lambda row: row["method"], is_text=True, block=EVERY),
-        Column("setting", "setting", lambda row: row["setting"], is_text=True, block=EVERY),
+        Column("setting", "setting", lambda row: row["setting"], is_text=True, folds=True, block=EVERY),
     ]
     if any(row["state"] != "finished" or row["reused"] for row in rows):
         columns.append(Column("state", "state", _state, is_text=True))
@@ -374,9 +374,7 @@ def to_console(table: Table, console: Console | None = None) -> None:
     for number, block in enumerate(blocks):
         if number:
             console.print()
-        width = max(console.width, sum(_narrowest(table, column) + GAP for column in block))
-        segments = console.render(_rendered(table, block), console.options.update(width=width))
-        console.print(Segments(list(segments)), soft_wrap=True, end="")
+        console.print(Segments(_segments(table, block, console)), soft_wrap=True, end="")
     notes = list(table.notes)
     if left_out:
         notes.append(f"left out at this width: {', '.join(left_out)}; table.csv and table.md have them")
@@ -384,22 +382,28 @@ def to_console(table: Table, console: Console | None = None) -> None:
         console.print(Text(note, style="dim"))
 
 
-def _rendered(table: Table, columns: Sequence[Column]) -> RichTable:
-    shown = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    for column in columns:
-        justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        shown.add_column(
-            Text(column.label),
-            justify=justify,
-            no_wrap=column.name != "setting",
-            overflow="fold",
-            min_width=_narrowest(table, column),
-        )
-    for row in table.rows:
-        # Text, not markup: a setting such as [q_proj] is not a style.
-        cells = [Text(column.show(row), style=_style(column, row)) for column in columns]
-        shown.add_row(*cells, style="dim" if row["shares_row"] else None)
-    return shown
+def _segments(table: Table, columns: Sequence[Column], console: Console) -> list[Segment]:
+    """The lines of one block. Rich's own table takes half a minute for ten thousand rows, and may cut numbers."""
+    widths = {column.name: _narrowest(table, column) for column in columns}
+    spare = console.width - sum(widths.values()) - GAP * (len(columns) - 1)
+    widths["setting"] = min(widths["setting"] + max(spare, 0), _natural(table, next(c for c in columns if c.folds)))
+    segments = []
+    for row in (None, *table.rows):
+        parts = []
+        for column in columns:
+            text = column.show(row) if row else column.label
+            too_long = column.folds and cell_len(text) > widths[column.name]
+            lines = Text(text).wrap(console, widths[column.name], overflow="fold") if too_long else [text]
+            parts.append([str(line).rstrip() for line in lines])
+        for number in range(max(map(len, parts))):
+            for column, lines in zip(columns, parts, strict=True):
+                piece = lines[number] if number < len(lines) else ""
+                blank = " " * (widths[column.name] - cell_len(piece))
+                padded = piece + blank if column.is_text else blank + piece
+                style = _style(column, row) if row else "bold"
+                segments.append(Segment(padded, console.get_style(style)))
+                segments.append(Segment(" " * GAP if column is not columns[-1] else "\n"))
+    return segments
 
 
 def _console() -> Console:
@@ -412,15 +416,19 @@ def _style(column: Column, row: Row) -> str:
     if column.name == "state":
         return {"finished": "", "running": "", "not run": "dim"}.get(row["state"], "bold red")
     change = row.get(f"{column.name}_change")
-    if not change:
-        return ""
+    if row["shares_row"] or not change:
+        return "dim" if row["shares_row"] else ""
     return "green" if (change < 0) == (column.name in LOWER_IS_BETTER) else "red"
+
+
+def _natural(table: Table, column: Column) -> int:
+    return max(cell_len(text) for text in (column.label, *(column.show(row) for row in table.rows)))
 
 
 def _narrowest(table: Table, column: Column) -> int:
     """Settings may fold, down to 16 columns; everything else needs its longest cell."""
-    natural = max(cell_len(text) for text in (column.label, *(column.show(row) for row in table.rows)))
-    return min(natural, 16) if column.name == "setting" else natural
+    natural = _natural(table, column)
+    return min(natural, 16) if column.folds else natural
 
 
 def _layout(table: Table, width: int) -> tuple[list[list[Column]], list[str]]:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from harness import provenance, report
@@ -132,6 +133,21 @@ def test_usual_terminals_show_every_figure_without_long_lines(width):
     assert max(len(line) for line in text.splitlines()) <= width
     for label in ("trainable", "share %", "train s", "tokens/s", "peak MiB", "val. loss", "rouge_l", "loss"):
         assert label in text.partition("baseline")[0]
+
+
+def test_long_settings_fold_and_wide_characters_stay_aligned():
+    setting = "lora.target_modules=[q_proj,k_proj,v_proj,o_proj] data.path=医学问答.jsonl"
+    cells = [report.Cell("", "a", "lora", setting), report.Cell("", "b", "lora", "短")]
+    text = printed(report.table(cells, {key: a_record(key) for key in "ab"}), 100)
+    block = text.partition("\n\n")[0].splitlines()
+    assert len(block) > 3
+    assert max(cell_len(line) for line in block) <= 100
+    first, second = (line for line in block if "1.2M" in line)
+    assert cell_len(first.partition("1.2M")[0]) == cell_len(second.partition("1.2M")[0])
+    start = block[0].index("setting")
+    width = block[0].index("state") - start if "state" in block[0] else block[0].index("trainable") - start
+    folded = "".join("".join(line[start : start + width].split()) for line in block[1:-1])
+    assert folded.startswith("lora.target_modules=[q_proj,k_proj,v_proj,o_proj]")
 
 
 def test_failed_interrupted_and_missing_cells_stay_in_grid_order_and_say_why():
@@ -308,7 +324,7 @@ def test_ten_thousand_rows_are_tabulated_in_seconds():
     table = report.table(report.cells_of(list(records.values())), records)
     report.to_csv(table)
     report.to_markdown(table)
-    report._layout(table, 100)
+    printed(table, 100)
     assert time.perf_counter() - begin < 10.0
 
 
