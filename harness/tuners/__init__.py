@@ -54,9 +54,7 @@ def register() -> None:
                 f"PEFT already has a method {name} ({known.__module__}.{known.__name__}); "
                 f"use it, and drop {name} from harness.tuners.TUNERS"
             )
-        register_peft_method(
-            name=name.lower(), config_cls=config_cls, model_cls=model_cls, prefix=model_cls.prefix
-        )
+        register_peft_method(name=name.lower(), config_cls=config_cls, model_cls=model_cls, prefix=model_cls.prefix)
 
 
 def peft_type(name: str) -> PeftType:

@@ -65,9 +65,7 @@ class AdapterConfig(PeftConfig):
     )
     scaling: float | None = field(
         default=None,
-        metadata={
-            "help": "Factor on the adapter's output. None: 4 if parallel (He et al., table 5), else 1."
-        },
+        metadata={"help": "Factor on the adapter's output. None: 4 if parallel (He et al. 2022), else 1."},
     )
     init_std: float = field(
         default=0.01,
@@ -205,19 +203,21 @@ class AdapterModel(SelectingTuner):
         targets = config.target_modules
         if targets is None:
             targets = _default_targets(getattr(model.config, "model_type", "unknown"), config.placement)
-        inside = [name for name, module in model.named_modules() if isinstance(module, TunerLayer)]
-        chosen = {
-            name
+        wrapped = {name for name, module in model.named_modules() if isinstance(module, TunerLayer)}
+        # A wrapper adds ".base_layer" to the names inside it; the adapters in it are nobody's target.
+        names = {
+            name.replace(".base_layer", "")
             for name, _ in model.named_modules()
-            if name and select.matches(name, targets) and not name.startswith(tuple(f"{n}." for n in inside))
+            if ".bottleneck_modules" not in name and ".partial_copies" not in name
         }
+        chosen = {name for name in names if name and select.matches(name, targets)}
         if not chosen:
             raise ValueError(f"adapter.target_modules={targets} matches no module of {type(model).__name__}")
         self._norms = set()
         if config.train_layer_norms:
             self._norms = {name for name, module in select.holders(model) if select.is_norm(module)} - chosen
             select.refuse_integer(model, self._norms, "adapter.train_layer_norms")
-        select.refuse_nested(chosen | self._norms, "adapter.target_modules")
+        select.refuse_nested(chosen | self._norms | wrapped, "adapter.target_modules")
         return chosen | self._norms
 
     def _create_and_replace(
@@ -243,6 +243,14 @@ class AdapterModel(SelectingTuner):
 
     def _hidden_size(self) -> int:
         return select.text_config(self.model).hidden_size
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT looks for the adapter's name at the end of a key only; here a whole module hangs below it.
+        inner = f".bottleneck_modules.{adapter_name}."
+        if inner in key:
+            return key.replace(inner, ".bottleneck_modules.", 1)
+        return super()._remove_adapter_name_from_key(key, adapter_name)
 
     def _check_merge_allowed(self) -> None:
         raise ValueError(_NO_MERGE)

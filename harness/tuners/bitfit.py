@@ -10,18 +10,17 @@ import warnings
 from dataclasses import dataclass, field
 
 import torch
-from peft import PeftConfig
 from torch import Tensor, nn
 
 from . import peft_type, register, select
-from .override import OverrideLayer, OverrideModel
+from .override import OverrideLayer, OverrideModel, OwnSelection
 
 
 @dataclass
-class BitFitConfig(PeftConfig):
+class BitFitConfig(OwnSelection):
     """Settings of BitFit."""
 
-    target_modules: list[str] | str | None = field(
+    modules: list[str] | str | None = field(
         default=None,
         metadata={
             "help": "Modules whose biases are trained, with everything inside them: a list of name endings "
@@ -31,9 +30,7 @@ class BitFitConfig(PeftConfig):
     )
     add_missing: bool = field(
         default=False,
-        metadata={
-            "help": "Give linear layers without a bias one that starts at zero (output head excepted)."
-        },
+        metadata={"help": "Give linear layers without a bias one that starts at zero (output head excepted)."},
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules to train and save whole, such as a new classifier."}
@@ -86,24 +83,22 @@ class BitFitModel(OverrideModel):
         else:
             linear = select.linear_layers(model)
             candidates = {
-                name: module
-                for name, module in candidates.items()
-                if module.bias is not None or name in linear
+                name: module for name, module in candidates.items() if module.bias is not None or name in linear
             }
         if not candidates:
             raise ValueError(
                 f"bitfit has nothing to train: {type(model).__name__} has no biases; "
                 "bitfit.add_missing=true gives its linear layers biases that start at zero"
             )
-        targets = config.target_modules
+        targets = config.modules
         chosen = {name for name in candidates if targets is None or select.under(name, targets)}
         if not chosen:
             raise ValueError(
-                f"bitfit.target_modules={targets} matches no module with a bias; the model has "
+                f"bitfit.modules={targets} matches no module with a bias; the model has "
                 f"{sorted({name.rpartition('.')[2] for name in candidates})}; choose among these, or set "
                 "bitfit.add_missing=true"
             )
-        select.refuse_nested(chosen, "bitfit.target_modules")
+        select.refuse_nested(chosen, "bitfit.modules")
         return chosen
 
     def _check_merge_allowed(self) -> None:

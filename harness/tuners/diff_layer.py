@@ -147,6 +147,4 @@ class DiffPruningLayer(OverrideLayer):
             places[key] = index.to(torch.int32) if mask.numel() < 2**31 else index
         self.allocate_sparse(adapter_name, places)
         for key, index in places.items():
-            entries(self.diffprune_values, adapter_name)[key].data = dense[key][index.long()].to(
-                torch.float32
-            )
+            entries(self.diffprune_values, adapter_name)[key].data = dense[key][index.long()].to(torch.float32)

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from . import peft_type, register, select
 from .diff_layer import DiffPruningLayer
-from .override import OverrideModel, entries
+from .override import OverrideModel, OwnSelection, entries
 
 
 @dataclass
-class DiffPruningConfig(PeftConfig):
+class DiffPruningConfig(OwnSelection):
     """Settings of diff pruning; defaults are those of the paper's published code."""
 
-    target_modules: list[str] | str | None = field(
+    modules: list[str] | str | None = field(
         default=None,
         metadata={
             "help": "Modules that get a difference, with everything inside them: a list of name endings, a "
@@ -72,9 +72,7 @@ class DiffPruningConfig(PeftConfig):
         self.peft_type = peft_type("DIFF_PRUNING")
         faults = []
         if not 0 < self.target_sparsity <= 1:
-            faults.append(
-                f"diff_pruning.target_sparsity={self.target_sparsity} must be above 0 and at most 1"
-            )
+            faults.append(f"diff_pruning.target_sparsity={self.target_sparsity} must be above 0 and at most 1")
         if self.l0_weight < 0:
             faults.append(f"diff_pruning.l0_weight={self.l0_weight} must not be negative")
         if self.gate_speed <= 0:
@@ -110,7 +108,7 @@ class DiffPruningModel(OverrideModel):
     peft_config: dict[str, Any]
 
     def select(self, config: DiffPruningConfig, model: nn.Module) -> set[str]:
-        targets = config.target_modules
+        targets = config.modules
         if targets is None or targets == "all-linear":
             chosen = set(select.linear_layers(model))
         elif targets == "all":
@@ -119,26 +117,41 @@ class DiffPruningModel(OverrideModel):
             chosen = {name for name, _ in select.holders(model) if select.under(name, targets)}
         if not chosen:
             raise ValueError(
-                f"diff_pruning.target_modules={targets} matches no module with parameters; the model has "
+                f"diff_pruning.modules={targets} matches no module with parameters; the model has "
                 f"{sorted({name.rpartition('.')[2] for name, _ in select.holders(model)})}"
             )
-        select.refuse_tied(model, chosen, f"diff_pruning.target_modules={targets}")
-        select.refuse_nested(chosen, "diff_pruning.target_modules")
+        select.refuse_tied(model, chosen, f"diff_pruning.modules={targets}")
+        select.refuse_nested(chosen, "diff_pruning.modules")
         select.refuse_integer(model, chosen, "diff_pruning")
         return chosen
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the base model; in training mode ``outputs.loss`` includes ``penalty()``, in evaluation never.
+    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        # A hook, not forward(): PeftModel without a task type calls the inner model past its tuner.
+        self._penalty_hook = model.register_forward_hook(self._add_penalty)
+
+    def _add_penalty(self, model: nn.Module, args: Any, outputs: Any) -> Any:
+        """In training mode add ``penalty()`` to ``outputs.loss``; in evaluation never.
 
         A trainer that computes the loss from logits itself gives no labels, gets no loss, and adds
         ``penalty()`` to its own.
         """
-        outputs = self.model(*args, **kwargs)
-        if self.training and isinstance(getattr(outputs, "loss", None), Tensor):
+        if model.training and isinstance(getattr(outputs, "loss", None), Tensor):
             outputs.loss = outputs.loss + self.penalty()
         return outputs
 
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> Any:
+        model: Any = super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        self._penalty_hook.remove()
+        return model
+
     def _layers(self, adapter_name: str) -> dict[str, DiffPruningLayer]:
+        """The layers that an adapter acts on, by name. Raises ``ValueError`` for an unknown adapter."""
         layers = {
             name: module
             for name, module in self.model.named_modules()
@@ -211,13 +224,24 @@ class DiffPruningModel(OverrideModel):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Before PEFT copies values in, give sparse layers the sizes that the checkpoint has."""
+        """Before PEFT copies values in, make the layers sparse with the sizes that the checkpoint has.
+
+        Raises ``ValueError`` for a dense checkpoint and an adapter that has been projected.
+        """
+        sparse = any(".diffprune_indices." in key for key in state_dict)
+        if config.projected and not sparse:
+            raise ValueError(
+                f"adapter {adapter_name!r} is projected and the checkpoint is from before projection; load it "
+                "into a new model"
+            )
+        config.projected = sparse
         for name, layer in model.named_modules():
-            if not isinstance(layer, DiffPruningLayer) or adapter_name not in layer.diffprune_values:
+            if not sparse or not isinstance(layer, DiffPruningLayer) or not layer.present([adapter_name]):
                 continue
-            trainable = any(p.requires_grad for p in layer.diffprune_values[adapter_name].parameters())
+            held = layer.diffprune_diff if layer.is_dense(adapter_name) else layer.diffprune_values
+            trainable = any(p.requires_grad for p in held[adapter_name].parameters())
             stem = f"base_model.model.{name.removeprefix('base_model.model.')}.diffprune_indices."
             places = {key.removeprefix(stem): v for key, v in state_dict.items() if key.startswith(stem)}
             layer.allocate_sparse(adapter_name, places)

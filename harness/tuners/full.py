@@ -88,9 +88,7 @@ class FullState(nn.Module, BaseTunerLayer):
             self._tuned.clear()
         self._disable_adapters = not enabled
 
-    def _move_adapter_to_device_of_base_layer(
-        self, adapter_name: str, device: torch.device | None = None
-    ) -> None:
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Tie again: PEFT calls this after a load with ``low_cpu_mem_usage``, which replaces parameters."""
         model = self._outside[0]
         for first, *others in self._ties:
@@ -193,9 +191,7 @@ class FullModel(BaseTuner):
         """Every entry of the model, tied ones under their first name only."""
         state = next((m for m in model.modules() if isinstance(m, FullState)), None)
         if state is not None and state.disable_adapters:
-            raise RuntimeError(
-                "the adapter is disabled, so these are the base weights; save outside disable_adapter()"
-            )
+            raise RuntimeError("the adapter is disabled, so these are the base weights; save outside disable_adapter()")
         again = {name for _, *others in _ties(model) for name in others}
         return {key: value for key, value in state_dict.items() if key not in again}
 

@@ -49,9 +49,7 @@ class TunerLayer(nn.Module, BaseTunerLayer):
         dtype = getattr(self.get_base_layer(), "compute_dtype", None) or first.dtype
         return (dtype if dtype.is_floating_point else torch.float32), first.device
 
-    def _move_adapter_to_device_of_base_layer(
-        self, adapter_name: str, device: torch.device | None = None
-    ) -> None:
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Move only. PEFT also casts to the base's dtype here, which would round trained float32 weights."""
         target = device or self.base_dtype_and_device()[1]
         for container in (getattr(self, name) for name in self.adapter_layer_names + self.other_param_names):
@@ -109,9 +107,7 @@ class OverrideLayer(TunerLayer):
         with torch.no_grad():
             values = self.overrides(names, sample=False)
         if safe_merge and not all(torch.isfinite(value).all() for value in values.values()):
-            raise ValueError(
-                f"merging adapters {names} would write non-finite weights; the base is unchanged"
-            )
+            raise ValueError(f"merging adapters {names} would write non-finite weights; the base is unchanged")
         for key, value in values.items():
             slot = self.base_layer._parameters[key]
             self._originals.setdefault(key, None if slot is None else slot.data)
@@ -130,6 +126,16 @@ class OverrideLayer(TunerLayer):
                 slot.data = original.to(slot.device)
         self._originals.clear()
         self.merged_adapters.clear()
+
+
+class OwnSelection(PeftConfig):
+    """Base of configurations whose ``modules`` names modules with everything inside them.
+
+    PEFT means something else by ``target_modules`` (each module alone), and stores the base's embedding
+    beside an adapter that names it there; so that attribute exists, for PEFT to read, and says nothing.
+    """
+
+    target_modules = None
 
 
 class SelectingTuner(BaseTuner):
@@ -151,6 +157,11 @@ class SelectingTuner(BaseTuner):
     # PEFT declares a static method; it is only ever called on an instance.
     def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:  # type: ignore[override]
         return key in self._selected
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # PEFT's own also copies weight and bias across, which modules such as an MLP do not have, and moves
+        # the adapter to the base's device, where update_layer has made it.
+        setattr(parent, child_name, new_module)
 
 
 class OverrideModel(SelectingTuner):

@@ -13,18 +13,18 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from . import peft_type, register, select
-from .override import OverrideLayer, OverrideModel, entries
+from .override import OverrideLayer, OverrideModel, OwnSelection, entries
 
 
 @dataclass
-class PartialConfig(PeftConfig):
+class PartialConfig(OwnSelection):
     """Settings of partial fine-tuning; what the three choices select is trained together."""
 
     last_layers: int | None = field(
         default=None,
         metadata={"help": "Train the last N transformer blocks (of the decoder, where there is an encoder)."},
     )
-    target_modules: list[str] | str | None = field(
+    modules: list[str] | str | None = field(
         default=None,
         metadata={
             "help": "Modules to train, with everything inside them: a list of name endings or a regular "
@@ -40,11 +40,8 @@ class PartialConfig(PeftConfig):
         super().__post_init__()
         register()
         self.peft_type = peft_type("PARTIAL")
-        if self.last_layers is None and not self.target_modules and not self.norms:
-            raise ValueError(
-                "partial selects nothing: set partial.last_layers, partial.target_modules or "
-                "partial.norms=true"
-            )
+        if self.last_layers is None and not self.modules and not self.norms:
+            raise ValueError("partial selects nothing: set partial.last_layers, partial.modules or partial.norms=true")
 
 
 class PartialLayer(OverrideLayer):
@@ -58,10 +55,7 @@ class PartialLayer(OverrideLayer):
 
     def update_layer(self, adapter_name: str, config: PeftConfig) -> None:
         self.partial_copies[adapter_name] = nn.ParameterDict(
-            {
-                key: nn.Parameter(parameter.detach().clone())
-                for key, parameter in self.base_parameters().items()
-            }
+            {key: nn.Parameter(parameter.detach().clone()) for key, parameter in self.base_parameters().items()}
         )
 
     def overrides(self, names: list[str], sample: bool) -> dict[str, Tensor]:
@@ -71,9 +65,7 @@ class PartialLayer(OverrideLayer):
                 "can act: activate or merge one adapter at a time"
             )
         slots = self.base_parameters()
-        return {
-            key: copy.to(slots[key].dtype) for key, copy in entries(self.partial_copies, names[0]).items()
-        }
+        return {key: copy.to(slots[key].dtype) for key, copy in entries(self.partial_copies, names[0]).items()}
 
 
 class PartialModel(OverrideModel):
@@ -93,11 +85,11 @@ class PartialModel(OverrideModel):
                 )
             last = tuple(f"{name}." for name in blocks[-config.last_layers :])
             chosen |= {name for name in candidates if name.startswith(last)}
-        if config.target_modules:
-            named = {name for name in candidates if select.under(name, config.target_modules)}
+        if config.modules:
+            named = {name for name in candidates if select.under(name, config.modules)}
             if not named:
                 raise ValueError(
-                    f"partial.target_modules={config.target_modules} matches no module with parameters; the "
+                    f"partial.modules={config.modules} matches no module with parameters; the "
                     f"model has {sorted({name.rpartition('.')[2] for name in candidates})}"
                 )
             chosen |= named
@@ -106,7 +98,7 @@ class PartialModel(OverrideModel):
             if not norms:
                 raise ValueError("partial.norms=true, but the model has no layer norm; name modules instead")
             chosen |= norms
-        select.refuse_tied(model, chosen, "partial.target_modules")
-        select.refuse_nested(chosen, "partial.target_modules")
+        select.refuse_tied(model, chosen, "partial.modules")
+        select.refuse_nested(chosen, "partial.modules")
         select.refuse_integer(model, chosen, "partial")
         return chosen

@@ -65,9 +65,7 @@ def output_head(model: nn.Module) -> nn.Module | None:
     """The layer that makes logits, unwrapped; None for models without one."""
     getter = getattr(model, "get_output_embeddings", None)
     head: Any = getter() if getter else None
-    while isinstance(head, BaseTunerLayer):
-        head = head.base_layer
-    return head
+    return head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -78,7 +76,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def text_config(model: nn.Module) -> Any:
     """The part of the model's configuration that describes its language model."""
-    config = model.config
+    config: Any = model.config
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
@@ -96,9 +94,7 @@ def block_names(model: nn.Module) -> list[str]:
     stacks = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == depth
-        and not re.search(r"\.\d+\.", f"{name}.")
+        if isinstance(module, nn.ModuleList) and len(module) == depth and not re.search(r"\.\d+\.", f"{name}.")
     ]
     if len(stacks) > 1:
         stacks = [name for name in stacks if re.search(r"decoder|language_model|text", name)]
@@ -131,15 +127,18 @@ def refuse_tied(model: nn.Module, names: Collection[str], setting: str) -> None:
 
 
 def refuse_nested(names: Collection[str], setting: str) -> None:
-    """Raise ``ValueError`` if one of the modules lies inside another: replacing both is not possible."""
+    """Raise ``ValueError`` if one of the modules lies inside another: both cannot be wrapped.
+
+    Names inside a wrapper differ from the base model's, so what was saved could not be loaded.
+    """
     chosen = set(names)
-    for name in names:
+    for name in sorted(names):
         parts = name.split(".")
         for end in range(1, len(parts)):
             if (parent := ".".join(parts[:end])) in chosen:
                 raise ValueError(
-                    f"{setting} selects {parent} and, inside it, {name}; a module with parameters of its own "
-                    "and of its children cannot be split: name only one of them"
+                    f"{setting}: {name} lies inside {parent}, which is adapted as a whole; name only one of the "
+                    "two, and give adapters that share a base model the same placement"
                 )
 
 
