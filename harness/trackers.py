@@ -85,7 +85,7 @@ class WandbRun:
         import wandb
 
         self.id: str | None = run_id
-        if tracker.mode == "online" and not wandb.api.api_key:  # wandb would ask, and block a sweep
+        if tracker.mode == "online" and not wandb.login(prompt=False, verify=False):  # else it would ask, and block
             raise RunFault(
                 "tracker.mode=online, but this machine is not logged in to W&B; run `wandb login` or set "
                 "WANDB_API_KEY, or take tracker.mode=offline and upload later with `wandb sync`"
@@ -118,13 +118,13 @@ class WandbRun:
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         import wandb
 
-        self._run.log({name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
+        self._run.log({name: wandb.Table(columns=list(columns), data=rows, allow_mixed_types=True)})
 
     def finish(self, ok: bool) -> None:
         self._run.finish(exit_code=0 if ok else 1)
 
 
-def _wandb_settings(mode: str) -> Any:
+def _wandb_settings(mode: Any) -> Any:
     """Silent, and without what the record keeps already or should not be told: code, host, command line."""
     import wandb
 
