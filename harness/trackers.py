@@ -76,7 +76,7 @@ class NoRun:
 class WandbRun:
     """A run of Weights & Biases.
 
-    A run that is continued offline becomes a second folder with the same id; ``wandb sync --append`` joins them.
+    A run that is continued offline becomes a second folder with the same id; ``wandb sync`` joins the two.
     """
 
     def __init__(

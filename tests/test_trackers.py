@@ -62,10 +62,12 @@ def records(file: Path):
 def closed(file: Path) -> list:
     """All records, once the last is there: W&B's own process writes it some milliseconds after ``finish``."""
     deadline = time.monotonic() + 20
-    while not any(record.HasField("exit") for record in (seen := list(records(file)))):
+    while True:
+        seen = list(records(file))
+        if any(record.HasField("exit") for record in seen):
+            return seen
         assert time.monotonic() < deadline, f"{file} was never closed"
         time.sleep(0.01)
-    return seen
 
 
 def items(updates) -> dict[str, str]:

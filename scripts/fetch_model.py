@@ -1,0 +1,42 @@
+"""Bring base models to this machine before they are needed, for example on a login node with network.
+
+    python scripts/fetch_model.py smollm2_135m gemma3_270m
+
+Names are those of conf/model/. Prints the folder of each, and where its weights came from.
+"""
+
+import argparse
+import logging
+import sys
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from harness import shipped, weights
+from harness.errors import HarnessError
+from harness.schema import Model
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    names = parser.parse_args().names
+    known = sorted(file.stem for file in (shipped("conf") / "model").glob("*.yaml") if file.stem != "hub")
+    for name in set(names) - set(known):
+        parser.error(f"{name} is no file of conf/model; known: {', '.join(known)}")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("harness").setLevel(logging.INFO)
+    try:
+        for name in names:
+            with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+                composed = compose(overrides=[f"+model={name}"]).model
+            found = weights.locate(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Model), composed)))
+            print(f"{name}: {found.folder} ({found.origin})")
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
