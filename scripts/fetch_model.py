@@ -9,12 +9,19 @@ import argparse
 import logging
 import sys
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness import shipped, weights
 from harness.errors import HarnessError
 from harness.schema import Model
+
+
+def composed(name: str) -> Model:
+    """The model node as the configuration composes it: common values, then the file's own."""
+    own = OmegaConf.load(shipped("conf") / "model" / f"{name}.yaml")
+    own.pop("defaults")
+    common = OmegaConf.load(shipped("conf") / "common" / "model.yaml")
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Model), common, own))
 
 
 def main() -> int:
@@ -28,9 +35,7 @@ def main() -> int:
     logging.getLogger("harness").setLevel(logging.INFO)
     try:
         for name in names:
-            with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-                composed = compose(overrides=[f"+model={name}"]).model
-            found = weights.locate(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Model), composed)))
+            found = weights.locate(composed(name))
             print(f"{name}: {found.folder} ({found.origin})")
     except HarnessError as error:
         print(error, file=sys.stderr)
