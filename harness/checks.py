@@ -3,14 +3,29 @@
 Each check yields sentences that name key, value and remedy. Types are already right when these run.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness.schema import SHEETS, Config, Objective, Source, Template, Tracking
+from harness import sound
+from harness.keys import brief
+from harness.schema import SHEETS, Config, Objective, RowFormat, Source, Template, Tracking
 
 METRICS = ("exact_match", "names_target", "token_f1", "rouge_l", "chrf", "bleu")
 TOKENIZERS = ("zh", "char", "jieba", "13a")
-LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal")
+LORA_INITS = (
+    True,
+    False,
+    "gaussian",
+    "pissa",
+    "olora",
+    "orthogonal",
+    "mica",
+    "eva",
+    "corda",
+    "lora_ga",
+    "loftq",
+)
 BIASES = ("none", "all", "lora_only")
 PROMPT_INITS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
 
@@ -19,12 +34,16 @@ def faults(config: Config) -> list[str]:
     """Every fault of this configuration, in the order of its groups."""
     if config.peft.method not in SHEETS:
         return [f"peft.method={config.peft.method} is unknown; choose one of {', '.join(SHEETS)}"]
-    parts = (_model(config), _data(config), _trainer(config), _scoring(config), _tracker(config))
-    found = [fault for part in parts for fault in part]
     sheet = getattr(config, config.peft.method)
+    used = {key: node for key, node in vars(config).items() if key not in SHEETS} | {config.peft.method: sheet}
+    unsound = dict(fault for key, node in used.items() for fault in sound.faults(key, node))
+    parts = (_model(config), _data(config), _trainer(config), _scoring(config), _tracker(config), _places(config))
+    found = [fault for part in parts for fault in part]
     found += _sheet(config.peft.method, vars(sheet))
     found += METHOD_CHECKS[config.peft.method](config) if config.peft.method in METHOD_CHECKS else []
-    return found
+    # A value that is no number at all needs no second word about its size.
+    rest = [fault for fault in found if fault.partition("=")[0] not in unsound]
+    return [*unsound.values(), *dict.fromkeys(rest)]
 
 
 def _at_least(key: str, value: float | None, low: float) -> Iterator[str]:
@@ -59,8 +78,25 @@ def _model(config: Config) -> Iterator[str]:
         yield "model.trust_remote_code=true has a meaning for model.source=hub only; set it to false"
 
 
+def _places(config: Config) -> Iterator[str]:
+    """Paths that no file system could hold, and a place for records that cannot be written."""
+    paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
+    paths["scoring.forgetting"] = config.scoring.forgetting
+    if config.tracker.name is not Tracking.none:
+        paths["tracker.dir"] = config.tracker.dir
+    unfit = [fault for key, path in paths.items() if path for fault in sound.path_faults(key, path)]
+    yield from unfit
+    if not config.runs_dir:
+        yield "runs_dir is empty; name the folder for records, e.g. runs_dir=runs"
+    elif not unfit and sound.is_text(config.runs_dir):
+        yield from sound.unwritable(config.runs_dir, config.stage)
+
+
 def _data(config: Config) -> Iterator[str]:
     data = config.data
+    for name in ("messages",) if data.format is RowFormat.messages else ("instruction", "output"):
+        if not getattr(data.columns, name):
+            yield f"data.columns.{name}=null but data.format={data.format.value} needs it; name the column"
     if not data.path:
         yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
     yield from _share("data.fractions.validation", data.fractions.validation)
@@ -85,7 +121,8 @@ def _trainer(config: Config) -> Iterator[str]:
     yield from _above("trainer.max_grad_norm", trainer.max_grad_norm, 0)
     yield from _at_least("trainer.evaluations", trainer.evaluations, 0)
     yield from _at_least("trainer.threads", trainer.threads, 1)
-    yield from _at_least("seed", config.seed, 0)
+    if not 0 <= config.seed < 2**32:
+        yield f"seed={config.seed} is out of range; use a whole number from 0 to {2**32 - 1}"
     if trainer.keep_best and trainer.evaluations < 1:
         yield "trainer.keep_best=true needs trainer.evaluations of at least 1, or set trainer.keep_best=false"
     if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
@@ -144,21 +181,42 @@ def _sheet(method: str, sheet: dict[str, Any]) -> Iterator[str]:
             yield from _share(key, value)
         elif name in ("target_modules", "exclude_modules", "feedforward_modules"):
             yield from _names(key, value)
+        elif name == "layers_to_transform" and value is not None:
+            yield from _layers(key, value, method, sheet["target_modules"])
+        elif name in ("rank_pattern", "alpha_pattern"):
+            for pattern, item in value.items():
+                yield from _expression(key, pattern)
+                yield from _above(f"{key}.{pattern}", item, 0)
 
 
 def _names(key: str, value: Any) -> Iterator[str]:
     listed = isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
     if not (value is None or listed or (isinstance(value, str) and value)):
-        yield f"{key}={value} is neither a name, a list of names nor null; e.g. {key}=[q_proj,v_proj]"
+        yield f"{key}={brief(str(value))} is neither a name, a list of names nor null; e.g. {key}=[q_proj,v_proj]"
+    elif isinstance(value, str):
+        yield from _expression(key, value)
+
+
+def _expression(key: str, value: str) -> Iterator[str]:
+    """PEFT reads one text as a regular expression for whole names."""
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        yield f"{key}={brief(value)} is no regular expression ({error}); give a list of names, e.g. [q_proj,v_proj]"
+
+
+def _layers(key: str, value: list[int], method: str, targets: Any) -> Iterator[str]:
+    if not value or any(layer < 0 for layer in value):
+        yield f"{key}={value} must list layers, counted from 0; or null for all layers"
+    if isinstance(targets, str):
+        yield f"{key}={value} needs a list in {method}.target_modules, not {targets}; e.g. [q_proj,v_proj]"
 
 
 def _partial(config: Config) -> list[str]:
     sheet = config.partial
     found = list(_at_least("partial.last_layers", sheet.last_layers, 1))
-    if sheet.last_layers is None and not sheet.target_modules and not sheet.norms:
-        found.append(
-            "partial selects nothing to train; set partial.last_layers, partial.target_modules or partial.norms"
-        )
+    if sheet.last_layers is None and not sheet.modules and not sheet.norms:
+        found.append("partial selects nothing to train; set partial.last_layers, partial.modules or partial.norms")
     return found
 
 
@@ -175,6 +233,12 @@ def _adalora(config: Config) -> list[str]:
     found = [
         *_share("adalora.warmup_share", sheet.warmup_share),
         *_share("adalora.final_share", sheet.final_share),
+        *_above("adalora.orth_reg_weight", sheet.orth_reg_weight, 0),
+        *(
+            f"adalora.{name}={beta} must be above 0 and below 1"
+            for name, beta in (("beta1", sheet.beta1), ("beta2", sheet.beta2))
+            if not 0 < beta < 1
+        ),
     ]
     if sheet.target_r > sheet.init_r:
         found.append(
@@ -183,6 +247,24 @@ def _adalora(config: Config) -> list[str]:
     if sheet.warmup_share + sheet.final_share >= 1:
         found.append("adalora.warmup_share + adalora.final_share leave no step to prune in; lower them below 1")
     return found
+
+
+def _ia3(config: Config) -> list[str]:
+    inner, outer = config.ia3.feedforward_modules, config.ia3.target_modules
+    if (
+        isinstance(inner, list)
+        and isinstance(outer, list)
+        and (strays := [name for name in inner if name not in outer])
+    ):
+        return [f"ia3.feedforward_modules={inner} goes beyond ia3.target_modules={outer}; add {strays} there"]
+    return []
+
+
+def _lokr(config: Config) -> list[str]:
+    factor = config.lokr.decompose_factor
+    if factor != -1 and factor < 1:
+        return [f"lokr.decompose_factor={factor} is no factor; use -1 (the nearest to the square root) or at least 1"]
+    return []
 
 
 def _prompt_tuning(config: Config) -> list[str]:
@@ -222,7 +304,9 @@ def _p_tuning_v2(config: Config) -> list[str]:
 METHOD_CHECKS = {
     "partial": _partial,
     "lora": _lora,
+    "lokr": _lokr,
     "adalora": _adalora,
+    "ia3": _ia3,
     "prompt_tuning": _prompt_tuning,
     "prefix_tuning": _prefix,
     "p_tuning": _p_tuning,

@@ -1,15 +1,25 @@
 """The command line around Hydra: schema, help, and errors that read as one message."""
 
+import errno
+import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import schema, shipped
-from harness.errors import HarnessError
+from harness import keys, schema, shipped
+from harness.errors import HarnessError, RunFault, raise_together
+
+if TYPE_CHECKING:
+    from hydra.errors import HydraException
 
 TRACEBACK = "HARNESS_TRACEBACK"  # environment variable: 1 shows where an error came from
+
+
+class Stopped(BaseException):
+    """A single run's error on its way out: Hydra would announce an ``Exception`` with a text of its own."""
 
 
 def start(task: Callable[..., Any]) -> None:
@@ -21,16 +31,39 @@ def start(task: Callable[..., Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schema()
     _say_what_happens()
-    command = hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(task)
+    began: list[bool] = []
+
+    @functools.wraps(task)
+    def guarded(composed: Any) -> Any:
+        began.append(True)
+        try:
+            return task(composed)
+        except Exception as error:
+            if _in_sweep():  # the launcher goes on with the next run
+                raise
+            raise Stopped from error
+
+    command = hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(guarded)
     try:
+        raise_together(keys.misused_groups(sys.argv[1:]))
         command()
     except KeyboardInterrupt:
         sys.exit("stopped; run the same command again to go on")
-    except Exception as error:
+    except (Exception, Stopped) as caught:
+        error = caught.__cause__ if isinstance(caught, Stopped) and caught.__cause__ else caught
         if wants_traceback:
-            traceback.print_exc()
+            traceback.print_exception(error)
         sys.stderr.write(explain(error) + "\n")
-        sys.exit(2 if is_input_fault(error) else 1)
+        # Before any run began, only the command can be at fault.
+        wrong = is_input_fault(error) or not (began or isinstance(error, RunFault))
+        sys.exit(2 if wrong else 1)
+
+
+def _in_sweep() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
 def register_schema() -> None:
@@ -51,34 +84,71 @@ def is_input_fault(error: BaseException) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from harness.errors import RunFault
-
-    wrong = (HarnessError, HydraException, OmegaConfBaseException, OSError)
+    if isinstance(error, OSError):
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    wrong = (HarnessError, HydraException, OmegaConfBaseException)
     return isinstance(error, wrong) and not isinstance(error, RunFault)
 
 
 def explain(error: BaseException) -> str:
-    """One readable message: the cause, without Hydra's frame around it."""
+    """One readable message: key, value and remedy, without Hydra's frame around it."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     if isinstance(error, HarnessError):
         return f"error: {error}"
+    if isinstance(error, HydraException):
+        return f"error: {_hydra_text(error)}"
+    if isinstance(error, OmegaConfBaseException):
+        return f"error: {keys.refused(error)}"
     if isinstance(error, OSError):
         return f"error: {error.filename or ''}: {error.strerror or error}".replace("error: : ", "error: ")
-    parts = [str(error)]
-    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
-        parts.append(str(error.__cause__))
-    text = "\n".join(part for part in dict.fromkeys(parts) if part)
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return f"error: {text}\npython -m harness --help shows the groups, their options and every key"
-    return f"error: {type(error).__name__}: {text}\n{TRACEBACK}=1 shows where it came from"
+    return f"error: {type(error).__name__}: {keys.brief(str(error))}\n{TRACEBACK}=1 shows where it came from"
+
+
+def _hydra_text(error: "HydraException") -> str:
+    """Hydra's complaint in the harness's words; its advice (``+key=value``) would only move the fault."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return keys.no_option(group, option, error.options) if group else text
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{keys.brief(error.override)} cannot be read as key=value; a value with brackets, commas, quotes or "
+            f"spaces needs quotes of its own: 'key=\"a, b\"'"
+        )
+    override = re.search(r"(?:use \+|merging override )(.*)", text, re.DOTALL)
+    shown = override[1] if override else ""
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        return keys.refused(error.__cause__, shown)
+    if match := re.match(
+        r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:$| requires|\n)", text, re.DOTALL
+    ):
+        value = match[1].partition("=")[2]
+        return (
+            f"{keys.brief(match[1])} has several values: add -m to run each, or write a list as [{keys.brief(value)}]"
+        )
+    if match := re.match(r"Could not append to config. An item is already at '(.*?)'", text):
+        return f"+{match[1]}: {match[1]} exists; leave out the +"
+    if match := re.match(r"Could not override '(.*?)@(.*?)'", text):
+        return f"{keys.brief(shown)}: no option of {match[1]} stands at {match[2]}; leave out @{match[2]}"
+    if match := re.match(r"Could not override '(.*?)'", text):
+        return f"{keys.brief(shown) or match[1]}: {keys.unknown(match[1], shown)}"
+    if match := re.match(r"Multiple values for (\S+)\. ", text):
+        return f"{match[1]} is given twice; choose one option with {match[1]}=<option>, without a +"
+    return f"{keys.brief(text)}\n{keys.SEE_HELP}"
 
 
 def _say_what_happens() -> None:
     """Notes of the harness go to the console; libraries speak up only when something is wrong."""
     import logging
+    import warnings
 
+    # Notices for the developers of other packages; nobody who runs a comparison can act on them.
+    warnings.simplefilter("ignore", FutureWarning)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("harness")

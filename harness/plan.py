@@ -6,16 +6,17 @@ touches it. This module imports no torch, so that ``--help`` and every error are
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from harness import checks, schema
+from harness import checks, keys, schema
 from harness.errors import ConfigFault, raise_together
 from harness.settings import freeze
 
@@ -49,6 +50,10 @@ class Plan:
             "seed": self.seed,
             "inputs": dict(self.inputs),
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied in the shape that records keep."""
+        return rebuild, (self.as_dict(),)
 
     @property
     def fingerprint(self) -> str:
@@ -127,30 +132,33 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
         }
     if scoring["forgetting"] is None:
         del scoring["forgetting_limit"]
-    return {**plan, "trainer": trainer, "scoring": scoring}
+    # Counting parameters without weights is what config_only is for; a run never looks at it.
+    model = {key: value for key, value in plan["model"].items() if key != "config_only"}
+    return {**plan, "model": model, "trainer": trainer, "scoring": scoring}
 
 
 def _typed(composed: DictConfig) -> schema.Config:
     """Merge the plain values into a fresh schema, which rejects strays such as ``++stray=1``."""
+    raw = OmegaConf.to_container(composed, resolve=False)
+    missing = [key for key, value in _leaves(raw) if value == "???"]
+    raise_together([f"{key} has no value; set it on the command line: {key}=..." for key in missing])
     try:
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        values = OmegaConf.to_container(composed, resolve=True)
         strict = OmegaConf.merge(OmegaConf.structured(schema.Config), values)
         config = OmegaConf.to_object(strict)
-    except MissingMandatoryValue as error:
-        key = getattr(error, "full_key", None) or str(error)
-        raise ConfigFault(f"{key} has no value; set it on the command line, e.g. {key}=...") from error
     except OmegaConfBaseException as error:
-        raise ConfigFault(_one_line(error)) from error
+        raise ConfigFault(keys.refused(error)) from error
     if not isinstance(config, schema.Config):
         raise ConfigFault(f"the composed configuration is a {type(config).__name__}, not a harness config")
     return config
 
 
-def _one_line(error: OmegaConfBaseException) -> str:
-    """OmegaConf's message, key first."""
-    key = getattr(error, "full_key", None) or "the configuration"
-    reason = (getattr(error, "msg", None) or str(error)).splitlines()[0]
-    return f"{key}: {reason}; see python -m harness --help for the known keys"
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
 
 
 def _plan(config: schema.Config) -> Plan:
@@ -159,14 +167,14 @@ def _plan(config: schema.Config) -> Plan:
     rate = config.trainer.learning_rate if config.trainer.learning_rate is not None else own_rate
     return Plan(
         method=config.peft.method,
-        settings=sheet,
+        settings=MappingProxyType(sheet),
         learning_rate=float(rate),
         model=freeze(config.model),
         data=freeze(config.data),
         trainer=freeze(config.trainer),
         scoring=freeze(config.scoring),
         seed=config.seed,
-        inputs=_inputs(config),
+        inputs=MappingProxyType(_inputs(config)),
     )
 
 
@@ -202,11 +210,15 @@ def rebuild(kept: Mapping[str, Any]) -> Plan:
     """
     nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
     try:
-        typed = {
-            name: OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), kept[name]))
+        typed: dict[str, Any] = {
+            name: freeze(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), kept[name])))
             for name, node in nodes.items()
         }
-    except (OmegaConfBaseException, KeyError) as error:
-        raise ConfigFault(f"the record's plan is not of this version of the harness: {error}; run it again") from error
-    rest = {name: kept[name] for name in ("method", "settings", "learning_rate", "seed", "inputs")}
-    return Plan(**rest, **{name: freeze(node) for name, node in typed.items()})
+        rest = {name: kept[name] for name in ("method", "learning_rate", "seed")}
+        maps: dict[str, Any] = {name: MappingProxyType(dict(kept[name])) for name in ("settings", "inputs")}
+        return Plan(**rest, **maps, **typed)
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigFault(
+            f"the record's plan is not of this version of the harness ({reason}); run it again"
+        ) from error
