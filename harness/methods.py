@@ -1,155 +1,115 @@
-"""The comparison on one page: each method is a function from its sheet to a PEFT configuration.
+"""The comparison on one page: every method, how it is built and what it can do.
 
-To add a method: one function here, one line in ``METHODS``, one sheet under ``conf/peft/knobs/`` with its
-dataclass in ``schema``. ``attach`` puts the method onto a base model and is the same for all of them.
+To add a method: one function in ``weight_methods`` or ``prompt_methods``, one line in ``METHODS``, one sheet
+(``conf/peft/knobs/<method>.yaml`` and its dataclass in ``sheets``), named in ``conf/config.yaml``,
+``schema.Config`` and ``conf/peft/<method>.yaml``. ``attach`` is the same for all of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from harness import fitting, prompt_methods, starts, weight_methods
 from harness.errors import ModelFault
+from harness.library import library
+from harness.situation import SEEDS, Batch, Settings, Situation, for_counting
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from torch.optim import Optimizer
     from transformers import PreTrainedModel
+
+__all__ = ["METHODS", "Situation", "Traits", "attach", "for_counting", "optimizer_for", "situation_for", "traits"]
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What a method may need to know besides its own settings."""
+class Traits:
+    """What a method can do at its sheet's settings; tests hold each to behaviour."""
 
-    optimizer_steps: int
-    tokenizer_path: str
-    seed: int
-    hidden_size: int
-
-
-Settings = Mapping[str, Any]
-
-
-def full(settings: Settings, situation: Situation) -> "PeftConfig":
-    """Full fine-tuning: every weight of the base."""
-    from harness.tuners.full import FullConfig
-
-    return FullConfig(**settings)
+    mergeable: bool = True  # into plain base weights, which then need no PEFT
+    identity_at_start: bool = True  # before training the model is the base model
+    on_quantised_base: bool = False  # over 4-bit weights of bitsandbytes
+    checkpointing: bool = True  # gradient checkpointing
+    dropout: bool = False  # has a dropout of its own
+    tied_embeddings: bool = False  # trains an embedding that the output head is tied to, and keeps the tie
+    multi_adapter: bool = True  # several adapters on one base
+    prompt_learning: bool = False  # left padding changes its answers: generate in batches of one length
+    rewrites_base: bool = False  # writes into base weights: disabling the adapter is not the base
 
 
-def partial(settings: Settings, situation: Situation) -> "PeftConfig":
-    """The last layers and named modules only."""
-    from harness.tuners.partial import PartialConfig
+@dataclass(frozen=True)
+class Method:
+    """One row of the comparison."""
 
-    return PartialConfig(**settings)
-
-
-def lora(settings: Settings, situation: Situation) -> "PeftConfig":
-    """LoRA (Hu et al. 2021, arXiv:2106.09685, sec. 4.1): W + (alpha / r) B A.
-
-    rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353), PiSSA (arXiv:2404.02948) and OLoRA
-    (arXiv:2406.01775) are settings of it.
-    """
-    from peft import LoraConfig
-
-    _no_wider_than(settings["r"], "lora.r", situation)
-    return LoraConfig(**settings)
+    build: Callable[[Settings, Situation], "PeftConfig"]
+    traits: Traits = Traits()
 
 
-def loha(settings: Settings, situation: Situation) -> "PeftConfig":
-    """LoHa (FedPara, Hyeon-Woo et al. 2022, arXiv:2108.06098): Hadamard product of two low-rank updates."""
-    from peft import LoHaConfig
+_PROMPT = Traits(mergeable=False, identity_at_start=False, on_quantised_base=True, prompt_learning=True)
+_WEIGHTS, _PROMPTS = weight_methods, prompt_methods
 
-    return LoHaConfig(**settings)
-
-
-def lokr(settings: Settings, situation: Situation) -> "PeftConfig":
-    """LoKr (LyCORIS, Yeh et al. 2024, arXiv:2309.14859): Kronecker product of two small updates."""
-    from peft import LoKrConfig
-
-    return LoKrConfig(**settings)
-
-
-def adalora(settings: Settings, situation: Situation) -> "PeftConfig":
-    """AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): an SVD-shaped update whose ranks are pruned in training.
-
-    Raises:
-        ModelFault: the run has too few optimizer steps for warm-up, pruning and the final phase.
-    """
-    from peft import AdaLoraConfig
-
-    steps = situation.optimizer_steps
-    rest = dict(settings)
-    tinit, tfinal = int(rest.pop("warmup_share") * steps), int(rest.pop("final_share") * steps)
-    if not tinit < steps - tfinal:
-        raise ModelFault(
-            f"peft=adalora has no step left to prune in: {steps} optimizer steps, of which {tinit} warm up and "
-            f"{tfinal} follow the pruning; train longer (trainer.max_steps, trainer.epochs) or lower "
-            "adalora.warmup_share or adalora.final_share"
-        )
-    _no_wider_than(rest["init_r"], "adalora.init_r", situation)
-    return AdaLoraConfig(**rest, total_step=steps, tinit=tinit, tfinal=tfinal)
-
-
-def ia3(settings: Settings, situation: Situation) -> "PeftConfig":
-    """IA3 (Liu et al. 2022, arXiv:2205.05638, sec. 3.3): learnt scales of keys, values and MLP activations."""
-    from peft import IA3Config
-
-    return IA3Config(**settings)
-
-
-def prompt_tuning(settings: Settings, situation: Situation) -> "PeftConfig":
-    """Prompt tuning (Lester et al. 2021, arXiv:2104.08691): learnt input embeddings before the prompt."""
-    from peft import PromptTuningConfig
-
-    with_text = settings["prompt_tuning_init"] == "TEXT"
-    tokenizer = situation.tokenizer_path if with_text else None
-    return PromptTuningConfig(**settings, tokenizer_name_or_path=tokenizer)
-
-
-def prefix_tuning(settings: Settings, situation: Situation) -> "PeftConfig":
-    """Prefix tuning (Li and Liang 2021, arXiv:2101.00190): learnt keys and values, through an MLP (sec. 4.3)."""
-    from peft import PrefixTuningConfig
-
-    width = settings["encoder_hidden_size"] or situation.hidden_size
-    return PrefixTuningConfig(**{**settings, "encoder_hidden_size": width})
-
-
-def p_tuning(settings: Settings, situation: Situation) -> "PeftConfig":
-    """P-tuning (Liu et al. 2021, arXiv:2103.10385): prompt embeddings that an MLP or LSTM produces."""
-    from peft import PromptEncoderConfig
-
-    width = settings["encoder_hidden_size"] or situation.hidden_size
-    return PromptEncoderConfig(**{**settings, "encoder_hidden_size": width})
-
-
-def p_tuning_v2(settings: Settings, situation: Situation) -> "PeftConfig":
-    """P-tuning v2 (Liu et al. 2022, arXiv:2110.07602): learnt keys and values at every layer, no encoder."""
-    from peft import PrefixTuningConfig
-
-    return PrefixTuningConfig(**settings, prefix_projection=False)
-
-
-METHODS: dict[str, Callable[[Settings, Situation], "PeftConfig"]] = {
-    "full": full,
-    "partial": partial,
-    "lora": lora,
-    "loha": loha,
-    "lokr": lokr,
-    "adalora": adalora,
-    "ia3": ia3,
-    "prompt_tuning": prompt_tuning,
-    "prefix_tuning": prefix_tuning,
-    "p_tuning": p_tuning,
-    "p_tuning_v2": p_tuning_v2,
+METHODS: dict[str, Method] = {
+    "full": Method(_WEIGHTS.full, Traits(tied_embeddings=True, multi_adapter=False, rewrites_base=True)),
+    "partial": Method(_WEIGHTS.partial),
+    "bitfit": Method(_WEIGHTS.bitfit),
+    "diff_pruning": Method(_WEIGHTS.diff_pruning),
+    "ln_tuning": Method(_WEIGHTS.ln_tuning),
+    "trainable_tokens": Method(_WEIGHTS.trainable_tokens, Traits(tied_embeddings=True)),
+    "shira": Method(_WEIGHTS.shira),
+    "adapter": Method(_WEIGHTS.adapter, Traits(mergeable=False)),
+    "lora": Method(_WEIGHTS.lora, Traits(dropout=True)),
+    "adalora": Method(_WEIGHTS.adalora, Traits(dropout=True)),
+    "loha": Method(_WEIGHTS.loha, Traits(dropout=True)),
+    "lokr": Method(_WEIGHTS.lokr, Traits(dropout=True)),
+    "vera": Method(_WEIGHTS.vera, Traits(dropout=True)),
+    "randlora": Method(_WEIGHTS.randlora, Traits(dropout=True)),
+    "vblora": Method(_WEIGHTS.vblora, Traits(identity_at_start=False, dropout=True)),
+    "miss": Method(_WEIGHTS.miss, Traits(dropout=True)),
+    "fourierft": Method(_WEIGHTS.fourierft),
+    "c3a": Method(_WEIGHTS.c3a, Traits(identity_at_start=False)),
+    "ia3": Method(_WEIGHTS.ia3),
+    "oft": Method(_WEIGHTS.oft, Traits(dropout=True)),
+    "boft": Method(_WEIGHTS.boft, Traits(dropout=True)),
+    "hra": Method(_WEIGHTS.hra),
+    "road": Method(_WEIGHTS.road),
+    "prompt_tuning": Method(_PROMPTS.prompt_tuning, _PROMPT),
+    "prefix_tuning": Method(_PROMPTS.prefix_tuning, replace(_PROMPT, checkpointing=False)),
+    "p_tuning": Method(_PROMPTS.p_tuning, replace(_PROMPT, dropout=True)),
+    "p_tuning_v2": Method(_PROMPTS.p_tuning_v2, replace(_PROMPT, checkpointing=False)),
+    "cpt": Method(_PROMPTS.cpt, _PROMPT),
+    "llama_adapter": Method(_PROMPTS.llama_adapter, Traits(mergeable=False)),
+    "library": Method(library, Traits(mergeable=False, identity_at_start=False)),  # the least of its types
 }
 
-# PEFT puts virtual tokens before left padding and drops position ids: only equal lengths score right.
-PROMPT_LEARNING = frozenset({"prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"})
+PROMPT_LEARNING = frozenset(name for name, method in METHODS.items() if method.traits.prompt_learning)
+
+
+def traits(method: str, settings: Settings) -> Traits:
+    """What the method can do at these settings."""
+    known = METHODS[method].traits
+    if method == "lora" and starts.rewrites(settings["init_lora_weights"]):
+        return replace(known, rewrites_base=True)
+    return known
 
 
 def changes_base(method: str, settings: Settings) -> bool:
     """Whether the method writes into base weights, so that it needs a copy of its own."""
-    rewriting = str(settings.get("init_lora_weights")).startswith(("pissa", "olora"))
-    return method == "full" or (method == "lora" and rewriting)
+    return traits(method, settings).rewrites_base
+
+
+def situation_for(
+    plan: Any,
+    config: Any,
+    tokenizer_path: str,
+    optimizer_steps: int,
+    batches: Callable[[], Iterator[Batch]] | None = None,
+) -> Situation:
+    """Facts of one run that its method may need; ``batches`` goes through the training rows from the first."""
+    text = config.get_text_config()
+    return Situation(
+        optimizer_steps, tokenizer_path, plan.seed, text.hidden_size, text.num_hidden_layers, batches
+    )
 
 
 def attach(model: "PreTrainedModel", method: str, settings: Settings, situation: Situation) -> "PeftModel":
@@ -161,30 +121,90 @@ def attach(model: "PreTrainedModel", method: str, settings: Settings, situation:
     Raises:
         ModelFault: the method does not fit this model, e.g. target modules that match nothing.
     """
-    from peft import get_peft_model
-
     from harness import tuners
 
     tuners.register()
     on_meta = next(model.parameters()).is_meta
-    config = METHODS[method](_without_start(settings) if on_meta else settings, situation)
-    config.task_type = "CAUSAL_LM"
-    try:
-        adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
-    except (ValueError, AttributeError, KeyError, NotImplementedError, RuntimeError, AssertionError) as error:
-        raise ModelFault(_explain(error, method, settings, model)) from error
-    for parameter in adapted.parameters():
-        if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
-            parameter.data = parameter.data.float()
+    prefix, own = (method, settings) if method != "library" else ("library.settings", settings["settings"])
+    with _explained(method, settings, model):
+        config = METHODS[method].build(without_start(settings) if on_meta else settings, situation)
+        config.task_type = "CAUSAL_LM"
+        fitting.fit(config, own, model, prefix)
+        if not on_meta:
+            starts.before(model, config, situation)
+        adapted = wrap(model, config)
+        if not on_meta:
+            starts.after(adapted, config, situation)
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise ModelFault(f"peft={method} has nothing to train on this model; change its target modules")
     return adapted
 
 
-def situation_for(plan: Any, config: Any, tokenizer_path: str, optimizer_steps: int) -> Situation:
-    """Facts of one run that its method may need."""
-    text = config.get_text_config()
-    return Situation(optimizer_steps, tokenizer_path, plan.seed, text.hidden_size)
+def wrap(model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
+    """``get_peft_model``, with what PEFT leaves to its caller."""
+    from peft import get_peft_model
+
+    on_meta = next(model.parameters()).is_meta
+    if on_meta and hasattr(config, "mask_fn"):
+        config.mask_fn = None  # SHiRA's places: their number is known, where they are needs numbers
+    adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    for name, parameter in adapted.named_parameters():
+        if on_meta and ".ranknum." in name:
+            parameter.requires_grad_(False)  # AdaLoRA's counter, which loses its flag on the meta device
+        if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
+            parameter.data = parameter.data.float()
+    return ready(adapted)
+
+
+def ready(model: "PeftModel") -> "PeftModel":
+    """Let methods for several tasks serve the one task here; call it after loading an adapter, too."""
+    import torch
+    from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
+    from peft.tuners.poly.router import Router
+
+    def first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(module, Router):
+            inputs = kwargs["input_ids"]
+            return args, kwargs | {"task_ids": torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)}
+        return (args[0], torch.zeros(len(args[0]), dtype=torch.long, device=args[0].device)), kwargs
+
+    for module in model.modules():
+        if isinstance(module, Router | MultitaskPromptEmbedding):
+            module.register_forward_pre_hook(first_task, with_kwargs=True)
+    return model
+
+
+def optimizer_for(
+    method: str, settings: Settings, model: "PeftModel", learning_rate: float, weight_decay: float
+) -> "Optimizer | None":
+    """The optimizer that the method brings; None: AdamW, as for every other. LoRA-FA freezes A here."""
+    if method != "lora":
+        return None
+    import torch
+    from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer
+
+    if settings["lora_fa"]:
+        rank, alpha = settings["r"], settings["lora_alpha"]
+        return create_lorafa_optimizer(model, rank, alpha, lr=learning_rate, weight_decay=weight_decay)
+    if settings["loraplus_lr_ratio"] is not None:
+        return create_loraplus_optimizer(
+            model,
+            torch.optim.AdamW,
+            lr=learning_rate,
+            loraplus_lr_ratio=settings["loraplus_lr_ratio"],
+            loraplus_weight_decay=weight_decay,
+        )
+    return None
+
+
+def finish(model: "PeftModel") -> dict[str, Any]:
+    """What follows training and precedes saving: diff pruning keeps its largest differences.
+
+    Returns:
+        Figures for the record; empty for every other method.
+    """
+    tuner: Any = model.base_model
+    return dict(tuner.project().as_dict()) if hasattr(tuner, "project") else {}
 
 
 def targeted(model: "PeftModel") -> list[str]:
@@ -193,23 +213,40 @@ def targeted(model: "PeftModel") -> list[str]:
     return sorted(set(names))
 
 
-def for_counting(situation: Situation) -> Situation:
-    """The same facts with enough steps for any schedule, when only parameters are counted."""
-    return replace(situation, optimizer_steps=max(situation.optimizer_steps, 1000))
+def inferred(model: "PeftModel", settings: Settings) -> dict[str, Any]:
+    """Settings that the sheet left open (null) and the run settled: seeds, block sizes, widths, ..."""
+    config: Any = model.peft_config[str(model.active_adapter)]
+    open_ones = [name for name, value in settings.items() if value is None]
+    if "settings" in settings:  # the library's sheet names no fields that it leaves open
+        rules = [rule.field for rule in fitting.RULES.values()]
+        open_ones = [name for name in (*SEEDS, *rules, "target_modules") if name not in settings["settings"]]
+    found = {name: getattr(config, name, None) for name in open_ones}
+    return {
+        name: sorted(value) if isinstance(value, set) else value for name, value in found.items() if value is not None
+    }
 
 
-def _without_start(settings: Settings) -> Settings:
+def without_start(settings: Settings) -> Settings:
     """Settings whose initialisation needs no weights: counts do not depend on it."""
-    if "init_lora_weights" in settings:
+    if settings.get("init_lora_weights") not in (None, True, False, "mica"):
         return {**settings, "init_lora_weights": True}
     if settings.get("prompt_tuning_init") == "SAMPLE_VOCAB":
         return {**settings, "prompt_tuning_init": "RANDOM"}
+    if "settings" in settings:
+        return {**settings, "settings": without_start(settings["settings"])}
     return settings
 
 
-def _no_wider_than(rank: int, key: str, situation: Situation) -> None:
-    if rank > situation.hidden_size:
-        raise ModelFault(f"{key}={rank} exceeds the hidden size {situation.hidden_size} of the model; lower {key}")
+@contextmanager
+def _explained(method: str, settings: Settings, model: "PreTrainedModel") -> Iterator[None]:
+    """PEFT's complaints as faults of ours."""
+    kinds = (ValueError, AttributeError, KeyError, NotImplementedError, RuntimeError, AssertionError, TypeError)
+    try:
+        yield
+    except ModelFault:
+        raise
+    except (*kinds, ImportError) as error:
+        raise ModelFault(_explain(error, method, settings, model)) from error
 
 
 def _explain(error: Exception, method: str, settings: Settings, model: "PreTrainedModel") -> str:
@@ -218,7 +255,7 @@ def _explain(error: Exception, method: str, settings: Settings, model: "PreTrain
 
     reason = " ".join(str(error).split())
     text = f"peft={method} does not fit this model: {reason}"
-    if "target" in reason.lower():
+    if "not found in the base model" in reason or "specify `target_modules`" in reason:
         linear = sorted(
             {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, Linear)}
         )

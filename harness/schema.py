@@ -258,15 +258,34 @@ class Config(Settings):
     sweep: Sweep
     full: sheets.Full
     partial: sheets.Partial
+    bitfit: sheets.BitFit
+    diff_pruning: sheets.DiffPruning
+    ln_tuning: sheets.LnTuning
+    trainable_tokens: sheets.TrainableTokens
+    shira: sheets.Shira
+    adapter: sheets.Adapter
     lora: sheets.Lora
+    adalora: sheets.AdaLora
     loha: sheets.LoHa
     lokr: sheets.LoKr
-    adalora: sheets.AdaLora
+    vera: sheets.Vera
+    randlora: sheets.RandLora
+    vblora: sheets.VbLora
+    miss: sheets.Miss
+    fourierft: sheets.FourierFt
+    c3a: sheets.C3a
     ia3: sheets.Ia3
+    oft: sheets.Oft
+    boft: sheets.Boft
+    hra: sheets.Hra
+    road: sheets.Road
     prompt_tuning: sheets.PromptTuning
     prefix_tuning: sheets.PrefixTuning
     p_tuning: sheets.PTuning
     p_tuning_v2: sheets.PTuningV2
+    cpt: sheets.Cpt
+    llama_adapter: sheets.LlamaAdapter
+    library: sheets.Library
 
 
 _NAMES = tuple(field.name for field in fields(Config))
