@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from harness import (
     adapters,
     estimate,
@@ -22,6 +24,7 @@ from harness import (
     trackers,
     train,
 )
+from harness.errors import HarnessError
 from harness.plan import Options, Plan
 from harness.score import Scores
 from harness.shared import Examples
@@ -47,6 +50,8 @@ class Experiment:
 
     def load(self) -> models.Base:
         """The base model, shared by the runs of this process."""
+        if self.options.threads is not None:
+            torch.set_num_threads(self.options.threads)
         base, seconds = shared.base(self.plan)
         self.fields["times_s"]["load"] = seconds
         self.fields["device"] = provenance.device_info(str(base.device))
@@ -211,14 +216,23 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
         fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
         yield this
         shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
-        record.write(options.runs_dir, record.finished(fields))
         this.tracker.summary(this.summary())
+        record.write(options.runs_dir, record.finished(fields))
     except BaseException as error:
-        record.write(options.runs_dir, record.fail(fields, error))
-        if this.tracker is not None:
-            this.tracker.finish(ok=False)
+        _fail(this, error)
         raise
     this.tracker.finish(ok=True)
+
+
+def _fail(this: Experiment, error: BaseException) -> None:
+    """Write the failure into the record and close the tracker; neither may hide the error itself."""
+    shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+    try:
+        record.write(this.options.runs_dir, record.fail(this.fields, error))
+    except HarnessError as second:
+        log.error("%s", second)
+    if this.tracker is not None:
+        this.tracker.finish(ok=False)
 
 
 def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:

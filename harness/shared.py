@@ -95,7 +95,8 @@ def baseline(plan: Plan, loaded: models.Base, rows: Examples, runs_dir: Path, co
 
     Kept in the process and in ``runs_dir/baselines``, once per model, data, protocol and code version.
     """
-    key = digest([plan.protocol, code, str(loaded.device), str(loaded.dtype)])
+    weights = _bases[_key(plan, plan.model)].checksum  # a package's weights are not the hub's
+    key = digest([plan.protocol, code, weights, str(loaded.device), str(loaded.dtype)])
     if key in _baselines:
         return _baselines[key], True
     path = runs_dir / "baselines" / f"{key}.json"

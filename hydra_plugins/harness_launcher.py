@@ -30,13 +30,17 @@ class PlanLauncher(Launcher):
             RunFault: some run failed; all others have run then.
         """
         from hydra.core.utils import setup_globals
+        from omegaconf import OmegaConf
 
         from harness import sweep
 
         setup_globals()
         name = " ".join(self.config.hydra.overrides.task)
         jobs = [self._compose(each, initial_job_idx + i, name) for i, each in enumerate(job_overrides)]
-        cells = sweep.cells_of([(list(job.hydra.overrides.task), job) for job in jobs], name)
+        own = [OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]) for job in jobs]
+        cells = sweep.cells_of(
+            [(list(job.hydra.overrides.task), each) for job, each in zip(jobs, own, strict=True)], name
+        )
         return sweep.work(cells, lambda index: self._run(jobs[index]))
 
     def _run(self, job: "DictConfig") -> "JobReturn":
