@@ -208,7 +208,8 @@ def _expression(key: str, value: str) -> Iterator[str]:
 def _layers(key: str, value: list[int], method: str, targets: Any) -> Iterator[str]:
     if not value or any(layer < 0 for layer in value):
         yield f"{key}={value} must list layers, counted from 0; or null for all layers"
-    if isinstance(targets, str):
+    # Elsewhere all-linear becomes a list first; a regular expression never does, and would win silently.
+    if isinstance(targets, str) and (targets != "all-linear" or method in ("lora", "adalora")):
         yield f"{key}={value} needs a list in {method}.target_modules, not {targets}; e.g. [q_proj,v_proj]"
 
 
