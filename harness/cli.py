@@ -67,15 +67,15 @@ def _in_sweep() -> bool:
 
 
 def register_schema() -> None:
-    """Let Hydra compose into typed nodes, and take launcher presets from ``conf/`` alone."""
+    """Let Hydra compose into typed nodes, and take launchers and sweepers from ``conf/`` alone."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
     Plugins.instance()  # registers the plugins' own presets
     store = ConfigStore.instance()
-    for preset in (shipped("conf") / "hydra" / "launcher").glob("*.yaml"):
+    for preset in (shipped("conf") / "hydra").glob("*/*.yaml"):
         # Hydra would hold our file of the same name to the plugin's schema.
-        store.repo["hydra"]["launcher"].pop(preset.name, None)
+        store.repo["hydra"].get(preset.parent.name, {}).pop(preset.name, None)
     store.store(name="schema", node=schema.Config)
 
 

@@ -43,9 +43,7 @@ def known() -> dict[str, Any]:
 def groups() -> dict[str, tuple[str, ...]]:
     """Options of each configuration group that a command picks one of."""
     conf = shipped("conf")
-    folders = [
-        folder for folder in sorted(conf.iterdir()) if folder.is_dir() and folder.name not in ("common", "hydra")
-    ]
+    folders = [folder for folder in sorted(conf.iterdir()) if folder.is_dir() and folder.name != "hydra"]
     found = {folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders}
     return {group: options for group, options in found.items() if options}
 

@@ -1,4 +1,4 @@
-"""Hydra launcher that turns a sweep's jobs into unique plans.
+"""Hydra sweeper and launcher that turn a grid into unique plans.
 
 Whatever sweeper proposed the jobs, they pass here: every cell is checked before any runs, cells that make the
 same plan share one run, finished plans are not run again, and one failure does not stop the others.
@@ -7,12 +7,31 @@ same plan share one run, finished plans are not run again, and one failure does 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.launcher import Launcher
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own grid, without its file ``multirun.yaml``, and without composing every cell twice."""
+
+    def sweep(self, arguments: list[str]) -> "list[list[JobReturn]]":
+        """Launch the product of all override values, in batches where ``max_batch_size`` says so."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        done, results = 0, []
+        for batch in self.split_arguments(overrides, self.max_batch_size):
+            results.append(list(self.launcher.launch(batch, initial_job_idx=done)))
+            done += len(batch)
+        return results
 
 
 class PlanLauncher(Launcher):

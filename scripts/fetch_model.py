@@ -17,10 +17,10 @@ from harness.schema import Model
 
 
 def composed(name: str) -> Model:
-    """The model node as the configuration composes it: common values, then the file's own."""
+    """The model node as the configuration composes it: hub.yaml's values, then the file's own."""
     own = OmegaConf.load(shipped("conf") / "model" / f"{name}.yaml")
     own.pop("defaults")
-    common = OmegaConf.load(shipped("conf") / "common" / "model.yaml")
+    common = OmegaConf.load(shipped("conf") / "model" / "hub.yaml")
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Model), common, own))
 
 
