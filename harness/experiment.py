@@ -59,6 +59,7 @@ class Experiment:
             "device": str(base.device),
             "dtype": str(base.dtype).removeprefix("torch."),
         }
+        self.fields["inferred"]["base_weights"] = shared.checksum(self.plan)
         self._note(*base.notes)
         return base
 

@@ -57,10 +57,6 @@ def load_base(model: Model) -> Base:
     net.requires_grad_(False)
     net.eval()
     notes = [located.note, pad_note]
-    if model.device == "auto":
-        notes.append(f"model.device=auto: {device}")
-    if model.dtype is DType.auto:
-        notes.append(f"model.dtype=auto: {str(dtype).removeprefix('torch.')}")
     seconds = time.perf_counter() - started
     return Base(net, tokenizer, net.device, dtype, tuple(note for note in notes if note), seconds)
 

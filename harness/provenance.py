@@ -19,7 +19,6 @@ PACKAGE = Path(harness.__file__).resolve().parent
 CANNOT_CHANGE_A_RESULT = frozenset(
     {
         "__init__.py",
-        "__main__.py",
         "ask.py",
         "cli.py",
         "errors.py",

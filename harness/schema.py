@@ -174,6 +174,8 @@ class Data(Settings):
     max_tokens: int
     truncate: bool
     on_bad_row: OnBadRow
+    metrics: list[str]  # that fit this data; scoring.metrics is these unless it is overridden
+    max_new_tokens: int  # that an answer may need; likewise scoring.generation.max_new_tokens
 
 
 @dataclass

@@ -61,6 +61,11 @@ def base(plan: Plan) -> tuple[models.Base, float]:
     return loaded, time.perf_counter() - started
 
 
+def checksum(plan: Plan) -> str:
+    """Of the plan's base weights as loaded; ``base`` was called for it."""
+    return _bases[_key(plan, plan.model)].checksum
+
+
 def check_base(plan: Plan) -> str | None:
     """None where the base is bit for bit as loaded; else a note, and the base is loaded anew next time."""
     held = _bases.get(_key(plan, plan.model))
@@ -95,8 +100,8 @@ def baseline(plan: Plan, loaded: models.Base, rows: Examples, runs_dir: Path, co
 
     Kept in the process and in ``runs_dir/baselines``, once per model, data, protocol and code version.
     """
-    weights = _bases[_key(plan, plan.model)].checksum  # a package's weights are not the hub's
-    key = digest([plan.protocol, code, weights, str(loaded.device), str(loaded.dtype)])
+    # The checksum stands in the key because a package's weights are not the hub's.
+    key = digest([plan.protocol, code, checksum(plan), str(loaded.device), str(loaded.dtype)])
     if key in _baselines:
         return _baselines[key], True
     path = runs_dir / "baselines" / f"{key}.json"

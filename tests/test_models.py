@@ -80,15 +80,6 @@ def test_base_is_frozen_evaluating_tied_and_complete(base, folder):
     torch.testing.assert_close(base.model(ids()).logits, network()(ids()).logits)
 
 
-def test_inferred_settings_are_noted(folder):
-    notes = models.load_base(model(folder, device="auto")).notes
-    assert any(note.startswith("model.device=auto: ") for note in notes)
-    assert any(note.startswith("model.dtype=auto: ") for note in notes)
-    explicit = models.load_base(model(folder, dtype=DType.bfloat16))
-    assert explicit.model.dtype is torch.bfloat16
-    assert explicit.notes == ("padding token: <|endoftext|>",)
-
-
 def test_attention_implementation_is_a_setting(folder):
     assert models.load_base(model(folder, attn_implementation="eager")).model.config._attn_implementation == "eager"
     with pytest.raises(ModelFault, match=r"model.attn_implementation=nonsense"):
