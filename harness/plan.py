@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -138,19 +138,33 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def _typed(composed: DictConfig) -> schema.Config:
-    """Merge the plain values into a fresh schema, which rejects strays such as ``++stray=1``."""
+    """The composed values as dataclasses; strays such as ``++stray=1`` are rejected."""
     raw = OmegaConf.to_container(composed, resolve=False)
     missing = [key for key, value in _leaves(raw) if value == "???"]
     raise_together([f"{key} has no value; set it on the command line: {key}=..." for key in missing])
     try:
+        if _as_declared(composed, schema.Config):
+            return OmegaConf.to_object(composed)  # type: ignore[return-value]
+        # A fresh schema refuses what the composed one was told to take in. Twenty times slower.
         values = OmegaConf.to_container(composed, resolve=True)
-        strict = OmegaConf.merge(OmegaConf.structured(schema.Config), values)
-        config = OmegaConf.to_object(strict)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Config), values))
     except OmegaConfBaseException as error:
         raise ConfigFault(keys.refused(error)) from error
     if not isinstance(config, schema.Config):
         raise ConfigFault(f"the composed configuration is a {type(config).__name__}, not a harness config")
     return config
+
+
+def _as_declared(node: Any, kind: type) -> bool:
+    """Whether this node and those below have the schema's types and keys, so that each value was checked when set."""
+    if OmegaConf.get_type(node) is not kind:
+        return False
+    kinds = get_type_hints(kind)
+    return set(node) == set(kinds) and all(
+        _as_declared(node._get_node(name), below)
+        for name, below in kinds.items()
+        if isinstance(below, type) and is_dataclass(below)
+    )
 
 
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
