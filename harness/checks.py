@@ -101,7 +101,7 @@ def _data(config: Config) -> Iterator[str]:
         yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
     yield from _share("data.fractions.validation", data.fractions.validation)
     yield from _share("data.fractions.test", data.fractions.test)
-    if data.fractions.validation + data.fractions.test >= 1:
+    if max(data.fractions.validation, data.fractions.test) < 1 <= data.fractions.validation + data.fractions.test:
         yield "data.fractions.validation + data.fractions.test leave no training rows; lower them"
     for split, limit in vars(data.limits).items():
         if not split.startswith("_"):
@@ -245,7 +245,7 @@ def _adalora(config: Config) -> list[str]:
         found.append(
             f"adalora.target_r={sheet.target_r} exceeds adalora.init_r={sheet.init_r}; pruning only lowers ranks"
         )
-    if sheet.warmup_share + sheet.final_share >= 1:
+    if max(sheet.warmup_share, sheet.final_share) < 1 <= sheet.warmup_share + sheet.final_share:
         found.append("adalora.warmup_share + adalora.final_share leave no step to prune in; lower them below 1")
     return found
 

@@ -134,7 +134,9 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
         del scoring["forgetting_limit"]
     # Counting parameters without weights is what config_only is for; a run never looks at it.
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
-    return {**plan, "model": model, "trainer": trainer, "scoring": scoring}
+    # What the data suggests for scoring acts through the scoring that took it up.
+    data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
+    return {**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring}
 
 
 def _typed(composed: DictConfig) -> schema.Config:

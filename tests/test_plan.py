@@ -41,7 +41,8 @@ def base(weightless, rows):
 
 def configured(*overrides: str, peft: str, model: Path, data: Path):
     """The composed config with leaves changed; a whole composition per case would take minutes."""
-    config = copy.deepcopy(composed_once(f"peft={peft}"))
+    config = copy.deepcopy(composed_once())
+    config.peft.method = peft
     splits = ("data.splits.train=null", "data.splits.validation=null", "data.splits.test=null")
     local = ("model.source=folder", f"model.path={model}", f"data.path={data}", "data.columns.target=target", *splits)
     for override in (*local, "scoring.forgetting=null", *overrides):
@@ -89,6 +90,8 @@ EFFECTIVE = [
     "data.max_tokens=64",
     "data.truncate=true",
     "data.on_bad_row=skip",
+    "data.metrics=[bleu]",
+    "data.max_new_tokens=5",
     "scoring.split=validation",
     "scoring.metrics=[bleu]",
     "scoring.tokenize=char",
@@ -122,7 +125,7 @@ def test_setting_with_an_effect_changes_the_fingerprint(base, override):
 
 def test_every_trainer_setting_is_in_one_of_the_lists():
     listed = {key.partition("=")[0] for key in (*EFFECTIVE, *IDLE)}
-    assert {f"trainer.{name}" for name in vars(composed_once("peft=lora").trainer)["_content"]} <= listed
+    assert {f"trainer.{name}" for name in vars(composed_once().trainer)["_content"]} <= listed
 
 
 @pytest.mark.parametrize("method", schema.SHEETS)
@@ -159,6 +162,12 @@ def test_epochs_are_idle_under_max_steps(base):
     assert base("trainer.epochs=1", steps).fingerprint == base("trainer.epochs=2", steps).fingerprint
 
 
+def test_what_the_data_suggests_for_scoring_counts_once(base):
+    suggested, given = base("data.max_new_tokens=5"), base("scoring.generation.max_new_tokens=5")
+    assert suggested.fingerprint == given.fingerprint
+    assert base("scoring.metrics=[bleu]").fingerprint == base("data.metrics=[bleu]").fingerprint
+
+
 def test_sampling_settings_count_when_sampling(base):
     sample = "scoring.generation.do_sample=true"
     assert base(sample, "scoring.generation.top_p=0.5").fingerprint != base(sample).fingerprint
@@ -193,14 +202,14 @@ def test_protocol_is_shared_by_methods_but_not_by_templates(base):
 
 @pytest.mark.parametrize("method", ["lora", "ia3", "full"])
 def test_learning_rate_is_the_sheets_unless_the_trainer_has_one(base, method):
-    own = composed_once(f"peft={method}")[method].learning_rate
+    own = composed_once()[method].learning_rate
     assert base(peft=method).learning_rate == own
     assert base("trainer.learning_rate=0.25", peft=method).learning_rate == 0.25
     assert "learning_rate" not in base(peft=method).settings
 
 
 def test_same_learning_rate_from_either_place_is_one_experiment(base):
-    own = composed_once("peft=lora").lora.learning_rate
+    own = composed_once().lora.learning_rate
     assert base(f"trainer.learning_rate={own}").fingerprint == base().fingerprint
     assert base("lora.learning_rate=0.25").fingerprint == base("trainer.learning_rate=0.25").fingerprint
 
@@ -265,7 +274,7 @@ def refusal(*overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("stray", ["++stray=1", "+lora.zz=1", "++data.limits.trian=3", "++trainer={epohcs: 1}"])
+@pytest.mark.parametrize("stray", ["++stray=1", "+lora.zz=1", "++data.limits.trian=3"])
 def test_stray_key_is_rejected(stray):
     assert "there is no setting" in refusal(stray)
 
