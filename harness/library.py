@@ -35,7 +35,7 @@ def library(settings: Settings, situation: Situation) -> "PeftConfig":
     if "target_modules" in known and name not in OWN_PLACES:
         chosen.setdefault("target_modules", "all-linear")
     seeds = {field: situation.seed for field in SEEDS if field in known and chosen.get(field) is None}
-    return types()[name](**chosen | seeds)
+    return types()[name](task_type="CAUSAL_LM", **chosen | seeds)
 
 
 def faults(name: str, settings: Mapping[str, Any]) -> list[str]:

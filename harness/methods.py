@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import fitting, prompt_methods, starts, weight_methods
+from harness import fitting, prompt_methods, quirks, starts, weight_methods
 from harness.errors import ModelFault
 from harness.library import library
 from harness.situation import SEEDS, Batch, Settings, Situation, for_counting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from peft import PeftConfig, PeftModel
+    from torch import nn
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-__all__ = ["METHODS", "Situation", "Traits", "attach", "for_counting", "optimizer_for", "situation_for", "traits"]
+__all__ = ["METHODS", "Situation", "Traits", "attach", "for_counting", "optimizer_for", "situation_for"]
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,7 @@ def situation_for(
 ) -> Situation:
     """Facts of one run that its method may need; ``batches`` goes through the training rows from the first."""
     text = config.get_text_config()
-    return Situation(
-        optimizer_steps, tokenizer_path, plan.seed, text.hidden_size, text.num_hidden_layers, batches
-    )
+    return Situation(optimizer_steps, tokenizer_path, plan.seed, text.hidden_size, text.num_hidden_layers, batches)
 
 
 def attach(model: "PreTrainedModel", method: str, settings: Settings, situation: Situation) -> "PeftModel":
@@ -121,57 +122,63 @@ def attach(model: "PreTrainedModel", method: str, settings: Settings, situation:
     Raises:
         ModelFault: the method does not fit this model, e.g. target modules that match nothing.
     """
-    from harness import tuners
-
-    tuners.register()
-    on_meta = next(model.parameters()).is_meta
-    prefix, own = (method, settings) if method != "library" else ("library.settings", settings["settings"])
-    with _explained(method, settings, model):
-        config = METHODS[method].build(without_start(settings) if on_meta else settings, situation)
-        config.task_type = "CAUSAL_LM"
-        fitting.fit(config, own, model, prefix)
-        if not on_meta:
+    config = configure(model, method, settings, situation)
+    with explained(f"peft={method}", config, model):
+        if not is_meta(model):
             starts.before(model, config, situation)
         adapted = wrap(model, config)
-        if not on_meta:
+        if not is_meta(model):
             starts.after(adapted, config, situation)
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise ModelFault(f"peft={method} has nothing to train on this model; change its target modules")
     return adapted
 
 
+def configure(model: "PreTrainedModel", method: str, settings: Settings, situation: Situation) -> "PeftConfig":
+    """PEFT's configuration of the method on this model, with every size settled. Raises ``ModelFault``."""
+    from harness import tuners
+
+    tuners.register()
+    prefix, own = (method, settings) if method != "library" else ("library.settings", settings["settings"])
+    with explained(f"peft={method}", None, model):
+        config = METHODS[method].build(without_start(settings) if is_meta(model) else settings, situation)
+        config.task_type = "CAUSAL_LM"
+        fitting.fit(config, own, model, prefix)
+    return config
+
+
+def is_meta(model: "nn.Module") -> bool:
+    """Whether the model has shapes but no numbers."""
+    return next(model.parameters()).is_meta
+
+
 def wrap(model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
     """``get_peft_model``, with what PEFT leaves to its caller."""
     from peft import get_peft_model
 
-    on_meta = next(model.parameters()).is_meta
-    if on_meta and hasattr(config, "mask_fn"):
-        config.mask_fn = None  # SHiRA's places: their number is known, where they are needs numbers
-    adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
-    for name, parameter in adapted.named_parameters():
-        if on_meta and ".ranknum." in name:
-            parameter.requires_grad_(False)  # AdaLoRA's counter, which loses its flag on the meta device
-        if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
-            parameter.data = parameter.data.float()
-    return ready(adapted)
+    on_meta = is_meta(model)
+    with quirks.around_wrapping(config, on_meta):
+        adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    return quirks.after_wrapping(adapted, on_meta)
 
 
-def ready(model: "PeftModel") -> "PeftModel":
-    """Let methods for several tasks serve the one task here; call it after loading an adapter, too."""
-    import torch
-    from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
-    from peft.tuners.poly.router import Router
+def reload(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
+    """The saved adapter on a fresh fork of its base, ready to generate.
 
-    def first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(module, Router):
-            inputs = kwargs["input_ids"]
-            return args, kwargs | {"task_ids": torch.zeros(len(inputs), dtype=torch.long, device=inputs.device)}
-        return (args[0], torch.zeros(len(args[0]), dtype=torch.long, device=args[0].device)), kwargs
+    Raises:
+        ModelFault: it does not fit the model.
+    """
+    from peft import PeftConfig, PeftModel
 
-    for module in model.modules():
-        if isinstance(module, Router | MultitaskPromptEmbedding):
-            module.register_forward_pre_hook(first_task, with_kwargs=True)
-    return model
+    from harness import tuners
+
+    tuners.register()
+    try:
+        with quirks.around_wrapping(PeftConfig.from_pretrained(str(folder)), on_meta=False):
+            loaded = PeftModel.from_pretrained(model, str(folder))
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ModelFault(f"the adapter in {folder} does not fit the base model: {error}") from error
+    return quirks.with_one_task(loaded).eval()
 
 
 def optimizer_for(
@@ -238,29 +245,25 @@ def without_start(settings: Settings) -> Settings:
 
 
 @contextmanager
-def _explained(method: str, settings: Settings, model: "PreTrainedModel") -> Iterator[None]:
-    """PEFT's complaints as faults of ours."""
-    kinds = (ValueError, AttributeError, KeyError, NotImplementedError, RuntimeError, AssertionError, TypeError)
+def explained(who: str, config: "PeftConfig | None", model: "PreTrainedModel") -> Iterator[None]:
+    """PEFT's complaints as faults of ours, with the names that would have matched."""
     try:
         yield
     except ModelFault:
         raise
-    except (*kinds, ImportError) as error:
-        raise ModelFault(_explain(error, method, settings, model)) from error
+    except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, AssertionError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        if "not found in the base model" in reason or "specify `target_modules`" in reason:
+            names = ", ".join(_linear_names(model))
+            wanted = getattr(config, "target_modules", None)
+            shown = sorted(wanted) if isinstance(wanted, set) else wanted
+            raise ModelFault(
+                f"{who} finds none of target_modules={shown} in this model; its linear layers end in {names}"
+            ) from error
+        raise ModelFault(f"{who} does not fit this model: {reason}") from error
 
 
-def _explain(error: Exception, method: str, settings: Settings, model: "PreTrainedModel") -> str:
-    """PEFT's complaint, in terms of our keys, with the names that would have matched."""
+def _linear_names(model: "PreTrainedModel") -> list[str]:
     from torch.nn import Linear
 
-    reason = " ".join(str(error).split())
-    text = f"peft={method} does not fit this model: {reason}"
-    if "not found in the base model" in reason or "specify `target_modules`" in reason:
-        linear = sorted(
-            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, Linear)}
-        )
-        text = (
-            f"{method}.target_modules={settings.get('target_modules')} matches nothing in this model; its linear "
-            f"layers end in {', '.join(linear)}"
-        )
-    return text
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)})

@@ -84,9 +84,7 @@ def context(situation: Situation, length: int) -> tuple[list[int], list[int]]:
             continue
         break
     tokens = [token for ids, _ in rows for token in ids]
-    types = [
-        4 * index + (4 if labelled else 2) for index, (_, flags) in enumerate(rows) for labelled in flags
-    ]
+    types = [4 * index + (4 if labelled else 2) for index, (_, flags) in enumerate(rows) for labelled in flags]
     if len(tokens) < length:
         raise ModelFault(f"the training rows hold {len(tokens)} tokens; lower cpt.num_virtual_tokens={length}")
     return tokens[-length:], types[-length:]

@@ -1,6 +1,5 @@
 """Initialisations of LoRA that look at the training rows: CorDA and LoRA-GA before the adapter is made, EVA after."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault
@@ -100,6 +99,3 @@ def _who(init: str) -> str:
 
 def _on(batch: Batch, device: Any) -> dict[str, Any]:
     return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
-Start = Callable[["PreTrainedModel", Any, Situation], None]

@@ -4,7 +4,7 @@ In each, ``given`` reads the sheet: null leaves a choice to PEFT, a null seed is
 must divide a layer's dimensions are settled by ``harness.fitting`` when the model is at hand.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault
 from harness.situation import Settings, Situation, frequent_tokens, given, no_wider_than
@@ -95,15 +95,15 @@ def lora(settings: Settings, situation: Situation) -> "PeftConfig":
     return LoraConfig(**_with_start(rest))
 
 
-def _with_start(settings: dict[str, object]) -> dict[str, object]:
+def _with_start(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with the sub-configuration of their initialisation alone, which PEFT wants as an object."""
-    from peft import CordaConfig, EvaConfig, LoftQConfig, LoraGAConfig
+    from peft.tuners.lora.config import CordaConfig, EvaConfig, LoftQConfig, LoraGAConfig
 
     kinds = {"eva": EvaConfig, "corda": CordaConfig, "lora_ga": LoraGAConfig, "loftq": LoftQConfig}
     for name, kind in kinds.items():
         values = settings.pop(f"{name}_config", None) or {}
         if settings.get("init_lora_weights") == name:
-            settings[f"{name}_config"] = kind(**values)  # type: ignore[dict-item, arg-type]
+            settings[f"{name}_config"] = kind(**values)
     return settings
 
 

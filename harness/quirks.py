@@ -1,0 +1,79 @@
+"""What PEFT leaves to its caller, or decides without a word: each function says what and why."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelFault
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+
+
+@contextmanager
+def around_wrapping(config: "PeftConfig", on_meta: bool) -> Iterator[None]:
+    """What must hold while PEFT makes the adapter's layers."""
+    with_llama_adapters()
+    settle_boft(config)
+    if on_meta and hasattr(config, "mask_fn"):
+        config.mask_fn = None  # SHiRA's places: their number is known, where they are needs weights
+    with warnings.catch_warnings():
+        # LN tuning and IA3 are told of every norm that it is no linear layer.
+        warnings.filterwarnings("ignore", message="Unsupported layer type")
+        yield
+
+
+def after_wrapping(model: "PeftModel", on_meta: bool) -> "PeftModel":
+    """Trainable weights in float32; one task for methods that ask which."""
+    for name, parameter in model.named_parameters():
+        if on_meta and ".ranknum." in name:
+            parameter.requires_grad_(False)  # AdaLoRA's counter, which loses its flag on the meta device
+        if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
+            parameter.data = parameter.data.float()
+    return with_one_task(model)
+
+
+def with_one_task(model: "PeftModel") -> "PeftModel":
+    """Poly and multitask prompt tuning ask each batch for its tasks; here there is one."""
+    import torch
+    from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
+    from peft.tuners.poly.router import Router
+
+    def first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(module, Router):
+            rows = kwargs["input_ids"]  # the layer's input, (b, t, d)
+            return args, kwargs | {"task_ids": torch.zeros(len(rows), dtype=torch.long, device=rows.device)}
+        return (args[0], torch.zeros(len(args[0]), dtype=torch.long, device=args[0].device)), {}
+
+    for module in model.modules():
+        if isinstance(module, Router | MultitaskPromptEmbedding):
+            module.register_forward_pre_hook(first_task, with_kwargs=True)
+    return model
+
+
+def with_llama_adapters() -> None:
+    """LLaMA-Adapter on Qwen2, whose attention is Llama's with biases; PEFT lists only llama, mistral and gpt2."""
+    from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
+
+    TRANSFORMERS_MODEL_CONFIG.setdefault("qwen2", TRANSFORMERS_MODEL_CONFIG["llama"])
+
+
+def settle_boft(config: Any) -> None:
+    """Look for BOFT's CUDA kernel once, not once a layer; refuse where PEFT would drop butterfly factors for it.
+
+    Raises:
+        ModelFault: more than one factor, and no kernel.
+    """
+    if not hasattr(config, "boft_n_butterfly_factor"):
+        return
+    import torch
+    from peft.tuners.boft import layer as boft
+
+    layer: Any = boft
+    layer._FBD_CUDA = (torch.cuda.is_available() and layer.get_fbd_cuda()) or False  # False is not asked again
+    if not layer._FBD_CUDA and config.boft_n_butterfly_factor > 1:
+        raise ModelFault(
+            f"boft.boft_n_butterfly_factor={config.boft_n_butterfly_factor} needs PEFT's CUDA kernel (a GPU, nvcc and "
+            "ninja), without which PEFT trains one factor; set boft.boft_n_butterfly_factor=1"
+        )
