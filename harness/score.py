@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness import metrics, schema
+from harness.errors import DataFault, RunFault
 from harness.losses import mean_completion_loss
 from harness.tokens import Example, by_length
 
@@ -42,9 +44,17 @@ def score(
     Args:
         equal_lengths: generate in batches of one prompt length, for methods that left padding disturbs.
         seed: of sampled decoding; greedy decoding draws nothing.
+
+    Raises:
+        RunFault: the loss on ``examples`` is not finite, so that no score would mean anything.
     """
     pad_id = int(tokenizer.pad_token_id)
     loss = mean_completion_loss(model, examples, pad_id=pad_id, batch_size=scoring.loss_batch_size)
+    if not math.isfinite(loss):
+        raise RunFault(
+            f"the loss on scoring.split={scoring.split} is not finite ({loss}); lower trainer.learning_rate, or use "
+            "model.dtype=float32 if the base model's own loss is not finite"
+        )
     values = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
     if held_out:
         values["forgetting_loss"] = mean_completion_loss(
@@ -84,7 +94,7 @@ def generate(
         # Left-pad: generation continues from the last column.
         rows = [[tokenizer.pad_token_id] * (width - len(prompts[i])) + list(prompts[i]) for i in batch]
         mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch]
-        with torch.no_grad():
+        with torch.no_grad(), _without_preferences(model):
             output_bt = model.generate(
                 input_ids=torch.tensor(rows, device=device),
                 attention_mask=torch.tensor(mask, device=device),
@@ -103,15 +113,28 @@ def prompt_of(example: Example) -> list[int]:
 def held_out_examples(
     path: Path, limit: int | None, tokenizer: "PreTrainedTokenizerBase", max_tokens: int
 ) -> list[Example]:
-    """General text as examples whose first token is prompt and the rest is scored."""
+    """General text as examples whose first token is prompt and the rest is scored.
+
+    Raises:
+        DataFault: a line is no JSON object with a ``text`` of two tokens or more.
+    """
     from harness.data import Row
 
-    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     examples = []
-    for number, text in enumerate(texts[:limit], 1):
-        ids = tuple(tokenizer(text)["input_ids"][:max_tokens])
-        row = Row(number, str(path), "", "", text, (), None)
-        examples.append(Example(ids, 1, row, ""))
+    # Not splitlines(): JSON strings may hold other line separators of Unicode.
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    for number, line in enumerate(lines[:limit], 1):
+        try:
+            text = json.loads(line)["text"]
+            ids = tuple(tokenizer(text, verbose=False)["input_ids"][:max_tokens])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataFault(
+                f"scoring.forgetting: {path}, text {number} is no JSON object with a `text` ({error}); mend the file "
+                "or set scoring.forgetting=null"
+            ) from error
+        if len(ids) < 2:
+            raise DataFault(f"scoring.forgetting: {path}, text {number} has no token to predict; leave it out")
+        examples.append(Example(ids, 1, Row(number, str(path), "", "", text, (), None), ""))
     return examples
 
 
@@ -129,3 +152,24 @@ def _decoding(generation: schema.Generation, tokenizer: "PreTrainedTokenizerBase
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
+
+
+@contextmanager
+def _without_preferences(model: Any) -> Iterator[None]:
+    """Hide the model's generation_config, from which transformers fills whatever ours leaves unset.
+
+    Qwen2.5's, for one, carries a repetition penalty, which would bend greedy decoding too.
+    """
+    from transformers import GenerationConfig
+
+    holders = [
+        module for module in model.modules() if isinstance(vars(module).get("generation_config"), GenerationConfig)
+    ]
+    kept = [module.generation_config for module in holders]
+    for module in holders:
+        module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, preferences in zip(holders, kept, strict=True):
+            module.generation_config = preferences
