@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from harness import schema, tokens, watch
+from harness import methods, schema, tokens, watch
 from harness.errors import RunFault
 from harness.losses import mean_completion_loss
 from harness.plan import Plan
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 MEGABATCH = 8  # batches whose rows are sorted by length together
+PENALTIES = ("orth_reg_weight", "l0_weight")  # weights of what AdaLoRA and diff pruning add to the loss
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Training:
     supervised_tokens: int
     prompt_tokens: int
     padding_tokens: int
+    text_tokens: int  # prompts and completions that the model has read
     curve: list[dict[str, float]]
     validation: list[dict[str, float]]
     best_step: int | None
@@ -39,7 +42,7 @@ class Training:
     @property
     def tokens_per_s(self) -> float:
         """Prompt and completion tokens over stepping time; padding does not count."""
-        return (self.supervised_tokens + self.prompt_tokens) / max(self.step_seconds, 1e-9)
+        return self.text_tokens / max(self.step_seconds, 1e-9)
 
 
 def optimizer_steps(trainer: schema.Trainer, rows: int) -> int:
@@ -58,6 +61,7 @@ def train(
     validation: Sequence[Example],
     *,
     pad_id: int,
+    dtype: torch.dtype,
     folder: Path,
     log: Callable[[int, dict[str, float]], None],
     label: str,
@@ -65,6 +69,7 @@ def train(
     """Train ``model`` in place; end with its best weights where the plan keeps them.
 
     Args:
+        dtype: of the base weights and of the arithmetic; the trainable weights are float32.
         folder: scratch of this run, for the best weights so far.
         log: receives ``(optimizer step, values)`` for the tracker.
         label: what the progress bar says.
@@ -78,15 +83,17 @@ def train(
     loss = partial(mean_completion_loss, examples=validation, pad_id=pad_id, batch_size=plan.scoring.loss_batch_size)
     validate = watch.Validate(loss, _validation_steps(plan.trainer, steps), log)
     best = watch.KeepBest(validate, folder, first_step=_settled_after(model)) if plan.trainer.keep_best else None
-    clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device)
+    completion = plan.trainer.objective is schema.Objective.completion
+    clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
     trainer = _Trainer(
         model=model,
-        args=_arguments(plan, model, steps, folder),
+        args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),
         train_dataset=list(examples),
-        data_collator=_collator(plan.trainer.objective, pad_id),
+        data_collator=collator(plan.trainer.objective, pad_id),
         callbacks=callbacks,
+        optimizers=(methods.optimizer_for(*_optimizer_terms(plan, model)), None),
         tally=tally,
     )
     trainer.remove_callback(PrinterCallback)
@@ -97,6 +104,7 @@ def train(
         optimizer_steps=trainer.state.global_step,
         step_seconds=clock.seconds,
         **tally.counts(),
+        text_tokens=tally.text_tokens,
         curve=watch.curve_of(trainer.state.log_history),
         validation=validate.history,
         best_step=best.step if best else None,
@@ -110,6 +118,8 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     if deterministic:
         enable_full_determinism(seed)
     else:
+        torch.use_deterministic_algorithms(False)  # an earlier run of this process may have asked for them
+        torch.backends.cudnn.deterministic = False
         set_seed(seed)
 
 
@@ -119,6 +129,8 @@ class _Trainer(Trainer):
     def __init__(self, *args: Any, tally: watch.Tally, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tally = tally
+        if _brings_its_loss(self.model):
+            self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -127,7 +139,9 @@ class _Trainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._tally.add(inputs)
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        shares = self.current_gradient_accumulation_steps if self.model_accepts_loss_kwargs else 1
+        with _penalty_shared(self.model, shares):
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             first = inputs["input_ids"][0][:12].tolist()
             raise RunFault(
@@ -171,17 +185,34 @@ class LengthSampler(Sampler[int]):
             yield from batch
 
 
-def _arguments(plan: Plan, model: "PeftModel", steps: int, folder: Path) -> TrainingArguments:
-    trainer, device = plan.trainer, next(model.parameters()).device
-    half = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}
-    compute = torch.float16 if plan.model.dtype is schema.DType.float16 else torch.bfloat16
-    mixed = bool(half & {torch.float16, torch.bfloat16}) or plan.model.dtype in (
-        schema.DType.float16,
-        schema.DType.bfloat16,
-    )
-    if torch.float16 in half:
-        compute = torch.float16
-    return TrainingArguments(
+def _optimizer_terms(plan: Plan, model: "PeftModel") -> tuple[Any, ...]:
+    return plan.method, plan.settings, model, plan.learning_rate, plan.trainer.weight_decay
+
+
+def _brings_its_loss(model: Any) -> bool:
+    """Whether the method computes a training loss of its own (CPT), always the mean over one batch."""
+    return model.peft_config[str(model.active_adapter)].peft_type == "CPT"
+
+
+@contextmanager
+def _penalty_shared(model: Any, batches: int) -> Iterator[None]:
+    """Let the penalties that a method adds to each batch's loss make one penalty an optimizer step.
+
+    The loss of each of ``batches`` accumulated batches is divided by the step's tokens inside the model, but
+    what a method adds after that is not divided, and would grow with the accumulation.
+    """
+    config = model.peft_config[str(model.active_adapter)]
+    kept = {name: getattr(config, name) for name in PENALTIES if hasattr(config, name)}
+    vars(config).update({name: weight / batches for name, weight in kept.items()})
+    try:
+        yield
+    finally:
+        vars(config).update(kept)
+
+
+def _arguments(plan: Plan, device: torch.device, dtype: torch.dtype, steps: int, folder: Path) -> TrainingArguments:
+    trainer = plan.trainer
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=trainer.batch_size,
@@ -191,8 +222,8 @@ def _arguments(plan: Plan, model: "PeftModel", steps: int, folder: Path) -> Trai
         lr_scheduler_type=trainer.schedule.value,
         warmup_steps=round(trainer.warmup_share * steps),
         max_grad_norm=trainer.max_grad_norm,
-        bf16=mixed and compute is torch.bfloat16,
-        fp16=mixed and compute is torch.float16,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
         use_cpu=device.type == "cpu",
         seed=plan.seed,
         data_seed=plan.seed,
@@ -206,9 +237,12 @@ def _arguments(plan: Plan, model: "PeftModel", steps: int, folder: Path) -> Trai
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else each step would take one batch for every GPU that is there
+    return arguments
 
 
-def _collator(objective: schema.Objective, pad_id: int) -> Callable[[list[Example]], dict[str, torch.Tensor]]:
+def collator(objective: schema.Objective, pad_id: int) -> Callable[[list[Example]], dict[str, torch.Tensor]]:
+    """Training batches of examples, by the objective's labels."""
     if objective is schema.Objective.lesson:
         return partial(tokens.lesson_collate, pad_id=pad_id)
     return partial(tokens.collate, pad_id=pad_id, side="right")

@@ -1,5 +1,6 @@
 """What accompanies training: validation, the best weights, rank pruning, timing, the progress bar."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from harness.errors import RunFault
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -31,7 +34,7 @@ class Prune(TrainerCallback):
 
 
 class Validate(TrainerCallback):
-    """Takes the validation loss at the given optimizer steps."""
+    """Takes the validation loss at the given optimizer steps; RunFault where it is not finite."""
 
     def __init__(self, loss: Callable[..., float], steps: Sequence[int], log: Log) -> None:
         self._loss, self._steps, self._log = loss, set(steps), log
@@ -47,6 +50,12 @@ class Validate(TrainerCallback):
     ) -> None:
         if state.global_step in self._steps:
             loss = self._loss(model)
+            if not math.isfinite(loss):
+                # The last update may have broken the weights, with no training step left to notice.
+                raise RunFault(
+                    f"the validation loss is not finite ({loss}) after optimizer step {state.global_step}; lower "
+                    "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
+                )
             self.history.append({"step": state.global_step, "loss": loss})
             self._log(state.global_step, {"validation/loss": loss})
 
@@ -103,24 +112,28 @@ class KeepBest(TrainerCallback):
 class Tally:
     """Counts the tokens that pass through the model, on its device, so that counting never waits for it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, labels_are_text: bool = True) -> None:
+        """``labels_are_text``: each label is the text's own token at its place, as all but the lesson's are."""
         self._counts = torch.zeros(3, dtype=torch.long, device=device)
+        self._labels_are_text = labels_are_text
 
     def add(self, inputs: dict[str, torch.Tensor]) -> None:
         """Count one batch of ``input_ids``, ``attention_mask`` and ``labels``, each of shape (b, t)."""
-        present, supervised = inputs["attention_mask"].sum(), (inputs["labels"] != -100).sum()
+        present = inputs["attention_mask"].sum()
+        supervised = (inputs["labels"][:, 1:] != -100).sum()  # nothing predicts the first token
         padding = inputs["attention_mask"].numel() - present
-        self._counts += torch.stack((supervised, present - supervised, padding)).to(self._counts.device)
+        self._counts += torch.stack((supervised, present, padding)).to(self._counts.device)
 
     def counts(self) -> dict[str, int]:
-        """Supervised, prompt and padding tokens so far."""
-        supervised, prompt, padding = self._counts.tolist()
+        """Labels trained on, prompt tokens and padding tokens so far."""
+        supervised, present, padding = self._counts.tolist()
+        prompt = present - supervised if self._labels_are_text else present
         return {"supervised_tokens": supervised, "prompt_tokens": prompt, "padding_tokens": padding}
 
     @property
     def text_tokens(self) -> int:
-        """Prompt and completion tokens so far."""
-        return int(self._counts[:2].sum())
+        """Tokens of text that the model has read so far; padding does not count."""
+        return int(self._counts[1])
 
 
 class Clock(TrainerCallback):
