@@ -3,8 +3,9 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ class Experiment:
         rows = shared.examples(self.plan, base)
         self.fields["times_s"]["tokenise"] = rows.seconds
         self.fields["rows"] = rows.rows
-        self.fields["audit"] = tokens.audit(rows.splits["train"], rows.refused)
+        objective = self.plan.trainer.objective
+        self.fields["audit"] = {"labels": objective.value} | tokens.audit(rows.splits["train"], rows.refused, objective)
         self._note(*rows.notes)
         return rows
 
@@ -85,12 +87,14 @@ class Experiment:
         """The method on a fork of the base, seeded, ready to train."""
         plan = self.plan
         steps = train.optimizer_steps(plan.trainer, len(rows.splits["train"]))
-        situation = methods.situation_for(plan, base.model.config, base.tokenizer.name_or_path, steps)
+        batches = partial(_batches, rows.splits["train"], plan.trainer.batch_size, int(base.tokenizer.pad_token_id))
+        situation = methods.situation_for(plan, base.model.config, base.tokenizer.name_or_path, steps, batches)
         train.seed_everything(plan.seed, plan.trainer.deterministic)
         fork = models.fork(base, methods.changes_base(plan.method, plan.settings))
         model = methods.attach(fork, plan.method, plan.settings, situation)
         self._write = adapters.keep_start(model, self.folder / SCRATCH)
-        self.fields["inferred"] |= {
+        settled = {f"{plan.method}.{key}": value for key, value in methods.inferred(model, plan.settings).items()}
+        self.fields["inferred"] |= settled | {
             "learning_rate": plan.learning_rate,
             "optimizer_steps": steps,
             "target_modules": methods.targeted(model),
@@ -109,6 +113,7 @@ class Experiment:
                 rows.splits["train"],
                 rows.splits["validation"],
                 pad_id=int(base.tokenizer.pad_token_id),
+                dtype=base.dtype,
                 folder=self.folder / SCRATCH,
                 log=self.tracker.log,
                 label=self.name or self.plan.method,
@@ -128,12 +133,14 @@ class Experiment:
         }
         self.fields["training"] = {
             "optimizer_steps": done.optimizer_steps,
-            "tokens": done.supervised_tokens + done.prompt_tokens,
+            "tokens": done.text_tokens,
             "tokens_per_s": done.tokens_per_s,
             "best_step": done.best_step,
             "curve": done.curve,
             "validation": done.validation,
         }
+        # Only now: what pruning leaves is no longer trainable, and would be counted as nothing.
+        self.fields["training"] |= methods.finish(model)
 
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""
@@ -173,7 +180,7 @@ class Experiment:
         self.tracker.table("predictions", list(kept[0]), [list(row.values()) for row in kept[:200]])
 
     def check_base(self) -> None:
-        """Prove that the shared base is still bit for bit what was loaded."""
+        """Prove that the shared base is still bit for bit what was loaded; a failed run is checked, too."""
         fault = shared.check_base(self.plan)
         if fault:
             self._note(fault)
@@ -192,6 +199,12 @@ class Experiment:
     def _note(self, *texts: str) -> None:
         for text in texts:
             record.note(self.fields, text)
+
+
+def _batches(examples: "Sequence[tokens.Example]", size: int, pad_id: int) -> Iterator[dict[str, torch.Tensor]]:
+    """The training rows in their order, for methods that look at data before they train."""
+    for start in range(0, len(examples), size):
+        yield tokens.collate(examples[start : start + size], pad_id, "right")
 
 
 @contextmanager
@@ -229,6 +242,7 @@ def _fail(this: Experiment, error: BaseException) -> None:
     """Write the failure into the record and close the tracker; neither may hide the error itself."""
     shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
     try:
+        this.check_base()
         record.write(this.options.runs_dir, record.fail(this.fields, error))
     except HarnessError as second:
         log.error("%s", second)
