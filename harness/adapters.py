@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import starts
 from harness.errors import ModelFault
 from harness.plan import Plan
 from harness.record import atomic_write_text
@@ -26,18 +27,19 @@ class Saved:
     bytes: int
     files: dict[str, int]
     numbers: int
-    trainable_final: int | None  # after pruning, for methods that prune
+    trainable_final: int | None  # what pruning left of the trainable parameters, for methods that prune
 
 
 def keep_start(model: "PeftModel", scratch: Path) -> Callable[[Path], None]:
     """A function that saves ``model``; call this before training.
 
-    Methods that write into base weights (PiSSA, OLoRA) keep their start in ``scratch``, so that the saved
-    adapter is the difference to the true base: a plain LoRA of twice the rank (PEFT's conversion).
+    Initialisations that write into base weights (PiSSA, OLoRA, CorDA, LoRA-GA) keep their start in
+    ``scratch``, so that the saved adapter is the difference to the true base: a plain LoRA of twice the rank
+    (PEFT's conversion).
     """
     config: Any = model.peft_config[str(model.active_adapter)]
     init = getattr(config, "init_lora_weights", None)
-    if not str(init).startswith(("pissa", "olora")):
+    if not starts.rewrites(init):
         return lambda folder: model.save_pretrained(str(folder))
     start = str(scratch / START)
     config.init_lora_weights = True  # so that loading the start does not rewrite the base again
@@ -71,23 +73,27 @@ def save(write: Callable[[Path], Any], folder: Path, plan: Plan, model: "PeftMod
     return Saved(sum(files.values()), files, numbers, _after_pruning(model))
 
 
-def load(model: "PreTrainedModel", folder: Path) -> "PeftModel":
-    """The adapter on a fresh fork of its base, ready to generate.
+def load(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftModel":
+    """The plan's adapter on a fresh fork of its base, ready to generate.
 
     Raises:
-        ModelFault: there is no adapter in ``folder``, or it does not fit the model.
+        ModelFault: there is no adapter in ``folder``, it was trained by another plan and so perhaps with another
+            template, or it does not fit the model.
     """
-    from peft import PeftModel
+    from harness import methods
 
-    from harness import tuners
-
-    tuners.register()
     if not (folder / "adapter_config.json").exists():
         raise ModelFault(f"{folder} holds no adapter; run its plan first (rerun=true does it again)")
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise ModelFault(f"the adapter in {folder} does not fit the base model: {error}") from error
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        trained_by = note["fingerprint"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelFault(
+            f"{folder / NOTE} does not say which plan trained the adapter ({error}); do its run again (rerun=true)"
+        ) from error
+    if trained_by != plan.fingerprint:
+        raise ModelFault(f"the adapter in {folder} is of run {trained_by}, not of {plan.fingerprint}; do the run again")
+    return methods.reload(model, folder)
 
 
 def _numbers(folder: Path) -> int:
@@ -106,9 +112,12 @@ def _numbers(folder: Path) -> int:
 
 
 def _after_pruning(model: "PeftModel") -> int | None:
-    """Trainable parameters that AdaLoRA left: of each kept rank its row, column and singular value."""
+    """Parameters that pruning left: AdaLoRA's rows, columns and singular values; diff pruning's differences."""
     name = str(model.active_adapter)
     config: Any = model.peft_config[name]
+    if getattr(config, "projected", False):
+        tuner: Any = model.base_model
+        return int(tuner.sparsity_report(name).nonzeros)
     if not hasattr(config, "target_r") or not config.rank_pattern:
         return None
     total = 0

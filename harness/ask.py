@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness import record
-from harness.errors import ConfigFault
+from harness.errors import ConfigFault, ModelFault
 from harness.plan import Options
 
 
@@ -24,7 +24,9 @@ def show(options: Options) -> None:
 def _find(options: Options) -> dict[str, Any]:
     """The finished record whose fingerprint begins with ``run``."""
     matches = sorted(
-        path.name for path in options.runs_dir.glob(f"{_plain(options.run)}*") if (path / record.NAME).exists()
+        path.parent.name
+        for path in options.runs_dir.glob(f"*/{record.NAME}")
+        if path.parent.name.startswith(str(options.run))
     )
     if len(matches) != 1:
         what = f"{len(matches)} runs: {', '.join(matches)}" if matches else "no run"
@@ -36,16 +38,16 @@ def _find(options: Options) -> dict[str, Any]:
     return found
 
 
-def _plain(run: str | None) -> str:
-    """The fingerprint's characters only, so that no pattern reaches the file system."""
-    return "".join(letter for letter in run or "" if letter.isalnum())
-
-
 def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
-    from harness import adapters, methods, models, prompts, score, tokens
+    from harness import adapters, methods, models, prompts, score, tokens, weights
     from harness.plan import rebuild
 
     plan = rebuild(found["plan"])
+    if weights.digest(plan.model) != plan.inputs.get("model"):
+        raise ModelFault(
+            f"model={plan.model.name}: its files are not those that run={found['fingerprint']} was trained on; put "
+            "them back, or run its command again"
+        )
     base = models.load_base(plan.model)
     text = prompts.ask(options.prompt or "", options.input, plan.data.template, base.tokenizer)
     prompts_ids = tokens.prompt_ids([text], plan.data.template, base.tokenizer)
@@ -53,6 +55,6 @@ def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
     [before] = score.generate(base.model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     fork = models.fork(base, methods.changes_base(plan.method, plan.settings))
     folder = record.path(options.runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]
-    model = adapters.load(fork, folder)
+    model = adapters.load(fork, folder, plan)
     [after] = score.generate(model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     return before, after
