@@ -6,12 +6,13 @@ weights are still what was loaded.
 
 import json
 import logging
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import data, models, score, tokens, weights
+from harness import data, models, score, tokens
 from harness.errors import DataFault
 from harness.plan import Plan, digest, plain
 from harness.record import atomic_write_text
@@ -87,12 +88,15 @@ def examples(plan: Plan, loaded: models.Base) -> Examples:
     Raises:
         DataFault: rows that cannot be used, or a split that is empty.
     """
-    key = _key(plan, plan.data, plan.model.name, str(plan.model.path), plan.scoring.forgetting)
-    if key not in _examples:
-        _examples[key] = _tokenise(plan, loaded)
-        return _examples[key]
-    held = _examples[key]
-    return Examples(**{**vars(held), "seconds": 0.0})
+    scoring = plan.scoring
+    key = _key(plan, plan.data, plan.model, scoring.forgetting, scoring.forgetting_limit)
+    held = _examples.get(key)
+    if held is None:
+        _examples[key] = found = _tokenise(plan, loaded)
+    else:
+        found = replace(held, seconds=0.0)
+    _refuse_empty(found.splits, plan)  # each time: plans over the same rows may need other splits
+    return found
 
 
 def baseline(plan: Plan, loaded: models.Base, rows: Examples, runs_dir: Path, code: str) -> "tuple[Scores, bool]":
@@ -105,7 +109,7 @@ def baseline(plan: Plan, loaded: models.Base, rows: Examples, runs_dir: Path, co
     if key in _baselines:
         return _baselines[key], True
     path = runs_dir / "baselines" / f"{key}.json"
-    found = _read_baseline(path)
+    found = _read_baseline(path, answers=len(rows.splits[plan.scoring.split]) if plan.scoring.metrics else 0)
     if found is None:
         found = score.score(
             loaded.model,
@@ -123,13 +127,16 @@ def baseline(plan: Plan, loaded: models.Base, rows: Examples, runs_dir: Path, co
     return found, True
 
 
-def _read_baseline(path: Path) -> "Scores | None":
-    """The kept baseline, or None; a damaged file is as good as none."""
+def _read_baseline(path: Path, answers: int) -> "Scores | None":
+    """The kept baseline with so many answers, or None; a damaged file is as good as none."""
     try:
-        return score.Scores(**json.loads(path.read_text(encoding="utf-8")))
+        found = score.Scores(**json.loads(path.read_text(encoding="utf-8")))
+        if len(found.answers) != answers or not all(math.isfinite(value) for value in found.values.values()):
+            raise ValueError(f"{len(found.answers)} answers where {answers} belong, or a score that is no number")
+        return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         log.warning("%s is no baseline (%s); it is measured again", path, error)
         return None
 
@@ -138,7 +145,6 @@ def _tokenise(plan: Plan, loaded: models.Base) -> Examples:
     started = time.perf_counter()
     read = data.read(plan.data)
     tokenised = tokens.tokenise(read, plan.data, loaded.tokenizer)
-    _refuse_empty(tokenised.splits, plan)
     notes = []
     if read.duplicates_across_splits:
         notes.append(f"{read.duplicates_across_splits} prompts stand in more than one split")
