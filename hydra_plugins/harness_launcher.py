@@ -20,18 +20,25 @@ class GridSweeper(BasicSweeper):
     """Hydra's own grid, without its file ``multirun.yaml``, and without composing every cell twice."""
 
     def sweep(self, arguments: list[str]) -> "list[list[JobReturn]]":
-        """Launch the product of all override values, in batches where ``max_batch_size`` says so."""
+        """Launch the product of all override values.
+
+        Raises:
+            ConfigFault: ``max_batch_size`` is set: batches would run before later cells are checked.
+        """
         from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from harness.errors import ConfigFault
 
         assert self.hydra_context is not None
         assert self.launcher is not None
+        if self.max_batch_size is not None:
+            raise ConfigFault(
+                f"hydra.sweeper.max_batch_size={self.max_batch_size}: a grid is checked as a whole before any of it "
+                "runs, one run at a time; leave it null"
+            )
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        done, results = 0, []
-        for batch in self.split_arguments(overrides, self.max_batch_size):
-            results.append(list(self.launcher.launch(batch, initial_job_idx=done)))
-            done += len(batch)
-        return results
+        [grid] = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        return [list(self.launcher.launch(grid, initial_job_idx=0))]
 
 
 class PlanLauncher(Launcher):
