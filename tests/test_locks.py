@@ -567,7 +567,9 @@ def crowd(kind: str, folder: Path, size: int, machines: bool, deaths: float, tar
             workers.append(start(kind, folder, seed, f"machine-{seed}" if machines else "", deaths, target))
         time.sleep(0.01)
         if kills_s and time.monotonic() > next_kill and not finished:
-            chance.choice(workers).kill()
+            owner = (locks.holder(folder) or {}).get("pid")
+            owners = [process for process in workers if process.pid == owner]
+            chance.choice((owners or workers) if chance.random() < 0.7 else workers).kill()
             next_kill += chance.random() * 2 * kills_s
         for process in [process for process in workers if process.poll() is not None]:
             workers.remove(process)
@@ -603,8 +605,8 @@ def check_count(folder: Path, target: int) -> None:
     ("size", "machines", "deaths", "kills_s", "target"),
     [
         pytest.param(6, False, 0.0, 0.0, 300, id="nobody dies"),
-        pytest.param(6, False, 0.004, 0.1, 120, id="one machine"),
-        pytest.param(4, True, 0.0, 1.5, 40, id="other machines"),
+        pytest.param(6, False, 0.004, 0.2, 100, id="one machine"),
+        pytest.param(4, True, 0.0, 1.0, 60, id="other machines"),
     ],
 )
 def test_owners_never_overlap_and_no_count_is_lost(tmp_path, size, machines, deaths, kills_s, target):
