@@ -66,8 +66,9 @@ def nearest(key: str) -> list[str]:
     close = [*_close(leaf, siblings, 0.6), *(name for name in siblings if name.endswith(f"_{leaf}"))]
     if close:
         return [siblings[name] for name in dict.fromkeys(close)][:3]
-    close = _close(key, known(), 0.8)
-    return close or [name for name in known() if name.rpartition(".")[2] == leaf][:3]
+    same = [name for name in known() if name.rpartition(".")[2] == leaf][:3]
+    close = _close(key, known(), 0.8) if parent or not same else []
+    return close or same
 
 
 def no_option(group: str, option: str, among: Sequence[str] | None = None) -> str:
@@ -112,7 +113,7 @@ def misused_groups(overrides: Iterable[str]) -> list[str]:
             each = f"-m {group}={value.strip('[]')}"
             faults.append(f"{brief(override)} merges its options into one run; {each} makes one run of each")
         elif re.fullmatch(r"|null|true|false|[-+.\d]+|\{.*", value, re.IGNORECASE):
-            faults.append(no_option(group, value))
+            faults.append(f"{brief(override)} names no option; options: {', '.join(options)}")
     return faults
 
 

@@ -1,11 +1,16 @@
 """Composed configurations and small base models that many tests share."""
 
+import copy
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from harness import cli, shipped
@@ -18,6 +23,21 @@ def compose(*overrides: str) -> DictConfig:
     cli.register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("config", overrides=list(overrides))
+
+
+composed_once = cache(compose)
+
+
+def overridden(*overrides: str, onto: tuple[str, ...] = ()) -> DictConfig:
+    """The same in a tenth of the time, for overrides of settings but not of groups (those in ``onto``).
+
+    Hydra's own steps, on a copy of what it composed before.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
+    config = copy.deepcopy(composed_once(*onto))
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+    return config
 
 
 @pytest.fixture(scope="session")

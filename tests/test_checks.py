@@ -1,15 +1,12 @@
 """Every guard fires, and says which key, which value, and what to do."""
 
 import copy
-from functools import cache
 
 import pytest
-from conftest import compose
+from conftest import composed_once
 from omegaconf import OmegaConf
 
 from harness import checks, schema, sound
-
-composed_once = cache(compose)
 
 
 def typed(*changes: str) -> schema.Config:

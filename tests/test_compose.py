@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CONF, compose
+from conftest import CONF, compose, composed_once
 from omegaconf import OmegaConf
 
 from harness import plan, schema
@@ -42,9 +42,6 @@ OWN_SETTINGS = {
     "loraplus_lr_ratio",  # the optimizer
     "frequent_tokens",  # trainable_tokens: token_indices
 }
-
-
-composed_once = cache(compose)  # composing takes a third of a second
 
 
 @cache

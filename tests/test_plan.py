@@ -7,11 +7,10 @@ import pickle
 import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import CONF, compose
+from conftest import CONF, composed_once, overridden
 from omegaconf import OmegaConf
 
 from harness import plan, schema
@@ -19,7 +18,6 @@ from harness.errors import ConfigFault
 from harness.plan import Plan
 
 ROWS = [{"instruction": f"q{i}", "input": "", "output": f"a{i}", "target": f"a{i}"} for i in range(8)]
-composed_once = cache(compose)
 
 
 @pytest.fixture
@@ -268,9 +266,9 @@ def test_plan_of_another_version_is_refused_readably(base, damage):
 # --- what is refused ---------------------------------------------------------------------------------------
 
 
-def refusal(*overrides: str) -> str:
+def refusal(*overrides: str, onto: tuple[str, ...] = ()) -> str:
     with pytest.raises(ConfigFault) as caught:
-        plan.read(compose(*overrides))
+        plan.read(overridden(*overrides, onto=onto))
     return str(caught.value)
 
 
@@ -280,7 +278,7 @@ def test_stray_key_is_rejected(stray):
 
 
 def test_every_missing_value_is_named_at_once():
-    found = refusal("data=alpaca", "model=hub")
+    found = refusal(onto=("data=alpaca", "model=hub"))
     assert found.splitlines() == [
         "model.path has no value; set it on the command line: model.path=...",
         "data.path has no value; set it on the command line: data.path=...",
@@ -289,6 +287,7 @@ def test_every_missing_value_is_named_at_once():
 
 def test_deleted_group_is_named():
     assert refusal("~data").startswith("data has no value")
+    assert refusal("~lora").startswith("lora: lora has no value")
 
 
 @pytest.mark.parametrize(
