@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,11 +99,15 @@ def _whole(cell: Cell, found: dict[str, Any]) -> bool:
     return all((folder / name).exists() for name in names if name)
 
 
-def work(cells: Sequence[Cell], run_job: "Callable[[int], JobReturn]") -> "list[JobReturn]":
+Begin = Callable[[Sequence[Cell], Path], "Iterator[tuple[Cell, JobReturn]]"]
+
+
+def work(cells: Sequence[Cell], begin: Begin) -> "list[JobReturn]":
     """Run each unique plan of the grid once, then show every cell; one Hydra result per cell.
 
     Args:
-        run_job: runs the cell of that number and returns Hydra's result, a failure included.
+        begin: runs cells, keeping its notes in the folder; yields Hydra's result of each as it ends, a
+            failure included.
 
     Raises:
         HarnessError: some cell cannot work; nothing has run then.
@@ -115,26 +119,54 @@ def work(cells: Sequence[Cell], run_job: "Callable[[int], JobReturn]") -> "list[
     if cells[0].options.stage is Stage.plan:
         show_plan(cells)
         return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]
+    folder = keep(cells)
+    results, earlier = attempt(cells, begin, folder)
+    conclude(cells, results, earlier, folder)
+    return [results[cell.plan.fingerprint] for cell in cells]
+
+
+def attempt(cells: Sequence[Cell], begin: Begin, folder: Path) -> "tuple[dict[str, JobReturn], frozenset[str]]":
+    """Hydra's result of each unique plan, and the fingerprints of those that were finished earlier.
+
+    Raises:
+        ModelFault: some plan does not fit its model; nothing has run then.
+    """
+    from hydra.core.utils import JobReturn, JobStatus
+
     plans = unique(cells)
-    todo = [cell for cell in plans if reusable(cell) is None]
+    found = {cell.plan.fingerprint: reusable(cell) for cell in plans}
+    todo = [cell for cell in plans if found[cell.plan.fingerprint] is None]
     log.info(
         "%d cells, %d runs, %d of them finished earlier; records in %s",
         *(len(cells), len(plans), len(plans) - len(todo), _shown(cells[0].options.runs_dir)),
     )
     check_models(todo)
-    folder = keep(cells)
     results: dict[str, JobReturn] = {}
-    for number, cell in enumerate(plans, 1):
-        if cell in todo:
-            log.info("[%d/%d] %s: %s", number, len(plans), cell.plan.fingerprint, cell.name)
-        results[cell.plan.fingerprint] = result = run_job(cells.index(cell))
+    for cell in plans:
+        if (kept := found[cell.plan.fingerprint]) is not None:
+            log.info("%s: finished %s; rerun=true does it again", cell.plan.fingerprint, kept["finished"])
+            done = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED, _return_value=kept)
+            results[cell.plan.fingerprint] = done
+    earlier = frozenset(results)
+    for cell, result in begin(todo, folder) if todo else ():
+        results[cell.plan.fingerprint] = result
         if result.status is JobStatus.FAILED:
             log.error("%s failed: %s", cell.name, result._return_value)
-    done = frozenset(cell.plan.fingerprint for cell in plans if cell not in todo)
-    if not finish(cells, done, folder):
-        failed = sum(result.status is JobStatus.FAILED for result in results.values())
-        raise RunFault(f"{failed} of {len(plans)} runs failed; their records hold the tracebacks")
-    return [results[cell.plan.fingerprint] for cell in cells]
+    return results, earlier
+
+
+def conclude(cells: Sequence[Cell], results: "Mapping[str, JobReturn]", earlier: frozenset[str], folder: Path) -> None:
+    """Show every cell.
+
+    Raises:
+        RunFault: some run failed.
+    """
+    from hydra.core.utils import JobStatus
+
+    whole = finish(cells, earlier, folder)
+    failed = sum(result.status is JobStatus.FAILED for result in results.values())
+    if failed or not whole:
+        raise RunFault(f"{failed} of {len(results)} runs failed; their records hold the tracebacks")
 
 
 def check_models(cells: Sequence[Cell]) -> None:

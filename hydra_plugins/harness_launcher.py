@@ -4,16 +4,25 @@ Whatever sweeper proposed the jobs, they pass here: every cell is checked before
 same plan share one run, finished plans are not run again, and one failure does not stop the others.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.launcher import Launcher
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
+
+    from harness.engines import Engine
+    from harness.sweep import Begin, Cell
+    from harness.worker import Job
+
+log = logging.getLogger("harness.launcher")
 
 
 class GridSweeper(BasicSweeper):
@@ -42,7 +51,10 @@ class GridSweeper(BasicSweeper):
 
 
 class PlanLauncher(Launcher):
-    """Runs unique plans one after the other in this process."""
+    """Runs unique plans: one after the other in this process, or on an engine."""
+
+    def __init__(self, engine: "Engine | None" = None) -> None:
+        self.engine = engine
 
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
         """Called by Hydra before ``launch``."""
@@ -55,6 +67,16 @@ class PlanLauncher(Launcher):
             ConfigFault: some cell cannot work; nothing has run then.
             RunFault: some run failed; all others have run then.
         """
+        from harness import sweep
+
+        return sweep.work(*self.prepare(job_overrides, initial_job_idx))
+
+    def prepare(self, job_overrides: Sequence[Sequence[str]], first: int = 0) -> "tuple[list[Cell], Begin]":
+        """The cells of the jobs, numbered from ``first``, and what runs some of them.
+
+        Raises:
+            ConfigFault: some cell cannot work.
+        """
         from hydra.core.utils import setup_globals
         from omegaconf import OmegaConf
 
@@ -62,22 +84,82 @@ class PlanLauncher(Launcher):
 
         setup_globals()
         name = " ".join(self.config.hydra.overrides.task)
-        jobs = [self._compose(each, initial_job_idx + i, name) for i, each in enumerate(job_overrides)]
+        jobs = [self._compose(each, first + i, name) for i, each in enumerate(job_overrides)]
         own = [OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]) for job in jobs]
         cells = sweep.cells_of(
             [(list(job.hydra.overrides.task), each) for job, each in zip(jobs, own, strict=True)], name
         )
-        return sweep.work(cells, lambda index: self._run(jobs[index]))
+        composed = {cell.plan.fingerprint: job for cell, job in zip(cells, jobs, strict=True)}
+        return cells, self._elsewhere if self.engine else lambda todo, _: self._here(todo, composed)
 
-    def _run(self, job: "DictConfig") -> "JobReturn":
+    def _here(self, todo: "Sequence[Cell]", composed: "dict[str, DictConfig]") -> "Iterator[tuple[Cell, JobReturn]]":
+        """One after the other in this process."""
         from hydra.core.utils import run_job
 
-        return run_job(
-            hydra_context=self.hydra_context,
-            task_function=self.task_function,
-            config=job,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
+        for number, cell in enumerate(todo, 1):
+            log.info("[%d/%d] %s: %s", number, len(todo), cell.plan.fingerprint, cell.name)
+            yield (
+                cell,
+                run_job(
+                    hydra_context=self.hydra_context,
+                    task_function=self.task_function,
+                    config=composed[cell.plan.fingerprint],
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                ),
+            )
+
+    def _elsewhere(self, todo: "Sequence[Cell]", folder: "Path") -> "Iterator[tuple[Cell, JobReturn]]":
+        """In the engine's processes; a failure is in the result, never raised."""
+        from hydra.core.utils import JobReturn, JobStatus
+
+        from harness import record, worker
+        from harness.errors import RunFault
+
+        assert self.engine is not None
+        jobs = {cell.plan.fingerprint: self._job(cell, folder) for cell in todo}
+        cells = {cell.plan.fingerprint: cell for cell in todo}
+        for number, outcome in enumerate(self.engine.run(list(jobs.values()), folder), 1):
+            cell = cells[outcome.fingerprint]
+            result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
+            if outcome.status == worker.DIED:
+                worker.bury(jobs[outcome.fingerprint], cell.options.runs_dir, outcome.message)
+            if outcome.status == worker.FINISHED:
+                result.return_value = record.read(cell.options.runs_dir, outcome.fingerprint)
+            else:
+                result.status, result.return_value = JobStatus.FAILED, RunFault(outcome.message)
+            said = f" {outcome.message}" if outcome.message and outcome.status == worker.FINISHED else ""
+            log.info(
+                "[%d/%d] %s: %s: %s after %.0f s%s",
+                *(number, len(todo), outcome.fingerprint, cell.name, outcome.status, outcome.seconds, said),
+            )
+            yield cell, result
+
+    def _job(self, cell: "Cell", folder: "Path") -> "Job":
+        """The cell as text, for a worker to compose again."""
+        import os
+
+        from harness import provenance
+        from harness.plan import digest
+        from harness.worker import Job, Source
+
+        found = self.config.hydra.runtime.config_sources
+        [main] = [str(each.path) for each in found if each.provider == "main"]
+        others = [each for each in found if each.provider not in ("main", "hydra", "schema")]
+        return Job(
+            fingerprint=cell.plan.fingerprint,
+            name=cell.name,
+            model=digest(cell.plan.as_dict()["model"]),
+            overrides=cell.overrides,
+            sweep_name=cell.options.sweep_name,
+            source=Source(
+                config_dir=main,
+                config_name=str(self.config.hydra.job.config_name),
+                searchpath=tuple(f"{each.schema}://{each.path}" for each in others),
+                cwd=os.getcwd(),
+            ),
+            code=provenance.code_version(),
+            folder=str(folder),
         )
 
     def _compose(self, overrides: Sequence[str], index: int, name: str) -> "DictConfig":

@@ -1,0 +1,172 @@
+"""One plan, run in a process of its own: on this machine, on another, or in a queue's job.
+
+A worker gets text only and composes the plan itself, so that no model, no configuration object and no code of
+ours is pickled. What it leaves behind is the record in ``runs_dir``; its answer says no more than how it went.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import provenance, record
+from harness.errors import ConfigFault
+
+log = logging.getLogger(__name__)
+
+FINISHED, FAILED, DIED = "finished", "failed", "died"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a command's configuration comes from, as text."""
+
+    config_dir: str
+    config_name: str
+    searchpath: tuple[str, ...]  # further folders: --config-dir and hydra.searchpath
+    cwd: str  # relative paths in the configuration count from here
+
+
+@dataclass(frozen=True)
+class Job:
+    """One plan of a sweep as a worker gets it."""
+
+    fingerprint: str
+    name: str
+    model: str  # equal for plans on one base model, which a worker then loads once
+    overrides: tuple[str, ...]
+    sweep_name: str | None
+    source: Source
+    code: str  # code version of the process that started the sweep
+    folder: str  # of the sweep: the log of the run goes there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went. ``died``: its process ended without an answer."""
+
+    fingerprint: str
+    status: str  # finished, failed or died
+    message: str
+    seconds: float
+
+
+def run(job: Job) -> Outcome:
+    """Run the job's plan here, or use its finished record. An ``Exception`` becomes a failed outcome.
+
+    The same process may be called again: runs of one base model share it.
+    """
+    started = time.monotonic()
+    try:
+        with _at_home(job), _logged(job):
+            message = _run(job)
+        status = FINISHED
+    except Exception as error:
+        from harness.cli import explain
+
+        status, message = FAILED, explain(error).removeprefix("error: ")
+    return Outcome(job.fingerprint, status, message, time.monotonic() - started)
+
+
+def _run(job: Job) -> str:
+    """Compose, compare, run; returns what should be said beside "finished"."""
+    from dataclasses import replace
+
+    from harness import sweep
+    from harness.__main__ import run as pipeline
+    from harness.plan import read
+
+    plan, options = read(_compose(job))
+    if plan.fingerprint != job.fingerprint:
+        raise ConfigFault(
+            f"{provenance.owner()['host']} makes plan {plan.fingerprint} of these overrides, not {job.fingerprint}: "
+            f"its files of conf, data or model differ (inputs here: {json.dumps(dict(plan.inputs))}); give every "
+            "machine the same files"
+        )
+    options = replace(options, sweep_name=options.sweep_name or job.sweep_name)
+    sweep.run_cell(sweep.Cell(job.overrides, plan, options), pipeline)
+    if provenance.code_version() == job.code:
+        return ""
+    return "by other sources than the sweep began with: the next command runs it again"
+
+
+def _compose(job: Job) -> Any:
+    from hydra import compose, initialize_config_dir
+
+    from harness.cli import register_schema
+
+    register_schema()
+    paths = ",".join(json.dumps(path, ensure_ascii=False) for path in job.source.searchpath)
+    more = [f"hydra.searchpath=[{paths}]"] if paths else []
+    with initialize_config_dir(job.source.config_dir, version_base="1.3"):
+        return compose(job.source.config_name, overrides=[*job.overrides, *more])
+
+
+@contextmanager
+def _at_home(job: Job) -> Iterator[None]:
+    """The working folder of the command, and a note who works on this job."""
+    before = os.getcwd()
+    try:
+        os.chdir(job.source.cwd)
+    except OSError as error:
+        raise ConfigFault(
+            f"{job.source.cwd}: {error.strerror} on {provenance.owner()['host']}; start the sweep in a folder that "
+            "every machine sees under the same name"
+        ) from error
+    try:
+        record.atomic_write_text(_owner_file(job), json.dumps(provenance.owner()))
+        yield
+    finally:
+        with suppress(OSError):
+            os.chdir(before)
+
+
+def log_file(job: Job) -> Path:
+    """Where a run's notes go: the consoles of several workers would be one jumble."""
+    return Path(job.folder) / "logs" / f"{job.fingerprint}.log"
+
+
+def _owner_file(job: Job) -> Path:
+    return Path(job.folder) / "workers" / f"{job.fingerprint}.json"
+
+
+@contextmanager
+def _logged(job: Job) -> Iterator[None]:
+    """Everything that the run says goes to its log file."""
+    log_file(job).parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger("harness")
+    before = logger.handlers, logger.level, logger.propagate
+    with open(log_file(job), "a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.handlers, logger.propagate = before[0], before[2]
+            logger.setLevel(before[1])
+
+
+def bury(job: Job, runs_dir: Path, reason: str) -> None:
+    """Mark the record of a job whose process died as interrupted.
+
+    The record's own check needs it to be asked on the same machine; whoever started the worker knows it anyway.
+    Left alone is a record that some other process owns.
+    """
+    try:
+        owner = json.loads(_owner_file(job).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    found = record.read(runs_dir, job.fingerprint)
+    if found is None or found["status"] not in ("running", "interrupted") or found["owner"] != owner:
+        return
+    hint = f"the same command runs it again; {log_file(job)} has its last words"
+    details = {"type": "Interrupted", "message": reason, "hint": hint, "traceback": ""}
+    found.update(status="interrupted", error=details)
+    record.write(runs_dir, found)
