@@ -85,11 +85,12 @@ class PlanLauncher(Launcher):
         setup_globals()
         name = " ".join(self.config.hydra.overrides.task)
         jobs = [self._compose(each, first + i, name) for i, each in enumerate(job_overrides)]
-        own = [OmegaConf.masked_copy(job, [key for key in job if key != "hydra"]) for job in jobs]
+        own = [OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]) for job in jobs]
         cells = sweep.cells_of(
             [(list(job.hydra.overrides.task), each) for job, each in zip(jobs, own, strict=True)], name
         )
-        composed = {cell.plan.fingerprint: job for cell, job in zip(cells, jobs, strict=True)}
+        # Reversed: of cells that share a plan the first one runs, under its own name.
+        composed = {cell.plan.fingerprint: job for cell, job in reversed(list(zip(cells, jobs, strict=True)))}
         return cells, self._elsewhere if self.engine else lambda todo, _: self._here(todo, composed)
 
     def _here(self, todo: "Sequence[Cell]", composed: "dict[str, DictConfig]") -> "Iterator[tuple[Cell, JobReturn]]":
