@@ -11,6 +11,7 @@ from harness.schema import Stage
 from harness.settings import Settings
 
 NAME_BYTES = 255  # of one file name, on every common file system
+PATH_BYTES = 4095  # of a whole path, on Linux
 
 
 def faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -47,6 +48,8 @@ def path_faults(key: str, path: str) -> Iterator[str]:
         return
     if any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
         yield f"{key}={brief(path)} has a part of more than {NAME_BYTES} bytes; use a shorter name"
+    elif len(path.encode()) > PATH_BYTES:
+        yield f"{key}={brief(path)} has more than {PATH_BYTES} bytes; use a shorter path"
     if path.startswith("~") and os.path.expanduser(path) == path:
         yield f"{key}={brief(path)} names the home of an unknown user; write the path out"
 

@@ -75,6 +75,7 @@ GUARDS = [
     (["runs_dir=~nobody_of_that_name/x"], "runs_dir=~nobody_of_that_name/x", "write the path out"),
     (["data.path=" + "x" * 300], "data.path=xxx", "use a shorter name"),
     (["model.path=" + "x" * 300], "model.path=xxx", "use a shorter name"),
+    (["model.path=" + "x/" * 3000], "model.path=x/x", "use a shorter path"),
     (["lora.learning_rate=0"], "lora.learning_rate=0.0", "above 0"),
     (["lora.r=0"], "lora.r=0", "at least 1"),
     (["lora.lora_alpha=0"], "lora.lora_alpha=0.0", "above 0"),

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CONF, compose, composed_once
+from conftest import CONF, composed_once, overridden
 from omegaconf import OmegaConf
 
-from harness import plan, schema
+from harness import keys, plan, schema
 from harness.errors import ConfigFault
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -89,7 +89,7 @@ def test_option_becomes_a_plan_or_lacks_only_what_it_declares(group, name, weigh
 
 @pytest.mark.skipif(not (CONF.parent / "data" / "tiny" / "config.json").exists(), reason="data/tiny is not made yet")
 def test_default_configuration_is_a_plan():
-    made, options = plan.read(compose())
+    made, options = plan.read(copy.deepcopy(composed_once()))
     assert (made.method, made.model.name, made.data.name) == ("lora", "tiny", "medicine")
     assert options.stage is schema.Stage.run
 
@@ -141,18 +141,36 @@ def test_sheet_speaks_of_fields_that_the_method_has(method):
     assert set(sheet) - {field.name for field in fields(config)} <= OWN_SETTINGS
 
 
+def sweep_of(file: Path) -> dict[str, Any]:
+    """The grid that an experiment declares: overrides as Hydra's sweeper takes them."""
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    return content.get("hydra", {}).get("sweeper", {}).get("params", {})
+
+
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_experiment_opens_with_its_command_and_composes(file):
-    first = file.read_text(encoding="utf-8").splitlines()[0]
-    command = re.fullmatch(r"# (python -m harness .*)", first)
-    assert command, f"line 1 of {file.name} must be its command as a comment, not {first!r}"
+def test_experiment_opens_with_its_command_and_is_a_plan(file, weightless):
+    head = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
+    command = re.fullmatch(r"# (python -m harness .*)", head[0])
+    assert command, f"{file.name} must open with its command as a comment, not {head[0]!r}"
+    assert head[1].startswith("# "), "the second line says what it should show"
     words = shlex.split(command[1])[3:]
-    overrides = [word for word in words if not word.startswith("-")]
-    assert f"experiment={file.stem}" in overrides
-    assert composed(f"experiment={file.stem}")
-    # One cell of the grid: the first value of each override.
-    one = [re.sub(r"=(?![\[{'\"])([^,]*),.*", r"=\1", word) for word in overrides if "(" not in word]
-    assert composed(*one)
+    assert f"experiment={file.stem}" in words
+    assert ("-m" in words) == bool(sweep_of(file))
+    config = copy.deepcopy(composed_once(*(word for word in words if not word.startswith("-") and "," not in word)))
+    if config.model.source is schema.Source.folder:
+        config.model.path = str(weightless)
+    assert plan.read(config)
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_experiment_sweeps_over_what_exists(file):
+    for key, values in sweep_of(file).items():
+        assert key in keys.groups() or key in keys.known(), key
+        if key in keys.groups() and "(" not in str(values):
+            assert set(str(values).split(",")) <= set(keys.groups()[key]), values
+        elif "(" not in str(values):
+            for value in str(values).split(","):
+                overridden(f"{key}={value}")  # has the key's type
 
 
 # --- golden dumps ---------------------------------------------------------------------------------------
@@ -170,6 +188,9 @@ def dumped(overrides: tuple[str, ...]) -> str:
     if overrides:
         usual = leaves(composed())
         found = {key: value for key, value in leaves(found).items() if key not in usual or usual[key] != value}
+    group, _, name = "".join(overrides).partition("=")
+    if group == "experiment":  # Hydra keeps the grid outside of what it composes
+        found["sweep"] = sweep_of(CONF / group / f"{name}.yaml")
     return yaml.safe_dump(found, allow_unicode=True, sort_keys=False, width=120)
 
 
