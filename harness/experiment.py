@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 log = logging.getLogger(__name__)
+
+# What libraries warn of although the harness sees to it, or says it in the record.
+SEEN_TO = (
+    r".*changes the base weights of the model",  # noted in the record, and converted when saved
+    r"`corda_config` specified but will be ignored",  # by that conversion, as it should be
+    r"lora with eva initialization used with low_cpu_mem_usage=False",
+    r"Full backward hook is firing when gradients",  # LoRA-GA looks at the outputs' gradients only
+    r"Sparse invariant checks are implicitly disabled",
+)
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"
@@ -208,6 +218,15 @@ def _batches(examples: "Sequence[tokens.Example]", size: int, pad_id: int) -> It
 
 
 @contextmanager
+def _quiet(messages: Sequence[str]) -> Iterator[None]:
+    """Without the warnings that begin like one of ``messages``; all others are shown."""
+    with warnings.catch_warnings():
+        for message in messages:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextmanager
 def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
     """A run's record from ``running`` to its end, and its tracker beside it, closed with the true state.
 
@@ -228,7 +247,8 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
             run_id=_resumed_id(former, options),
         )
         fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
-        yield this
+        with _quiet(SEEN_TO):
+            yield this
         shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
         this.tracker.summary(this.summary())
         record.write(options.runs_dir, record.finished(fields))

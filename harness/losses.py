@@ -1,7 +1,8 @@
 """Completion losses, the same in training-time validation and in scoring."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from harness.tokens import Example, by_length, collate
 
@@ -30,7 +31,7 @@ def mean_completion_loss(
     model.eval()
     total, count = 0.0, 0
     lengths = [len(example.input_ids) for example in examples]
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic(model):
         for batch in by_length(lengths, batch_size):
             tensors = collate([examples[index] for index in batch], pad_id, "right")
             labels_bt = tensors.pop("labels").to(device)
@@ -54,3 +55,16 @@ def completion_loss_sum(logits_btv: "torch.Tensor", labels_bt: "torch.Tensor") -
     kept = next_bt != -100  # only these positions are widened to float32
     loss = functional.cross_entropy(predicting_btv[kept].float(), next_bt[kept], reduction="sum")
     return loss, kept.sum()
+
+
+def arithmetic(model: Any) -> AbstractContextManager[Any]:
+    """The precision of the base as loaded, in scoring as in training.
+
+    Trainable weights are float32 on any base. Without this, full fine-tuning of a bfloat16 base would be scored
+    in float32, unlike its baseline, and float32 norms could not feed bfloat16 layers.
+    """
+    import torch
+
+    dtype = model.config.dtype
+    half = dtype in (torch.float16, torch.bfloat16)
+    return torch.autocast(next(model.parameters()).device.type, dtype=dtype) if half else nullcontext()

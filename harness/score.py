@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 
 from harness import metrics, schema
 from harness.errors import DataFault, RunFault
-from harness.losses import mean_completion_loss
+from harness.losses import arithmetic, mean_completion_loss
 from harness.tokens import Example, by_length
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def generate(
         # Left-pad: generation continues from the last column.
         rows = [[tokenizer.pad_token_id] * (width - len(prompts[i])) + list(prompts[i]) for i in batch]
         mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch]
-        with torch.no_grad(), _without_preferences(model):
+        with torch.no_grad(), arithmetic(model), _without_preferences(model), _without_position_ids():
             output_bt = model.generate(
                 input_ids=torch.tensor(rows, device=device),
                 attention_mask=torch.tensor(mask, device=device),
@@ -173,3 +174,11 @@ def _without_preferences(model: Any) -> Iterator[None]:
     finally:
         for module, preferences in zip(holders, kept, strict=True):
             module.generation_config = preferences
+
+
+@contextmanager
+def _without_position_ids() -> Iterator[None]:
+    """PEFT tells prompt methods that it drops position ids; in batches of one length they say nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
+        yield
