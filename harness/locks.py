@@ -119,7 +119,7 @@ class Lock:
         """Show that we live, then look whether the lock is still ours."""
         try:
             os.utime(self.path / OWNER)
-            ours = _highest(self.path.parent) == int(self.path.name) and _token(self.path) == self.token
+            ours = _highest(self.path.parent) <= int(self.path.name) and _token(self.path) == self.token
         except OSError as fault:
             if fault.errno not in GONE:
                 raise
@@ -357,17 +357,15 @@ def _make(place: Path, number: int, beat_s: float, stale_s: float) -> Lock | Non
     try:
         if not _put(path, owner):
             return None
-        if _highest(place) != number:
+        if _highest(place) > number:
             # We looked before, and put our number after, it had been used and removed: too late.
-            _remove(path)
+            _give_back(path, token)
             return None
         _watched.pop(place, None)
         _tidy(path)
         return Lock(path, owner)
     except BaseException:  # Ctrl-C, no more threads: without a heartbeat the number must not stay ours
-        with suppress(OSError):
-            if _is_at(path, token):
-                os.rename(path / OWNER, path / FREE)
+        _give_back(path, token)
         raise
 
 
@@ -395,6 +393,12 @@ def _is_at(path: Path, token: str) -> bool:
         if fault.errno not in GONE:
             raise
         return False
+
+
+def _give_back(path: Path, token: str) -> None:
+    with suppress(OSError):
+        if _is_at(path, token):
+            os.rename(path / OWNER, path / FREE)
 
 
 def _tidy(own: Path) -> None:

@@ -548,17 +548,17 @@ def train(folder: Path, plan: Path, lock: locks.Lock) -> None:
         say(folder, "end", lock, int(plan.name.partition("-")[2]))
 
 
-def crowd(kind: str, folder: Path, size: int, machines: bool, deaths: float, target: int, kills_s: float = 0) -> int:
+def crowd(kind: str, folder: Path, size: int, machines: bool, deaths: float, target: int, kills: int = 0) -> int:
     """Run workers until one finds all done; until then the dead are replaced. Returns how many died.
 
     Args:
         machines: each worker takes itself for a machine of its own.
         deaths: chance of SIGKILL at each system call on the lock.
-        kills_s: mean seconds between two SIGKILLs from outside; 0 for none.
+        kills: how many SIGKILLs come from outside, one every half second on average.
     """
     chance, dead, finished, workers = random.Random(0), 0, False, list[subprocess.Popen]()
     deadline = time.monotonic() + 300
-    next_kill = time.monotonic() + kills_s
+    next_kill = time.monotonic() + 1
     seed = 0
     while workers or not finished:
         assert time.monotonic() < deadline, "no progress"
@@ -566,11 +566,12 @@ def crowd(kind: str, folder: Path, size: int, machines: bool, deaths: float, tar
             seed += 1
             workers.append(start(kind, folder, seed, f"machine-{seed}" if machines else "", deaths, target))
         time.sleep(0.01)
-        if kills_s and time.monotonic() > next_kill and not finished:
+        if kills and time.monotonic() > next_kill and not finished:
+            kills -= 1
             owner = (locks.holder(folder) or {}).get("pid")
             owners = [process for process in workers if process.pid == owner]
             chance.choice((owners or workers) if chance.random() < 0.7 else workers).kill()
-            next_kill += chance.random() * 2 * kills_s
+            next_kill = time.monotonic() + chance.random()
         for process in [process for process in workers if process.poll() is not None]:
             workers.remove(process)
             assert process.returncode in (0, -signal.SIGKILL)
@@ -602,17 +603,17 @@ def check_count(folder: Path, target: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "machines", "deaths", "kills_s", "target"),
+    ("size", "machines", "deaths", "kills", "target"),
     [
-        pytest.param(6, False, 0.0, 0.0, 300, id="nobody dies"),
-        pytest.param(6, False, 0.004, 0.2, 100, id="one machine"),
-        pytest.param(4, True, 0.0, 1.0, 60, id="other machines"),
+        pytest.param(6, False, 0.0, 0, 200, id="nobody dies"),
+        pytest.param(4, False, 0.0015, 8, 60, id="one machine"),
+        pytest.param(3, True, 0.0, 3, 200, id="other machines"),
     ],
 )
-def test_owners_never_overlap_and_no_count_is_lost(tmp_path, size, machines, deaths, kills_s, target):
-    dead = crowd("counter", tmp_path, size, machines, deaths, target, kills_s)
+def test_owners_never_overlap_and_no_count_is_lost(tmp_path, size, machines, deaths, kills, target):
+    dead = crowd("counter", tmp_path, size, machines, deaths, target, kills)
     check_count(tmp_path, target)
-    assert dead or not (deaths or kills_s)
+    assert dead or not kills
 
 
 def test_two_sweeps_started_together_train_each_plan_once(tmp_path):
