@@ -13,21 +13,53 @@ from harness.schema import SHEETS, Config, Objective, RowFormat, Source, Templat
 
 METRICS = ("exact_match", "names_target", "token_f1", "rouge_l", "chrf", "bleu")
 TOKENIZERS = ("zh", "char", "jieba", "13a")
-LORA_INITS = (
-    True,
-    False,
-    "gaussian",
-    "pissa",
-    "olora",
-    "orthogonal",
-    "mica",
-    "eva",
-    "corda",
-    "lora_ga",
-    "loftq",
-)
+# corda and lora_ga await a saved form that loads without their gradients and covariances.
+LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal", "mica", "eva", "loftq")
 BIASES = ("none", "all", "lora_only")
 PROMPT_INITS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
+COUNTS = frozenset(  # of ranks, tokens, layers, blocks, steps: at least 1 wherever a sheet has them
+    [
+        "r",
+        "init_r",
+        "target_r",
+        "num_virtual_tokens",
+        "encoder_num_layers",
+        "deltaT",
+        "encoder_hidden_size",
+        "bottleneck_size",
+        "reduction_factor",
+        "block_size",
+        "vector_length",
+        "num_vectors",
+        "topk",
+        "mini_r",
+        "n_frequency",
+        "oft_block_size",
+        "boft_block_size",
+        "boft_block_num",
+        "boft_n_butterfly_factor",
+        "group_size",
+        "num_cayley_neumann_terms",
+        "adapter_len",
+        "adapter_layers",
+        "frequent_tokens",
+        "randlora_alpha",
+    ]
+)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "adapter.placement": ("houlsby", "pfeiffer", "parallel"),
+    "shira.mask_type": ("random",),
+    "vera.bias": ("none", "all", "vera_only"),
+    "randlora.bias": ("none", "all", "randlora_only"),
+    "vblora.bias": ("none", "all", "vblora_only"),
+    "miss.init_weights": (True, False, "bat", "mini"),
+    "c3a.init_weights": (True, False, "gaussian", "kaiming_uniform", "xavier_uniform"),
+    "oft.bias": ("none", "all", "oft_only"),
+    "boft.bias": ("none", "all", "boft_only"),
+    "hra.bias": ("none", "all", "hra_only"),
+    "road.variant": ("road_1", "road_2", "road_4"),
+    "cpt.opt_weighted_loss_type": ("none", "decay"),
+}
 
 
 def faults(config: Config) -> list[str]:
@@ -165,21 +197,15 @@ def _sheet(method: str, sheet: dict[str, Any]) -> Iterator[str]:
         key = f"{method}.{name}"
         if name == "learning_rate":
             yield from _above(key, value, 0)
-        elif name in (
-            "r",
-            "init_r",
-            "target_r",
-            "num_virtual_tokens",
-            "encoder_num_layers",
-            "deltaT",
-            "encoder_hidden_size",
-        ):
+        elif name in COUNTS:
             yield from _at_least(key, value, 1)
+        elif key in CHOICES:
+            yield from _one_of(key, value, CHOICES[key])
         elif name in ("lora_alpha", "alpha"):
             yield from _above(key, value, 0)
         elif name.endswith("dropout"):
             yield from _share(key, value)
-        elif name in ("target_modules", "exclude_modules", "feedforward_modules"):
+        elif name in ("target_modules", "exclude_modules", "feedforward_modules", "modules"):
             yield from _names(key, value)
         elif name == "layers_to_transform" and value is not None:
             yield from _layers(key, value, method, sheet["target_modules"])
@@ -226,7 +252,78 @@ def _lora(config: Config) -> list[str]:
     found = list(_one_of("lora.bias", config.lora.bias, BIASES))
     if not (isinstance(init, str) and init.startswith("pissa_niter_") and init[12:].isdigit()):
         found += _one_of("lora.init_lora_weights", init, LORA_INITS)
+    if config.lora.lora_fa and config.lora.loraplus_lr_ratio is not None:
+        found.append("lora.lora_fa=true and lora.loraplus_lr_ratio each bring an optimizer; unset one of them")
+    found += _at_least("lora.loraplus_lr_ratio", config.lora.loraplus_lr_ratio, 1)
+    for name in ("eva", "corda", "lora_ga", "loftq"):
+        if getattr(config.lora, f"{name}_config") and init != name:
+            found.append(
+                f"lora.{name}_config has no effect without lora.init_lora_weights={name}; unset it or set that"
+            )
     return found
+
+
+def _adapter(config: Config) -> list[str]:
+    sheet = config.adapter
+    if (sheet.bottleneck_size is None) == (sheet.reduction_factor is None):
+        return [
+            f"adapter.bottleneck_size={sheet.bottleneck_size} and adapter.reduction_factor={sheet.reduction_factor}: "
+            "set exactly one of the two, and the other to null"
+        ]
+    return []
+
+
+def _diff_pruning(config: Config) -> list[str]:
+    sheet = config.diff_pruning
+    return [
+        *_above("diff_pruning.target_sparsity", sheet.target_sparsity, 0),
+        *_share("diff_pruning.target_sparsity", sheet.target_sparsity, closed=True),
+        *_at_least("diff_pruning.l0_weight", sheet.l0_weight, 0),
+        *_above("diff_pruning.gate_speed", sheet.gate_speed, 0),
+        *_above("diff_pruning.stretch_upper", sheet.stretch_upper, 1),
+        *_above("-diff_pruning.stretch_lower", -sheet.stretch_lower, 0),
+    ]
+
+
+def _vblora(config: Config) -> list[str]:
+    sheet = config.vblora
+    if sheet.topk > sheet.num_vectors:
+        return [f"vblora.topk={sheet.topk} exceeds vblora.num_vectors={sheet.num_vectors}; lower it"]
+    return []
+
+
+def _oft(config: Config) -> list[str]:
+    return _one_size("oft.r", config.oft.r, "oft.oft_block_size", config.oft.oft_block_size)
+
+
+def _boft(config: Config) -> list[str]:
+    sheet = config.boft
+    return _one_size("boft.boft_block_num", sheet.boft_block_num, "boft.boft_block_size", sheet.boft_block_size)
+
+
+def _one_size(number_key: str, number: int | None, size_key: str, size: int | None) -> list[str]:
+    if number is not None and size is not None:
+        return [f"{number_key}={number} and {size_key}={size} say the same in two ways; set one of them to null"]
+    return []
+
+
+def _cpt(config: Config) -> list[str]:
+    sheet = config.cpt
+    ids = sheet.cpt_token_ids
+    found = []
+    for name in ("cpt_mask", "cpt_tokens_type_mask"):
+        values = getattr(sheet, name)
+        if values is not None and len(values) != len(ids or ()):
+            found.append(
+                f"cpt.{name} has {len(values)} entries for {len(ids or ())} of cpt.cpt_token_ids; give one each"
+            )
+    return found
+
+
+def _library(config: Config) -> list[str]:
+    from harness import library  # reads PEFT's own classes, which takes seconds
+
+    return library.faults(config.library.type, config.library.settings)
 
 
 def _adalora(config: Config) -> list[str]:
@@ -304,6 +401,13 @@ def _p_tuning_v2(config: Config) -> list[str]:
 
 METHOD_CHECKS = {
     "partial": _partial,
+    "diff_pruning": _diff_pruning,
+    "adapter": _adapter,
+    "vblora": _vblora,
+    "oft": _oft,
+    "boft": _boft,
+    "cpt": _cpt,
+    "library": _library,
     "lora": _lora,
     "lokr": _lokr,
     "adalora": _adalora,

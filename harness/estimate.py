@@ -82,9 +82,19 @@ def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapp
     _refuse_unknown(method, chosen, set(library.fields(kind.lower())))
     skeleton, task = _skeleton(model_config)
     with methods.explained(f"method={method}", None, skeleton):
-        config = library.types()[kind.lower()](task_type=task, **methods.without_start(chosen))
+        config = _configuration(kind.lower(), chosen, task)
         fitting.fit(config, vars(config), skeleton, method)
         return _count(skeleton, config)
+
+
+def _configuration(kind: str, settings: Mapping[str, Any], task: str | None) -> Any:
+    """PEFT's configuration of a type; the settings alone where it is counted by formula and a package is missing."""
+    try:
+        return library.types()[kind](task_type=task, **methods.without_start(settings))
+    except ImportError:
+        if kind.upper() not in formulas.TRAINED:
+            raise
+        return formulas.bare(kind, settings)
 
 
 def _count_sheet(

@@ -5,7 +5,8 @@ fills a square matrix per layer. Tests hold each formula to real models.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import fitting
@@ -44,6 +45,14 @@ def trained(config: Any, model: "PreTrainedModel") -> int:
                 )
     copies = [module for name, module in model.named_modules() if saved and name.endswith(saved)]
     return TRAINED[kind](config, model, layers) + sum(p.numel() for copy in copies for p in copy.parameters())
+
+
+def bare(kind: str, settings: Mapping[str, Any]) -> Any:
+    """The settings alone, for a type whose configuration class cannot be made here (AdaMSS wants scikit-learn)."""
+    from harness import library
+
+    values = library.defaults(kind.lower()) | dict(settings)
+    return SimpleNamespace(peft_type=kind.upper(), **values)
 
 
 def _frod(config: Any, model: "PreTrainedModel", layers: list[Layer]) -> int:

@@ -69,3 +69,12 @@ def types() -> dict[str, Any]:
 def fields(name: str) -> list[str]:
     """Settings that a type's configuration class takes, in its order."""
     return [field.name for field in dataclasses.fields(types()[name]) if field.name not in BOOKKEEPING]
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """PEFT's own value of each setting."""
+    given = {field.name: field for field in dataclasses.fields(types()[name]) if field.name not in BOOKKEEPING}
+    return {
+        key: field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
+        for key, field in given.items()
+    }

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import fitting, prompt_methods, quirks, starts, weight_methods
+from harness import fitting, library, prompt_methods, quirks, starts, weight_methods
 from harness.errors import ModelFault
-from harness.library import library
 from harness.situation import SEEDS, Batch, Settings, Situation, for_counting
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Traits:
 
     mergeable: bool = True  # into plain base weights, which then need no PEFT
     identity_at_start: bool = True  # before training the model is the base model
-    on_quantised_base: bool = False  # over 4-bit weights of bitsandbytes
+    on_quantised_base: bool = True  # over 4-bit weights of bitsandbytes
     checkpointing: bool = True  # gradient checkpointing
     dropout: bool = False  # has a dropout of its own
     tied_embeddings: bool = False  # trains an embedding that the output head is tied to, and keeps the tie
@@ -49,51 +48,81 @@ class Method:
     traits: Traits = Traits()
 
 
-_PROMPT = Traits(mergeable=False, identity_at_start=False, on_quantised_base=True, prompt_learning=True)
-_WEIGHTS, _PROMPTS = weight_methods, prompt_methods
+_PLAIN, _DROPS = Traits(), Traits(dropout=True)
+_WHOLE = Traits(on_quantised_base=False)  # trains copies of whole weights
+_FULL = Traits(on_quantised_base=False, tied_embeddings=True, multi_adapter=False, rewrites_base=True)
+_PROMPT = Traits(mergeable=False, identity_at_start=False, prompt_learning=True)  # PEFT drops position ids
+_PREFIX = Traits(mergeable=False, identity_at_start=False, checkpointing=False)  # lives in the key-value cache
+_w, _p = weight_methods, prompt_methods
 
 METHODS: dict[str, Method] = {
-    "full": Method(_WEIGHTS.full, Traits(tied_embeddings=True, multi_adapter=False, rewrites_base=True)),
-    "partial": Method(_WEIGHTS.partial),
-    "bitfit": Method(_WEIGHTS.bitfit),
-    "diff_pruning": Method(_WEIGHTS.diff_pruning),
-    "ln_tuning": Method(_WEIGHTS.ln_tuning),
-    "trainable_tokens": Method(_WEIGHTS.trainable_tokens, Traits(tied_embeddings=True)),
-    "shira": Method(_WEIGHTS.shira),
-    "adapter": Method(_WEIGHTS.adapter, Traits(mergeable=False)),
-    "lora": Method(_WEIGHTS.lora, Traits(dropout=True)),
-    "adalora": Method(_WEIGHTS.adalora, Traits(dropout=True)),
-    "loha": Method(_WEIGHTS.loha, Traits(dropout=True)),
-    "lokr": Method(_WEIGHTS.lokr, Traits(dropout=True)),
-    "vera": Method(_WEIGHTS.vera, Traits(dropout=True)),
-    "randlora": Method(_WEIGHTS.randlora, Traits(dropout=True)),
-    "vblora": Method(_WEIGHTS.vblora, Traits(identity_at_start=False, dropout=True)),
-    "miss": Method(_WEIGHTS.miss, Traits(dropout=True)),
-    "fourierft": Method(_WEIGHTS.fourierft),
-    "c3a": Method(_WEIGHTS.c3a, Traits(identity_at_start=False)),
-    "ia3": Method(_WEIGHTS.ia3),
-    "oft": Method(_WEIGHTS.oft, Traits(dropout=True)),
-    "boft": Method(_WEIGHTS.boft, Traits(dropout=True)),
-    "hra": Method(_WEIGHTS.hra),
-    "road": Method(_WEIGHTS.road),
-    "prompt_tuning": Method(_PROMPTS.prompt_tuning, _PROMPT),
-    "prefix_tuning": Method(_PROMPTS.prefix_tuning, replace(_PROMPT, checkpointing=False)),
-    "p_tuning": Method(_PROMPTS.p_tuning, replace(_PROMPT, dropout=True)),
-    "p_tuning_v2": Method(_PROMPTS.p_tuning_v2, replace(_PROMPT, checkpointing=False)),
-    "cpt": Method(_PROMPTS.cpt, _PROMPT),
-    "llama_adapter": Method(_PROMPTS.llama_adapter, Traits(mergeable=False)),
-    "library": Method(library, Traits(mergeable=False, identity_at_start=False)),  # the least of its types
+    "full": Method(_w.full, _FULL),
+    "partial": Method(_w.partial, _WHOLE),
+    "bitfit": Method(_w.bitfit, _PLAIN),
+    "diff_pruning": Method(_w.diff_pruning, _WHOLE),
+    "ln_tuning": Method(_w.ln_tuning, _PLAIN),
+    "trainable_tokens": Method(_w.trainable_tokens, Traits(tied_embeddings=True, multi_adapter=False)),
+    "shira": Method(_w.shira, _PLAIN),
+    "adapter": Method(_w.adapter, Traits(mergeable=False)),
+    "lora": Method(_w.lora, _DROPS),
+    "adalora": Method(_w.adalora, Traits(dropout=True, multi_adapter=False)),
+    "loha": Method(_w.loha, Traits(on_quantised_base=False, dropout=True)),
+    "lokr": Method(_w.lokr, Traits(on_quantised_base=False, dropout=True)),
+    "vera": Method(_w.vera, _DROPS),
+    "randlora": Method(_w.randlora, _DROPS),
+    "vblora": Method(_w.vblora, Traits(identity_at_start=False, dropout=True)),
+    "miss": Method(_w.miss, _DROPS),
+    "fourierft": Method(_w.fourierft, _PLAIN),
+    "c3a": Method(_w.c3a, Traits(identity_at_start=False)),
+    "ia3": Method(_w.ia3, _PLAIN),
+    "oft": Method(_w.oft, _DROPS),
+    "boft": Method(_w.boft, _DROPS),
+    "hra": Method(_w.hra, Traits(on_quantised_base=False)),
+    "road": Method(_w.road, _PLAIN),
+    "prompt_tuning": Method(_p.prompt_tuning, _PROMPT),
+    "prefix_tuning": Method(_p.prefix_tuning, _PREFIX),
+    "p_tuning": Method(_p.p_tuning, replace(_PROMPT, dropout=True)),
+    "p_tuning_v2": Method(_p.p_tuning_v2, _PREFIX),
+    "cpt": Method(_p.cpt, _PROMPT),
+    "llama_adapter": Method(_p.llama_adapter, Traits(mergeable=False)),
+    "library": Method(library.library, _WHOLE),
 }
 
+# Types of peft=library that differ from its row above.
+_NO_MERGE = Traits(mergeable=False)
+LIBRARY = {
+    "beft": _NO_MERGE,  # on models without biases
+    "cartridge": _PREFIX,
+    "lily": Traits(mergeable=False, prompt_learning=True),  # its router averages over the tokens of a batch
+    "multitask_prompt_tuning": replace(_PROMPT, multi_adapter=False),
+    "poly": Traits(mergeable=False, multi_adapter=False),
+    "shadow": _NO_MERGE,
+    "unilora": Traits(identity_at_start=False),
+    **dict.fromkeys(("gralora", "hira", "pvera", "waveft"), _PLAIN),
+}
 PROMPT_LEARNING = frozenset(name for name, method in METHODS.items() if method.traits.prompt_learning)
+CAVEATS = {"lily": "library.type=lily averages its routing over all tokens of a batch: scores depend on batch sizes"}
 
 
 def traits(method: str, settings: Settings) -> Traits:
     """What the method can do at these settings."""
     known = METHODS[method].traits
-    if method == "lora" and starts.rewrites(settings["init_lora_weights"]):
-        return replace(known, rewrites_base=True)
-    return known
+    if method == "library":
+        return LIBRARY.get(settings["type"].lower(), known)
+    init = settings["init_lora_weights"] if method == "lora" else True
+    if isinstance(init, bool) or init in ("gaussian", "eva"):
+        return known
+    return replace(known, rewrites_base=starts.rewrites(init), on_quantised_base=init in ("olora", "loftq"))
+
+
+def prompt_learning(method: str, settings: Settings) -> bool:
+    """Whether left padding changes the method's answers, so that batches must be of one length."""
+    return traits(method, settings).prompt_learning
+
+
+def caveat(method: str, settings: Settings) -> str | None:
+    """What a reader of this method's scores must know."""
+    return CAVEATS.get(settings["type"].lower()) if method == "library" else None
 
 
 def changes_base(method: str, settings: Settings) -> bool:
@@ -122,6 +151,11 @@ def attach(model: "PreTrainedModel", method: str, settings: Settings, situation:
     Raises:
         ModelFault: the method does not fit this model, e.g. target modules that match nothing.
     """
+    if getattr(model, "is_quantized", False) and not traits(method, settings).on_quantised_base:
+        raise ModelFault(
+            f"peft={method} needs the numbers of the base weights, and these are quantised; load the base "
+            "unquantised, or choose another method"
+        )
     config = configure(model, method, settings, situation)
     with explained(f"peft={method}", config, model):
         if not is_meta(model):
