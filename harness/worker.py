@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -67,9 +68,7 @@ def run(job: Job) -> Outcome:
             message = _run(job)
         status = FINISHED
     except Exception as error:
-        from harness.cli import explain
-
-        status, message = FAILED, explain(error).removeprefix("error: ")
+        status, message = FAILED, _in_a_line(error)
     return Outcome(job.fingerprint, status, message, time.monotonic() - started)
 
 
@@ -81,10 +80,12 @@ def _run(job: Job) -> str:
     from harness.__main__ import run as pipeline
     from harness.plan import read
 
+    owner = provenance.owner()
+    log.info("process %s on %s begins: %s", owner["pid"], owner["host"], job.name)
     plan, options = read(_compose(job))
     if plan.fingerprint != job.fingerprint:
         raise ConfigFault(
-            f"{provenance.owner()['host']} makes plan {plan.fingerprint} of these overrides, not {job.fingerprint}: "
+            f"{owner['host']} makes plan {plan.fingerprint} of these overrides, not {job.fingerprint}: "
             f"its files of conf, data or model differ (inputs here: {json.dumps(dict(plan.inputs))}); give every "
             "machine the same files"
         )
@@ -93,6 +94,12 @@ def _run(job: Job) -> str:
     if provenance.code_version() == job.code:
         return ""
     return "by other sources than the sweep began with: the next command runs it again"
+
+
+def _in_a_line(error: Exception) -> str:
+    from harness.cli import explain
+
+    return explain(error).removeprefix("error: ").splitlines()[0]
 
 
 def _compose(job: Job) -> Any:
@@ -141,13 +148,24 @@ def _logged(job: Job) -> Iterator[None]:
     log_file(job).parent.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("harness")
     before = logger.handlers, logger.level, logger.propagate
-    with open(log_file(job), "a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+    # Line by line: a process that is killed leaves its last words.
+    with (
+        open(log_file(job), "a", buffering=1, encoding="utf-8") as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", FutureWarning)  # notices for the developers of other packages
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
         try:
             yield
+            log.info("finished")
+        except BaseException:
+            log.exception("ended early")
+            raise
         finally:
             logger.handlers, logger.propagate = before[0], before[2]
             logger.setLevel(before[1])
