@@ -118,7 +118,7 @@ def adalora(settings: Settings, situation: Situation) -> "PeftConfig":
     steps = situation.optimizer_steps
     rest = given(settings, situation)
     tinit, tfinal = int(rest.pop("warmup_share") * steps), int(rest.pop("final_share") * steps)
-    if not tinit < steps - tfinal:
+    if not max(tinit, 1) < steps - tfinal:  # pruning needs the importance that one step before it gave
         raise ModelFault(
             f"peft=adalora has no step left to prune in: {steps} optimizer steps, of which {tinit} warm up and "
             f"{tfinal} follow the pruning; train longer (trainer.max_steps, trainer.epochs) or lower "
