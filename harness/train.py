@@ -21,7 +21,7 @@ from harness.tokens import Example
 if TYPE_CHECKING:
     from peft import PeftModel
 
-MEGABATCH = 8  # batches whose rows are sorted by length together
+MEGABATCH = 8  # optimizer steps whose rows are sorted by length together
 PENALTIES = ("orth_reg_weight", "l0_weight")  # weights of what AdaLoRA and diff pruning add to the loss
 
 
@@ -135,7 +135,8 @@ class _Trainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(example.input_ids) for example in rows]
-        return LengthSampler(lengths, self.args.train_batch_size, self.args.seed)
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthSampler(lengths, rows_per_step, self.args.seed)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._tally.add(inputs)
@@ -155,12 +156,13 @@ class _Trainer(Trainer):
 class LengthSampler(Sampler[int]):
     """Row numbers, shuffled anew each epoch by seed and epoch alone, with neighbours of like length.
 
-    Rows are shuffled, sorted by length within stretches of ``MEGABATCH`` batches, cut into batches, and the
-    batches shuffled: little padding, and an order that needs no stored state to be resumed.
+    Rows are shuffled, sorted by length within stretches of ``MEGABATCH`` steps, cut into the rows of one
+    optimizer step each, and these shuffled: little padding, and an order that needs no stored state to be
+    resumed. The unit is the step, so that accumulating smaller batches trains on the same rows.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch, self._seed, self._epoch = lengths, batch_size, seed, 0
+    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int) -> None:
+        self._lengths, self._batch, self._seed, self._epoch = lengths, rows_per_step, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = int(epoch)
@@ -176,7 +178,7 @@ class LengthSampler(Sampler[int]):
         for start in range(0, len(order), stretch):
             rows = sorted(order[start : start + stretch], key=lambda row: self._lengths[row], reverse=True)
             batches += [rows[at : at + self._batch] for at in range(0, len(rows), self._batch)]
-        # A short batch stays last: DataLoader cuts the flat order every batch_size rows.
+        # A short step stays last: DataLoader cuts the flat order by number alone.
         full = [batch for batch in batches if len(batch) == self._batch]
         short = [batch for batch in batches if len(batch) < self._batch]
         for index in torch.randperm(len(full), generator=generator).tolist():
