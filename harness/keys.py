@@ -92,7 +92,9 @@ def refused(error: OmegaConfBaseException, override: str = "") -> str:
         return f"{what}: {key} is a group of settings" + (f"; set one of them, e.g. {inside[0]}=..." if inside else "")
     for pattern, meaning in REASONS:
         if match := re.search(pattern, reason):
-            return f"{what}: {key or what} {match.expand(meaning)}"
+            return (
+                f"{what}: {key} {match.expand(meaning)}" if key not in ("", what) else f"{what} {match.expand(meaning)}"
+            )
     return f"{what}: {reason}"
 
 

@@ -142,7 +142,8 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
 def _typed(composed: DictConfig) -> schema.Config:
     """The composed values as dataclasses; strays such as ``++stray=1`` are rejected."""
     raw = OmegaConf.to_container(composed, resolve=False)
-    missing = [key for key, value in _leaves(raw) if value == "???"]
+    deleted = [key for key in get_type_hints(schema.Config) if key not in composed]
+    missing = deleted + [key for key, value in _leaves(raw) if value == "???"]
     raise_together([f"{key} has no value; set it on the command line: {key}=..." for key in missing])
     try:
         if _as_declared(composed, schema.Config):
