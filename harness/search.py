@@ -1,0 +1,132 @@
+"""What a study searches and by what: the space in Hydra's overrides, the sampler, the objective in a record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness import report
+from harness.errors import ConfigFault, raise_together
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from optuna.distributions import BaseDistribution
+
+VALIDATION_LOSS, SCORE = "validation_loss", "scores.after."
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``conf/hydra/sweeper/optuna.yaml`` says."""
+
+    objective: str
+    direction: str | None
+    n_trials: int
+    parallel: int
+    sampler: str
+    seed: int
+
+    def check(self) -> None:
+        """ConfigFault where they make no sense; all faults together."""
+        faults = [
+            f"hydra.sweeper.{key}={value!r}: give a whole number, {least} or more"
+            for key, value, least in (("n_trials", self.n_trials, 1), ("parallel", self.parallel, 1))
+            if not isinstance(value, int) or value < least
+        ]
+        if not (self.objective == VALIDATION_LOSS or self.objective.startswith(SCORE)):
+            faults.append(f"hydra.sweeper.objective={self.objective}: give {VALIDATION_LOSS} or {SCORE}<score>")
+        if self.direction not in (None, "minimize", "maximize"):
+            faults.append(f"hydra.sweeper.direction={self.direction}: give minimize, maximize or null")
+        if self.sampler not in SAMPLERS:
+            faults.append(f"hydra.sweeper.sampler={self.sampler}: give one of {', '.join(SAMPLERS)}")
+        raise_together(faults)
+
+    @property
+    def towards(self) -> Literal["minimize", "maximize"]:
+        """Losses go down and scores up, unless the settings say otherwise."""
+        name = self.objective.removeprefix(SCORE)
+        falls = name == VALIDATION_LOSS or name in report.LOWER_IS_BETTER
+        if self.direction is None:
+            return "minimize" if falls else "maximize"
+        return "minimize" if self.direction == "minimize" else "maximize"
+
+
+def space(overrides: "Sequence[Override]") -> "tuple[dict[str, BaseDistribution], list[str]]":
+    """What is searched, by key, and the overrides that all trials share.
+
+    Raises:
+        ConfigFault: nothing is searched.
+    """
+    searched = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
+    if not searched:
+        raise ConfigFault(
+            "hydra/sweeper=optuna has nothing to search; give some key several values: lora.r=4,8,16, "
+            "'trainer.learning_rate=tag(log,interval(1e-4,1e-2))' or peft=glob(*)"
+        )
+    return searched, [str(each.input_line) for each in overrides if not each.is_sweep_override()]
+
+
+def _distribution(override: "Override") -> "BaseDistribution":
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        low, high, scale = value.start, value.end, "log" in value.tags
+        try:
+            if isinstance(low, int) and isinstance(high, int):
+                return IntDistribution(low, high, log=scale)
+            return FloatDistribution(float(low), float(high), log=scale)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ConfigFault(f"{override.input_line}: {error}") from error
+    choices = list(override.sweep_string_iterator())
+    if isinstance(value, RangeSweep) and not value.shuffle and all(_is_int(choice) for choice in choices):
+        numbers = [int(choice) for choice in choices]
+        if len(numbers) > 1 and numbers[0] < numbers[-1]:
+            return IntDistribution(numbers[0], numbers[-1], step=numbers[1] - numbers[0])
+    return CategoricalDistribution(list(dict.fromkeys(choices)))
+
+
+def _is_int(text: str) -> bool:
+    return text.lstrip("-").isdecimal()
+
+
+def sampler(settings: Settings, seed: int) -> Any:
+    """Optuna's sampler of that name.
+
+    Raises:
+        ConfigFault: it needs a package that is not installed.
+    """
+    import optuna
+
+    try:
+        return getattr(optuna.samplers, SAMPLERS[settings.sampler])(seed=seed)
+    except ImportError as error:
+        raise ConfigFault(
+            f"hydra.sweeper.sampler={settings.sampler} needs a package that is not installed ({error}); install it or "
+            "set tpe"
+        ) from error
+
+
+def value_of(objective: str, kept: Mapping[str, Any]) -> float:
+    """The objective in a record.
+
+    Raises:
+        ConfigFault: it is not there, or was taken on the test split: choosing by it would spoil the test.
+    """
+    if objective == VALIDATION_LOSS:
+        value = report.validation_loss(kept)
+        remedy = "set trainer.evaluations to 1 or more"
+    else:
+        split = kept["plan"]["scoring"]["split"]
+        if split != "validation":
+            raise ConfigFault(
+                f"hydra.sweeper.objective={objective} would choose by the {split} split; set scoring.split=validation, "
+                "and score the best trial on the test split afterwards"
+            )
+        value = kept["scores"]["after"].get(objective.removeprefix(SCORE))
+        names = ", ".join(sorted(kept["scores"]["after"]))
+        remedy = f"these are: {names}; set scoring.metrics or hydra.sweeper.objective"
+    if value is None:
+        raise ConfigFault(f"hydra.sweeper.objective={objective} is not in the records; {remedy}")
+    return float(value)

@@ -1,0 +1,58 @@
+"""Hydra sweeper that lets Optuna choose the cells; they pass the launcher as those of a grid do."""
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.plugins.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+
+    from harness.sweep import Begin, Cell
+
+
+class OptunaSweeper(Sweeper):
+    """Settings: ``conf/hydra/sweeper/optuna.yaml``. The work is done in ``harness.study``."""
+
+    def __init__(self, params: "DictConfig | None", max_batch_size: None = None, **settings: Any) -> None:
+        self.params, self.settings = params, settings
+
+    def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
+        """Called by Hydra before ``sweep``."""
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> "list[list[JobReturn]]":
+        """Run the study.
+
+        Raises:
+            ConfigFault: the settings or all trials are wrong.
+            RunFault: some trial failed; all others have run then.
+        """
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from harness import search, study
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = [f"{key!s}={value!s}" for key, value in (self.params or {}).items()]
+        overrides = parser.parse_overrides([*given, *arguments])
+        shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
+        session = study.open_session(search.Settings(**self.settings), overrides, self._prepare, composed)
+        return [session.run()]
+
+    def _prepare(self, jobs: "Sequence[Sequence[str]]", first: int) -> "tuple[list[Cell], Begin]":
+        from hydra_plugins.harness_launcher import PlanLauncher
+
+        # Any other would run trials twice that are one plan, and stop at the first that fails.
+        assert isinstance(self.launcher, PlanLauncher)
+        return self.launcher.prepare(jobs, first)
