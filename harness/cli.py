@@ -120,6 +120,9 @@ def _hydra_text(error: "HydraException") -> str:
             f"{keys.brief(error.override)} cannot be read as key=value; a value with brackets, commas, quotes or "
             f"spaces needs quotes of its own: 'key=\"a, b\"'"
         )
+    in_file = re.match(r"In '(.*?)': \w+ raised while composing config", text)
+    if in_file and isinstance(error.__context__, OmegaConfBaseException):
+        return keys.refused(error.__context__, f"{in_file[1]}.yaml")
     override = re.search(r"(?:use \+|merging override )(.*)", text, re.DOTALL)
     shown = override[1] if override else ""
     if isinstance(error.__cause__, OmegaConfBaseException):

@@ -134,6 +134,19 @@ def test_wrong_command_is_answered_in_one_message(command, weightless, arguments
     assert said in refused(command, *arguments, *place)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("trainer: {epohcs: 3}", "mine.yaml: there is no setting trainer.epohcs; did you mean trainer.epochs?"),
+        ("trainer: {epochs: many}", "mine.yaml: trainer.epochs needs a number"),
+    ],
+)
+def test_fault_in_ones_own_file_names_the_file(command, tmp_path, content, said):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    assert said in refused(command, f"--config-dir={tmp_path}", "experiment=mine")
+
+
 def test_unknown_flag_is_refused(command):
     code, said, _ = command("--foo")
     assert code == 2
