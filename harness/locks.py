@@ -117,6 +117,7 @@ class Lock:
 
     def _renew(self) -> bool:
         """Show that we live, then look whether the lock is still ours."""
+        silent_s = monotonic() - self._renewed
         try:
             os.utime(self.path / OWNER)
             ours = _highest(self.path.parent) <= int(self.path.name) and _token(self.path) == self.token
@@ -127,7 +128,7 @@ class Lock:
         if ours:
             self._renewed = monotonic()
         elif not self._stop.is_set():
-            self._lose("another process took it, or its folder was removed")
+            self._lose(f"another took it, or its folder was removed; the last heartbeat was {silent_s:.1f} s ago")
         return ours
 
     def _beat(self) -> None:
