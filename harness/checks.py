@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import sound
 from harness.keys import brief
-from harness.schema import SHEETS, Config, Objective, RowFormat, Source, Template, Tracking
+from harness.schema import SHEETS, Config, Objective, Quantization, RowFormat, Source, Template, Tracking
 
 METRICS = ("exact_match", "names_target", "token_f1", "rouge_l", "chrf", "bleu")
 TOKENIZERS = ("zh", "char", "jieba", "13a")
@@ -108,6 +108,22 @@ def _model(config: Config) -> Iterator[str]:
         yield "model.packages is empty; model.source=package needs the distributions that carry the weights"
     if model.trust_remote_code and model.source is not Source.hub:
         yield "model.trust_remote_code=true has a meaning for model.source=hub only; set it to false"
+    yield from _quantisation(config)
+
+
+def _quantisation(config: Config) -> Iterator[str]:
+    """Methods that need the numbers of the base weights cannot have them in 4 or 8 bits."""
+    kind, method = config.model.quantization, config.peft.method
+    if kind is Quantization.none:
+        return
+    from harness import methods
+
+    if not methods.traits(method, vars(getattr(config, method))).on_quantised_base:
+        start = f" lora.init_lora_weights={config.lora.init_lora_weights}" if method == "lora" else ""
+        yield (
+            f"peft={method}{start} needs the numbers of the base weights, and model.quantization={kind.value} keeps them "
+            "in a few bits; set model.quantization=none, or choose another method"
+        )
 
 
 def _places(config: Config) -> Iterator[str]:

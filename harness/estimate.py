@@ -4,6 +4,7 @@
 published ``adapter_config.json`` on the ``config.json`` of its base.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -192,6 +193,8 @@ TASKS = {
 
 
 def _numel(parameter: "nn.Parameter") -> int:
-    """bitsandbytes packs two 4-bit weights into each stored byte."""
-    packed = parameter.__class__.__name__ == "Params4bit"
-    return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
+    """The weights that a parameter stands for: bitsandbytes packs two 4-bit ones into each stored byte."""
+    if parameter.__class__.__name__ != "Params4bit":
+        return parameter.numel()
+    state = getattr(parameter, "quant_state", None)
+    return math.prod(state.shape) if state is not None else parameter.numel() * 2 * parameter.element_size()

@@ -19,6 +19,7 @@ from harness import (
     methods,
     models,
     provenance,
+    quantized,
     record,
     score,
     shared,
@@ -70,6 +71,7 @@ class Experiment:
             "device": str(base.device),
             "dtype": str(base.dtype).removeprefix("torch."),
         }
+        self.fields["memory_bytes"]["base"] = quantized.storage_bytes(base.model)
         self.fields["inferred"]["base_weights"] = shared.checksum(self.plan)
         self._note(*base.notes)
         return base

@@ -25,10 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness import weights
+from harness import quantized, weights
 from harness.converted import no_progress_bars
 from harness.errors import ModelFault
-from harness.schema import DType, Model
+from harness.schema import DType, Model, Quantization
 
 # Tokens made for padding, or unused: Llama 3; Qwen, SmolLM2 and GPT-2; Gemma; BERT-like; Llama 2.
 PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<unk>")
@@ -54,9 +54,9 @@ def load_base(model: Model) -> Base:
     located = weights.locate(model)
     tokenizer, pad_note = load_tokenizer(located.folder, model.trust_remote_code)
     net = _read(model, located.folder, device, dtype)
+    notes = [located.note, pad_note, *quantized.settle(net, model)]
     net.requires_grad_(False)
     net.eval()
-    notes = [located.note, pad_note]
     seconds = time.perf_counter() - started
     return Base(net, tokenizer, net.device, dtype, tuple(note for note in notes if note), seconds)
 
@@ -64,6 +64,7 @@ def load_base(model: Model) -> Base:
 def _read(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The network on its device; every weight must come from the files."""
     settings: dict[str, Any] = {"dtype": dtype, "device_map": model.device_map or {"": str(device)}}
+    settings |= _quantising(model, folder, dtype)
     if model.attn_implementation:
         settings["attn_implementation"] = model.attn_implementation
     try:
@@ -91,6 +92,15 @@ def _read(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) 
             f"{sorted(map(str, next(iter(faults.values()))))[:5]}; give a complete checkpoint in model.path"
         )
     return net
+
+
+def _quantising(model: Model, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Arguments that quantise while loading. Raises ``ModelFault``: no bitsandbytes, or the files are quantised."""
+    quantized.require(model.quantization)
+    if model.quantization is not Quantization.none:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=model.trust_remote_code)
+        quantized.refuse_twice(getattr(config, "quantization_config", None), model)
+    return quantized.loading(model.quantization, dtype)
 
 
 def pick_device(model: Model) -> torch.device:
@@ -183,24 +193,28 @@ def fork(base: Base, private_weights: bool) -> PreTrainedModel:
     """A fresh module tree over the base's weights; what is injected into it leaves the base as it was.
 
     Storage is shared and tied weights stay tied. ``private_weights`` clones the storage, for methods that
-    write to base weights. Quantised parameters carry state beside their numbers and are shared as they are,
-    or copied by their own rule.
+    write to base weights. Quantised parameters carry state beside their numbers, which is shared or copied with
+    them.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {} if private_weights else quantized.shared_parameters(base.model)
     for parameter in base.model.parameters():
         if type(parameter) is nn.Parameter:
             data = parameter.data.clone() if private_weights else parameter.data
             memo[id(parameter)] = nn.Parameter(data, requires_grad=False)
         elif not private_weights:
-            memo[id(parameter)] = parameter
+            memo.setdefault(id(parameter), parameter)
     return copy.deepcopy(base.model, memo)
 
 
 def fingerprint_weights(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of all parameters (0.7 s per GB on one CPU core)."""
+    """SHA-256 over names, shapes, types and bytes of all parameters (0.7 s per GB on one CPU core).
+
+    The scales of quantised weights count too.
+    """
     result = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        data = parameter.detach().cpu().contiguous()
+    parameters = ((name, quantized.plain(parameter)) for name, parameter in model.named_parameters())
+    for name, tensor in (*parameters, *quantized.scales(model)):
+        data = tensor.detach().cpu().contiguous()
         result.update(f"{name} {tuple(data.shape)} {data.dtype}\n".encode())
         result.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return result.hexdigest()

@@ -21,6 +21,7 @@ from harness.errors import ConfigFault, raise_together
 from harness.settings import freeze
 
 FINGERPRINT_DIGITS = 12
+UNUSED = (("quantization", "none"),)  # settings of the model at which nothing happens
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
         del scoring["forgetting_limit"]
     # Counting parameters without weights is what config_only is for; a run never looks at it.
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
+    model = {key: value for key, value in model.items() if (key, value) not in UNUSED}
     # What the data suggests for scoring acts through the scoring that took it up.
     data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
     return {**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring}

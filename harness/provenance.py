@@ -30,11 +30,11 @@ CANNOT_CHANGE_A_RESULT = frozenset(
         "trackers.py",
     }
 )
-DECISIVE_LIBRARIES = ("torch", "transformers", "peft")
+DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 LIBRARIES = (
     *DECISIVE_LIBRARIES,
     *("accelerate", "datasets", "evaluate", "hydra-core", "omegaconf", "tokenizers", "safetensors", "numpy"),
-    *("sacrebleu", "jieba", "gguf", "bitsandbytes", "wandb", "tensorboard"),
+    *("sacrebleu", "jieba", "gguf", "wandb", "tensorboard"),
 )
 
 # Boot times drift by clock adjustments, so start times of one process may differ by a little.

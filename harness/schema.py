@@ -40,6 +40,14 @@ class DType(Enum):
     float16 = "float16"
 
 
+class Quantization(Enum):
+    """How the base's linear layers are stored, by bitsandbytes."""
+
+    none = "none"  # as model.dtype says
+    nf4 = "nf4"  # 4 bits, double quantisation (QLoRA)
+    int8 = "int8"  # 8 bits (LLM.int8())
+
+
 class RowFormat(Enum):
     """Shape of a data row."""
 
@@ -106,6 +114,7 @@ class Model(Settings):
     sha256: str | None  # of the whole GGUF file
     config_only: Any  # config.json path or its content: count parameters without weights (stage=plan)
     dtype: DType
+    quantization: Quantization
     device: str  # auto, cpu, cuda, cuda:1, ...
     device_map: str | None  # auto, balanced, ... spreads the layers over devices
     attn_implementation: str | None  # null: what transformers picks

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness import models, weights
 from harness.errors import ModelFault
-from harness.schema import DType, Model, Source
+from harness.schema import DType, Model, Quantization, Source
 
 CONF = Path(__file__).parents[1] / "conf"
 MODEL_FILES = sorted((CONF / "model").glob("*.yaml"))
@@ -26,7 +26,7 @@ def model(path, **changes) -> Model:
     values = {
         "name": "toy", "source": Source.folder, "path": str(path), "revision": None, "packages": [],
         "sha256": None, "config_only": None, "dtype": DType.auto, "device": "cpu", "device_map": None,
-        "attn_implementation": None, "trust_remote_code": False,
+        "attn_implementation": None, "trust_remote_code": False, "quantization": Quantization.none,
     }  # fmt: skip
     return Model(**{**values, **changes})
 

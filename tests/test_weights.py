@@ -12,14 +12,14 @@ import pytest
 
 from harness import converted, weights
 from harness.errors import ModelFault
-from harness.schema import DType, Model, Package, Source
+from harness.schema import DType, Model, Package, Quantization, Source
 
 
 def model(**changes) -> Model:
     values = {
         "name": "toy", "source": Source.folder, "path": None, "revision": None, "packages": [], "sha256": None,
         "config_only": None, "dtype": DType.auto, "device": "cpu", "device_map": None,
-        "attn_implementation": None, "trust_remote_code": False,
+        "attn_implementation": None, "trust_remote_code": False, "quantization": Quantization.none,
     }  # fmt: skip
     return Model(**{**values, **changes})
 
