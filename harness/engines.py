@@ -10,7 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Engine(ABC):
             ConfigFault: the engine's package is missing, or no machine can take such a job.
         """
 
+    @abstractmethod
+    def close(self) -> None:
+        """End the workers, which are kept from one ``run`` to the next."""
+
 
 class Slot(ABC):
     """One worker process, kept for several jobs."""
@@ -52,8 +56,8 @@ class Slot(ABC):
         """Replace a dead process."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End the process, whatever it is doing."""
+    def close(self, busy: bool = False) -> None:
+        """End the process; where it is busy, in the middle of what it does."""
 
 
 def through(slots: Sequence[Slot], jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -71,11 +75,10 @@ def through(slots: Sequence[Slot], jobs: Sequence[Job]) -> Iterator[Outcome]:
                 yield _outcome(future, slot, job)
     except BaseException:
         # Ctrl-C reaches local workers too: let them write down that they were interrupted.
-        wait(running, timeout=GRACE_S)
+        cut = wait(running, timeout=GRACE_S).not_done
+        for slot in [running[future][0] for future in cut]:
+            slot.close(busy=True)
         raise
-    finally:
-        for slot in slots:
-            slot.close()
 
 
 def _next(slot: Slot, slots: Sequence[Slot], todo: Sequence[Job]) -> Job:
@@ -139,21 +142,29 @@ def check(name: str, values: Mapping[str, Any], **lowest: float) -> None:
 # --- processes on this machine ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class Joblib(Engine):
     """Processes on this machine, by joblib's loky; one GPU each where there are several."""
 
     n_jobs: int | None  # null: one per GPU; without a GPU half the cores, at least two
+    _slots: "list[LokySlot]" = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         check("joblib", vars(self), n_jobs=1)
 
     def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
         gpus = visible_gpus()
-        count = min(self.n_jobs or len(gpus) or max(2, cores() // 2), len(jobs))
-        slots = [LokySlot(environment(number, count, gpus)) for number in range(count)]
-        log.info("%d processes%s; their notes: %s", count, f" on {len(gpus)} GPUs" if gpus else "", folder / "logs")
-        return through(slots, jobs)
+        most = self.n_jobs or len(gpus) or max(2, cores() // 2)
+        count = min(most, len(jobs))
+        where = f" on {min(count, len(gpus))} GPUs" if gpus else ""
+        log.info("%d processes%s; their notes: %s", count, where, folder / "logs")
+        # Of all that there may be, so that a run has the same threads in a short sweep and in a long one.
+        self._slots += [LokySlot(environment(number, most, gpus)) for number in range(len(self._slots), count)]
+        return through(self._slots[:count], jobs)
+
+    def close(self) -> None:
+        while self._slots:
+            self._slots.pop().close()
 
 
 def visible_gpus() -> list[str]:
@@ -191,17 +202,17 @@ class LokySlot(Slot):
         return self._pool.submit(worker.run, job)
 
     def restart(self) -> None:
-        self.close()
+        self.close(busy=True)
         self._start()
 
-    def close(self) -> None:
-        self._pool.shutdown(kill_workers=True)
+    def close(self, busy: bool = False) -> None:
+        self._pool.shutdown(kill_workers=busy)
 
 
 # --- ray --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ray(Engine):
     """Actors of a ray cluster, each of them a worker for many runs."""
 
@@ -209,6 +220,8 @@ class Ray(Engine):
     num_cpus: float  # per worker
     num_gpus: float | None  # per worker; null: one where the cluster has any
     max_workers: int | None  # null: as many as the cluster has room for
+    _slots: "list[RaySlot]" = field(default_factory=list, init=False)
+    _joined: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         check("ray", vars(self), num_cpus=0, num_gpus=0, max_workers=1)
@@ -218,20 +231,26 @@ class Ray(Engine):
             import ray
         except ImportError as error:
             raise missing("ray", error) from error
-        started = not ray.is_initialized()
-        if started:
+        if not ray.is_initialized():
             _join(ray, self.address)
-        try:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            # A worker that asks for no GPU sees none, and model.device=auto would take the CPU without a word.
-            gpus = float(any(node.get("GPU") for node in nodes)) if self.num_gpus is None else self.num_gpus
-            room = self._room(nodes, gpus)
-            count = min(room, self.max_workers or room, len(jobs))
-            log.info("%d workers on %d ray nodes; their notes: %s", count, len(nodes), folder / "logs")
-            yield from through([RaySlot(ray, self.num_cpus, gpus) for _ in range(count)], jobs)
-        finally:
-            if started:
-                ray.shutdown()
+            self._joined = True
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # A worker that asks for no GPU sees none, and model.device=auto would take the CPU without a word.
+        gpus = float(any(node.get("GPU") for node in nodes)) if self.num_gpus is None else self.num_gpus
+        room = self._room(nodes, gpus)
+        count = min(room, self.max_workers or room, len(jobs))
+        log.info("%d workers on %d ray nodes; their notes: %s", count, len(nodes), folder / "logs")
+        self._slots += [RaySlot(ray, self.num_cpus, gpus) for _ in range(len(self._slots), count)]
+        return through(self._slots[:count], jobs)
+
+    def close(self) -> None:
+        while self._slots:
+            self._slots.pop().close()
+        if self._joined:
+            import ray
+
+            ray.shutdown()
+            self._joined = False
 
     def _room(self, nodes: Sequence[Mapping[str, float]], num_gpus: float) -> int:
         """How many workers the nodes hold together."""
@@ -293,7 +312,7 @@ class RaySlot(Slot):
     def restart(self) -> None:
         self._actor = self._kind.remote()
 
-    def close(self) -> None:
+    def close(self, busy: bool = False) -> None:
         self._ray.kill(self._actor)
 
 

@@ -87,6 +87,9 @@ class Slurm(Engine):
             log.warning("the SLURM jobs go on without this command: scancel %s ends them; run it again to wait", ids)
             raise
 
+    def close(self) -> None:
+        """Nothing to end: each job ends with its plans."""
+
     def _submit(self, submitit: Any, jobs: Sequence[Job], folder: Path) -> dict[Path, list[Job]]:
         """Jobs by where submitit keeps theirs: ``<folder>/<id of the SLURM job>``."""
         # A folder of its own: a cluster set up anew counts its jobs from 1 again.

@@ -69,7 +69,15 @@ class PlanLauncher(Launcher):
         """
         from harness import sweep
 
-        return sweep.work(*self.prepare(job_overrides, initial_job_idx))
+        try:
+            return sweep.work(*self.prepare(job_overrides, initial_job_idx))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the engine's workers."""
+        if self.engine:
+            self.engine.close()
 
     def prepare(self, job_overrides: Sequence[Sequence[str]], first: int = 0) -> "tuple[list[Cell], Begin]":
         """The cells of the jobs, numbered from ``first``, and what runs some of them.

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 from hydra.plugins.sweeper import Sweeper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hydra.core.utils import JobReturn
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from harness.sweep import Begin, Cell
+    from hydra_plugins.harness_launcher import PlanLauncher
 
 
 class OptunaSweeper(Sweeper):
@@ -47,12 +45,16 @@ class OptunaSweeper(Sweeper):
         overrides = parser.parse_overrides([*given, *arguments])
         shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
-        session = study.open_session(search.Settings(**self.settings), overrides, self._prepare, composed)
-        return [session.run()]
+        session = study.open_session(search.Settings(**self.settings), overrides, self._launcher.prepare, composed)
+        try:
+            return [session.run()]
+        finally:
+            self._launcher.close()
 
-    def _prepare(self, jobs: "Sequence[Sequence[str]]", first: int) -> "tuple[list[Cell], Begin]":
+    @property
+    def _launcher(self) -> "PlanLauncher":
         from hydra_plugins.harness_launcher import PlanLauncher
 
         # Any other would run trials twice that are one plan, and stop at the first that fails.
         assert isinstance(self.launcher, PlanLauncher)
-        return self.launcher.prepare(jobs, first)
+        return self.launcher
