@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from dataclasses import dataclass
 
 import torch
 from omegaconf import OmegaConf
@@ -108,7 +109,7 @@ def batches():
         yield {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def situation(seed: int = SEED, steps: int = 12) -> Situation:
+def situation(seed: int = SEED, steps: int = 8) -> Situation:
     return Situation(steps, "", seed, 32, 2, batches)
 
 
@@ -122,7 +123,7 @@ def build(case: str, architecture: str, seed: int = SEED, **changes):
         return methods.attach(base, method, settings | changes, situation(seed)).eval()
 
 
-def train(model, case: str, steps: int = 12, seed: int = SEED) -> list[float]:
+def train(model, case: str, steps: int = 8, seed: int = SEED) -> list[float]:
     """Losses of the first batch before each of ``steps`` steps on it, by the method's optimizer and learning rate."""
     method, settings, rate = parts(case)
     model.train()
@@ -145,13 +146,32 @@ def train(model, case: str, steps: int = 12, seed: int = SEED) -> list[float]:
     return losses
 
 
-@functools.lru_cache(maxsize=None)
-def trained(case: str, architecture: str):
-    """A trained model that tests read and leave as it is, and its losses."""
+@dataclass(frozen=True)
+class Run:
+    """A trained model that tests read and leave as it is."""
+
+    model: nn.Module
+    distance: float  # largest difference of a logit from the base model's, at the start
+    losses: list[float]
+    trainable: set[str]  # names of what may change, every name of a shared tensor
+    changed: set[str]
+
+
+@functools.cache
+def trained(case: str, architecture: str) -> Run:
     model = build(case, architecture)
+    distance = float((logits(model) - logits(base_model(architecture))).abs().max())
+    before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     losses = train(model, case)
+    if case == "library:pvera":  # training samples, evaluation does not
+        losses[-1] = float(model(**next(batches())).loss)
+    after = model.state_dict()
+    # AdaLoRA's ranks are a count of its own, which pruning lowers.
+    changed = {name for name in before if ".ranknum." not in name and not torch.equal(after[name], before[name])}
+    places = {parameter.data_ptr() for parameter in model.parameters() if parameter.requires_grad}
+    trainable = {name for name, tensor in after.items() if tensor.data_ptr() in places}
     methods.finish(model)
-    return model, losses
+    return Run(model, distance, losses, trainable, changed)
 
 
 @torch.no_grad()
