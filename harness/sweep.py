@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import provenance, record, report
-from harness.errors import ConfigFault, HarnessError, ModelFault, RunFault, raise_together
+from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, RunFault, raise_together
 from harness.plan import Options, Plan, digest, read
 from harness.schema import Stage
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_OVERRIDES = ("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "hydra", "trainer.threads=")
+IDLE_OVERRIDES = ("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "export.", "hydra", "trainer.threads=")
 
 Run = Callable[[Plan, Options, str], dict[str, Any]]
 
@@ -140,6 +140,7 @@ def attempt(cells: Sequence[Cell], begin: Begin, folder: Path) -> "tuple[dict[st
         "%d cells, %d runs, %d of them finished earlier; records in %s",
         *(len(cells), len(plans), len(plans) - len(todo), _shown(cells[0].options.runs_dir)),
     )
+    check_rows(todo)
     check_models(todo)
     results: dict[str, JobReturn] = {}
     for cell in plans:
@@ -167,6 +168,27 @@ def conclude(cells: Sequence[Cell], results: "Mapping[str, JobReturn]", earlier:
     failed = sum(result.status is JobStatus.FAILED for result in results.values())
     if failed or not whole:
         raise RunFault(f"{failed} of {len(results)} runs failed; their records hold the tracebacks")
+
+
+def check_rows(cells: Sequence[Cell]) -> None:
+    """Read every data set of these cells once, so that bad rows show before a model is loaded.
+
+    Raises:
+        DataFault: lists the faults of every data set.
+    """
+    from harness import data
+
+    faults: dict[str, list[str]] = {}
+    for cell in cells:
+        key = digest([cell.plan.as_dict()["data"], dict(cell.plan.inputs)])
+        if key in faults:
+            continue
+        try:
+            data.read(cell.plan.data)
+            faults[key] = []
+        except DataFault as error:
+            faults[key] = [str(error)]
+    raise_together([fault for found in faults.values() for fault in found], DataFault)
 
 
 def check_models(cells: Sequence[Cell]) -> None:
@@ -199,7 +221,11 @@ def run_cell(cell: Cell, run: Run) -> dict[str, Any]:
 
 def run_single(cell: Cell, run: Run) -> dict[str, Any]:
     """One run on its own, with its table."""
-    reused = frozenset({cell.plan.fingerprint} if reusable(cell) else ())
+    done = reusable(cell) is not None
+    if not done:
+        check_rows([cell])
+        check_models([cell])
+    reused = frozenset({cell.plan.fingerprint} if done else ())
     kept = run_cell(cell, run)
     finish([cell], reused, None)
     return kept
@@ -264,6 +290,7 @@ def show_plan(cells: Sequence[Cell]) -> None:
         ModelFault: a method does not fit its model; all of them are listed.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from harness import estimate
@@ -282,7 +309,7 @@ def show_plan(cells: Sequence[Cell]) -> None:
         sharing = [other.name for other in cells if other.plan.fingerprint == cell.plan.fingerprint]
         table.add_row(
             cell.plan.fingerprint,
-            "\n".join(sharing),
+            escape("\n".join(sharing)),
             f"{counts.trainable:,}",
             f"{counts.share:.3%}",
             f"{counts.total:,}",
