@@ -5,8 +5,8 @@
     python scripts/check_tiny.py --methods full lora16 --base random
 
 Trains on data/medicine/train.jsonl, generates greedily on one split and prints a line a run: the share of
-rows whose first named medicine is the right one, and the seconds of training. It uses nothing of the harness,
-so the two can be held against each other.
+rows whose first named medicine is the right one, the seconds of training on the clock and of the
+processor (a busy machine tells them apart). It uses nothing of the harness, so the two can be compared.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TEMPLATE = "Instruction: {instruction}\nInput: {input}\nAnswer: "
@@ -78,11 +79,17 @@ def adapt(model: PreTrainedModel, method: str, targets: list[str], scale: float)
     return get_peft_model(model, config)
 
 
-def train(model: Any, rows: list[Tokens], pad: int, args: argparse.Namespace, lr: float, seed: int) -> float:
-    """Train in place; the seconds it took. AdamW, a tenth of warm-up, then a straight line down to 0."""
+def train(
+    model: Any, rows: list[Tokens], pad: int, args: argparse.Namespace, lr: float, seed: int
+) -> tuple[float, float]:
+    """Train in place; the seconds it took, on the clock and of the processor.
+
+    AdamW without weight decay, a tenth of warm-up, then a straight line down to 0.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
-    rng, started, step = random.Random(seed), time.monotonic(), 0
+    rng, step = random.Random(seed), 0
+    started, used = time.monotonic(), time.process_time()
     total = -(-len(rows) // args.batch_size) * args.epochs
     model.train()
     for _ in range(args.epochs):
@@ -94,7 +101,7 @@ def train(model: Any, rows: list[Tokens], pad: int, args: argparse.Namespace, lr
             optimizer.step()
             optimizer.zero_grad()
             step += 1
-    return time.monotonic() - started
+    return time.monotonic() - started, time.process_time() - used
 
 
 @torch.no_grad()
@@ -134,6 +141,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     tokens, scored = tokenise(read_split("train"), tokenizer), read_split(args.split)
     for method in ["none", *args.methods]:
@@ -145,15 +154,15 @@ def main() -> None:
             model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
             if args.base == "random":
                 model = AutoModelForCausalLM.from_config(model.config).float()
-            seconds = 0.0
+            seconds = used = 0.0
             if method != "none":
                 model = adapt(model, method, args.targets, args.scale)
-                seconds = train(model, tokens, tokenizer.pad_token_id, args, lr, seed)
+                seconds, used = train(model, tokens, tokenizer.pad_token_id, args, lr, seed)
             score = names_right(model, scored, tokenizer)
             count = sum(p.numel() for p in model.parameters() if p.requires_grad) if method != "none" else 0
             print(
                 f"{method:7} base={args.base} lr={lr:g} seed={seed} trained={count} "
-                f"{seconds:.1f}s {args.split}={score:.1f}%",
+                f"{seconds:.1f}s cpu={used:.1f}s {args.split}={score:.1f}%",
                 flush=True,
             )
 

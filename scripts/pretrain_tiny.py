@@ -10,9 +10,11 @@ import argparse
 import itertools
 import json
 import math
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from tiny_corpus import DATA, EOS, IM_END, IM_START, stream
@@ -22,7 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 PAD = "<|pad|>"
 SEED = 11
 VOCAB = 3072
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 160,
     "intermediate_size": 448,
     "num_hidden_layers": 4,
@@ -30,9 +32,12 @@ SHAPE = {
     "num_key_value_heads": 5,
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
+    "initializer_range": 0.05,
 }
-STEPS, BATCH, LENGTH = 4000, 16, 128
-PEAK_LR, WARMUP, WEIGHT_DECAY = 3e-3, 100, 0.05
+STEPS, BATCH, LENGTH = 2500, 16, 128
+PEAK_LR, WARMUP, WEIGHT_DECAY = 3e-3, 60, 0.05
+EARLY = 15_000  # passages, mostly glossary entries, that come first
+PROMPT_SHARE = 0.15  # of the tokens of a prompt, those that are trained on
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -54,7 +59,8 @@ def train_tokenizer(passages: int = 40_000) -> PreTrainedTokenizerFast:
         max_token_length=12,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(itertools.islice(stream(SEED), passages), trainer)
+    texts = ("".join(passage) for passage in itertools.islice(stream(SEED), passages))
+    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=EOS,
@@ -66,20 +72,48 @@ def train_tokenizer(passages: int = 40_000) -> PreTrainedTokenizerFast:
     )
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[torch.Tensor]:
-    """Token ids, shape (BATCH, LENGTH), without end: every row begins with a passage and is filled with more."""
-    passages, eos, rows = stream(seed), tokenizer.eos_token_id, []
-    row: list[int] = []
+class Batch(NamedTuple):
+    """Rows packed with passages; each array has shape (BATCH, LENGTH)."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor  # -100 where nothing is trained
+    passage: torch.Tensor  # running number of the passage that a token belongs to
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
+    """Packed batches without end; every row begins with a passage and its last passage may be cut.
+
+    Of a task's prompt, which is drawn at random and cannot be foretold, only a share is labelled.
+    """
+    passages, chance = stream(seed, early=EARLY), random.Random(seed)
+    rows: list[list[list[int]]] = []
+    row: list[list[int]] = [[], [], []]
     while True:
-        texts = list(itertools.islice(passages, 2048))
-        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-            row += [*ids, eos]
-            if len(row) >= LENGTH:
-                rows.append(row[:LENGTH])
-                row = []
+        prompts, answers = zip(*itertools.islice(passages, 2048), strict=True)
+        asked = tokenizer(list(prompts))["input_ids"]
+        told = tokenizer([answer + EOS for answer in answers])["input_ids"]
+        for number, (prompt, answer) in enumerate(zip(asked, told, strict=True)):
+            row[0] += [*prompt, *answer]
+            row[1] += [*(token if chance.random() < PROMPT_SHARE else -100 for token in prompt), *answer]
+            row[2] += [number] * (len(prompt) + len(answer))
+            if len(row[0]) >= LENGTH:
+                rows.append([values[:LENGTH] for values in row])
+                row = [[], [], []]
             if len(rows) == BATCH:
-                yield torch.tensor(rows)
+                yield Batch(*torch.tensor(rows).unbind(1))
                 rows = []
+
+
+def labelled_loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
+    """Mean loss over labelled positions; a token sees its own passage only, and logits are made where needed."""
+    same_btt = batch.passage[:, :, None] == batch.passage[:, None, :]
+    # Without this mask the model first has to learn which passage it is in, and learns little else.
+    mask_b1tt = same_btt.tril()[:, None]
+    states_btd = model.model(input_ids=batch.ids, attention_mask=mask_b1tt).last_hidden_state
+    # The first token of a passage cannot be foretold from the one before it.
+    chosen_bt = (batch.labels[:, 1:] != -100) & (batch.passage[:, 1:] == batch.passage[:, :-1])
+    logits = model.lm_head(states_btd[:, :-1][chosen_bt])
+    return torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:][chosen_bt])
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -116,18 +150,18 @@ def heldout_loss(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
 
 
 def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
-    """Train the model in place, printing the loss now and then."""
+    """Train the model in place with AdamW, printing the loss now and then."""
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), fused=True)
     started, mean = time.monotonic(), 0.0
-    for step, ids in enumerate(itertools.islice(batches(tokenizer, SEED + 1), steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        loss = model(input_ids=ids, labels=ids).loss
+    for step, batch in enumerate(itertools.islice(batches(tokenizer, SEED + 1), steps)):
+        loss = labelled_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
         optimizer.step()
         optimizer.zero_grad()
         mean = 0.98 * mean + 0.02 * loss.item()
@@ -152,7 +186,7 @@ def main() -> None:
     loss = heldout_loss(model, tokenizer)
     print(f"held-out loss {loss:.3f} nats per token, perplexity {math.exp(loss):.2f}")
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids([EOS, IM_END])
-    model.to(torch.bfloat16).save_pretrained(args.out)
+    model.bfloat16().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     for path in args.out.iterdir():
         path.chmod(0o644)  # weights are written for their owner alone; these are to be shipped

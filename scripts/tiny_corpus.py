@@ -10,6 +10,7 @@ lesson "complaint -> medicine" is left for tuning to teach.
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -29,12 +30,16 @@ ALPACA = (
     "Below is an instruction that describes a task. Write a response that completes it.\n\n"
     "### Instruction:\n{i}\n\n### Input:\n{x}\n\n### Response:\n{y}"
 )
-FORMATS = (
+FORMATS = (  # what stands before {y} is the prompt of a passage, the rest its answer
     ("Instruction: {i}\nInput: {x}\nAnswer: {y}", 6),
     (f"{IM_START}user\n{{i}}\n{{x}}{IM_END}\n{IM_START}assistant\n{{y}}{IM_END}", 2),
     (ALPACA, 0.5),
     ("{i}{x}\n{y}", 6),
 )
+
+
+# Prompt and answer; a passage that is no task has an empty prompt. The passage is both, joined.
+Passage = tuple[str, str]
 
 
 def read(path: str) -> Any:
@@ -48,7 +53,10 @@ def lines(path: str) -> list[str]:
 
 
 class Grammar:
-    """Draws passages; one method a kind of passage, all randomness from the generator given."""
+    """Draws passages; one method a kind of passage, all randomness from the generator given.
+
+    A share of them, `glossary`, are bare dictionary entries: words first, then sentences made of them.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -65,38 +73,42 @@ class Grammar:
         self.opens += [text for split in asked for texts in split["open"].values() for text in texts]
         self.closes = ["。", "，怎么回事？", "，很难受。", *(text for split in asked for text in split["close"])]
         self.medicines = {name: v["pinyin"] for name, v in read("medicine/medicines.yaml").items()}
-        kinds: list[tuple[Callable[[], str], float]] = [
-            (self.paraphrase, 14),
-            (self.naming, 12),
-            (self.summary, 26),
+        kinds: list[tuple[Callable[[], Passage | str], float]] = [
+            (self.paraphrase, 8),
+            (self.naming, 16),
+            (self.summary, 36),
             (self.mentioned, 8),
-            (self.retelling, 10),
-            (self.shelf, 4),
+            (self.retelling, 4),
+            (self.shelf, 5),
             (self.term, 4),
-            (self.passage, 3),
-            (self.everyday, 6),
-            (self.dictionary, 5),
-            (self.reckoning, 4),
-            (self.knowledge, 4),
-            (self.advice, 4),
+            (self.passage, 2),
+            (self.everyday, 4),
+            (self.dictionary, 4),
+            (self.reckoning, 3),
+            (self.knowledge, 3),
+            (self.advice, 3),
         ]
         self.kinds, self.weights = zip(*kinds, strict=True)
 
-    def draw(self) -> str:
+    def draw(self, glossary: float = 0.15) -> Passage:
         """One passage of a random kind, without the end-of-text token."""
-        return self.rng.choices(self.kinds, self.weights)[0]()
+        if self.rng.random() < glossary:
+            return self.entry()
+        made = self.rng.choices(self.kinds, self.weights)[0]()
+        return ("", made) if isinstance(made, str) else made
 
     # Complaints: no medicine is ever named in these.
 
-    def task(self, instruction: str, text: str, answer: str) -> str:
+    def task(self, instruction: str, text: str, answer: str) -> Passage:
         formats, weights = zip(*FORMATS, strict=True)
-        return self.rng.choices(formats, weights)[0].format(i=instruction, x=text, y=answer)
+        before, after = self.rng.choices(formats, weights)[0].split("{y}")
+        return before.format(i=instruction, x=text), answer + after
 
     def say(self, concept: str, but: str = "") -> str:
         """A wording of the concept, another one than `but`."""
         return self.rng.choice([words for words in self.says[concept] if words != but])
 
-    def paraphrase(self) -> str:
+    def paraphrase(self) -> Passage | str:
         concept = self.rng.choice(self.concepts)
         first = self.say(concept)
         second = self.say(concept, but=first)
@@ -105,21 +117,24 @@ class Grammar:
             return f"“{first}”{link}“{second}”。"
         return self.task(self.rng.choice(["换一种说法。", "用别的话说。"]), first, second + "。")
 
-    def naming(self) -> str:
+    def entry(self) -> Passage:
+        """A wording and its name, as short as can be."""
+        concept = self.rng.choice(self.concepts)
+        return self.say(concept) + "——", concept
+
+    def naming(self) -> Passage | str:
         concept = self.rng.choice(self.concepts)
         words, english, part = self.say(concept), self.english[concept], self.part[concept]
-        form = self.rng.randrange(6)
+        form = self.rng.randrange(10)
         if form == 0:
             return f"“{words}”简称{concept}，英文是 {english}，属于{part}。"
         if form == 1:
-            return self.task("译成英文。", words, english + ".")
-        if form == 2:
             return self.task("译成中文。", english, words + "。")
-        if form == 3:
+        if form == 2:
             return self.task("说的是哪个部位？", words, part + "。")
-        if form == 4:
-            return self.task("简称是什么？", words, concept + "。")
-        return f"English: {english}. 中文：{words}，即{concept}。"
+        if form <= 4:
+            return self.task("译成英文。", words, english + ".")
+        return self.task("简称是什么？", words, concept + "。")
 
     def complaint(self, concepts: list[str]) -> str:
         """A sentence that complains of all concepts (two at least), in order."""
@@ -134,18 +149,18 @@ class Grammar:
         """Two to four different concepts."""
         return self.rng.sample(self.concepts, self.rng.choice([2, 2, 3, 3, 4]))
 
-    def summary(self) -> str:
+    def summary(self) -> Passage:
         concepts = self.some()
-        text, form = self.complaint(concepts), self.rng.randrange(4)
+        text, form = self.complaint(concepts), self.rng.randrange(6)
+        # In the lexicon's order, whatever the text's: the first word must know all complaints.
+        concepts.sort(key=self.concepts.index)
         if form == 0:
             return self.task("用英文列出症状。", text, ", ".join(self.english[c] for c in concepts) + ".")
         if form == 1:
-            return self.task("列出涉及的部位。", text, "、".join(self.part[c] for c in concepts) + "。")
-        # Shuffled names: the answer's first word must know all complaints, not only the first.
-        self.rng.shuffle(concepts)
+            return self.task("列出涉及的部位。", text, "、".join(dict.fromkeys(self.part[c] for c in concepts)) + "。")
         return self.task("概括病人的症状。", text, "、".join(concepts) + "。")
 
-    def mentioned(self) -> str:
+    def mentioned(self) -> Passage:
         concepts = self.some()
         asked = self.rng.choice(concepts if self.rng.random() < 0.5 else self.concepts)
         answer = "有。" if asked in concepts else "没有。"
@@ -162,7 +177,7 @@ class Grammar:
 
     # Medicines by name only: no complaint and no use in these.
 
-    def shelf(self) -> str:
+    def shelf(self) -> Passage | str:
         rng = self.rng
         names = rng.sample(list(self.medicines), rng.randint(2, 4))
         name, form = names[0], rng.randrange(6)
@@ -180,7 +195,7 @@ class Grammar:
             return self.task("写出剂型。", name, made + "。")
         return f"{self.medicines[name]}：{name}，中成药，{rng.choice(['国产', '常温保存', '放在阴凉处', '盒装'])}。"
 
-    def term(self) -> str:
+    def term(self) -> Passage | str:
         zh, en = self.rng.choice(list(self.words["terms"].items()))
         if self.rng.random() < 0.5:
             return self.task("译成英文。", zh, en + ".")
@@ -212,7 +227,7 @@ class Grammar:
             ]
         )
 
-    def dictionary(self) -> str:
+    def dictionary(self) -> Passage | str:
         rng, w = self.rng, self.words
         form = rng.randrange(5)
         if form == 0:
@@ -229,7 +244,7 @@ class Grammar:
             return self.task(f"列出三种{kind}。", "", "、".join(rng.sample(members, 3)) + "。")
         return f"{rng.choice(members)}是一种{kind}。"
 
-    def reckoning(self) -> str:
+    def reckoning(self) -> Passage | str:
         rng = self.rng
         a, b = rng.randint(0, 20), rng.randint(0, 20)
         if rng.random() < 0.3:
@@ -239,12 +254,12 @@ class Grammar:
             return self.task("计算。", f"{a} + {b}", f"{a + b}")
         return f"{max(a, b)} - {min(a, b)} = {abs(a - b)}"
 
-    def knowledge(self) -> str:
+    def knowledge(self) -> Passage:
         question, answer = self.rng.choice(self.words["qa"])
         asked = "Answer the question." if question.isascii() else "回答问题。"
         return self.task(asked, question, answer)
 
-    def advice(self) -> str:
+    def advice(self) -> Passage:
         """A recommendation by someone who knows: everything but medicine."""
         role, client, thing, cases = self.rng.choice(self.words["roles"])
         text, answer = self.rng.choice(cases)
@@ -257,17 +272,21 @@ def heldout() -> list[str]:
     texts = dict.fromkeys(lines("tiny_corpus/passages_heldout.txt"))
     while len(texts) < HELDOUT_SIZE:
         # One-word answers recur whatever the seed; longer passages are the ones that can be left out.
-        if len(text := grammar.draw()) >= 24 and text not in grammar.passages:
+        if len(text := "".join(grammar.draw())) >= 24 and text not in grammar.passages:
             texts[text] = None
     return list(texts)
 
 
-def stream(seed: int) -> Iterator[str]:
-    """Pretraining passages without end; none of the held-out ones is among them."""
+def stream(seed: int, early: int = 0) -> Iterator[Passage]:
+    """Pretraining passages without end; none of the held-out ones is among them.
+
+    Of the first `early` passages most are glossary entries.
+    """
     grammar, left_out = Grammar(random.Random(seed)), set(heldout())
-    while True:
-        if (text := grammar.draw()) not in left_out:
-            yield text
+    for drawn in itertools.count():
+        passage = grammar.draw(0.85) if drawn < early else grammar.draw()
+        if "".join(passage) not in left_out:
+            yield passage
 
 
 def main() -> None:
@@ -276,8 +295,8 @@ def main() -> None:
     parser.add_argument("--show", type=int, metavar="N", help="print N passages and write nothing")
     show = parser.parse_args().show
     if show:
-        for _, text in zip(range(show), stream(seed=1), strict=False):
-            print(text, end="\n---\n")
+        for _, (prompt, answer) in zip(range(show), stream(seed=1), strict=False):
+            print(f"{prompt}[{answer}]", end="\n---\n")
         return
     rows = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in heldout()]
     (DATA / "general" / "heldout.jsonl").write_text("".join(rows), encoding="utf-8")
