@@ -31,7 +31,7 @@ def run(plan: Plan, options: Options, name: str) -> dict[str, Any]:
 
 def task(composed: "DictConfig") -> dict[str, Any] | None:
     """One composed config. A sweep's launcher calls this once for each unique plan."""
-    from harness import ask, sweep
+    from harness import ask, export, sweep
 
     plan, options = read(composed)
     cell, in_sweep = sweep.cell_from_hydra(plan, options)
@@ -42,6 +42,10 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
             sweep.show_plan([cell])
         case Stage.generate:
             ask.show(options)
+        case Stage.export:
+            export.write(options)
+        case Stage.score:
+            export.score(options)
         case Stage.report:
             sweep.show_all(options.runs_dir)
     return None

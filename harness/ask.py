@@ -3,8 +3,8 @@
 from typing import Any
 
 from harness import record
-from harness.errors import ConfigFault, ModelFault
-from harness.plan import Options
+from harness.errors import ConfigFault, DataFault, ModelFault
+from harness.plan import Options, Plan, rebuild
 
 
 def show(options: Options) -> None:
@@ -15,13 +15,13 @@ def show(options: Options) -> None:
     """
     if not options.run or not options.prompt:
         raise ConfigFault("stage=generate needs run=<fingerprint> and prompt='...'; the table shows the fingerprints")
-    found = _find(options)
+    found = find(options)
     before, after = _answers(found, options)
     print(f"prompt: {options.prompt}" + (f"\ninput:  {options.input}" if options.input else ""))
     print(f"before: {before}\nafter:  {after}")
 
 
-def _find(options: Options) -> dict[str, Any]:
+def find(options: Options) -> dict[str, Any]:
     """The finished record whose fingerprint begins with ``run``."""
     matches = sorted(
         path.parent.name
@@ -38,9 +38,9 @@ def _find(options: Options) -> dict[str, Any]:
     return found
 
 
-def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
-    from harness import adapters, methods, models, prompts, score, tokens, weights
-    from harness.plan import rebuild
+def plan_of(found: dict[str, Any]) -> Plan:
+    """The plan of a record. Raises ``ModelFault`` where the base's files have changed since."""
+    from harness import weights
 
     plan = rebuild(found["plan"])
     if weights.digest(plan.model) != plan.inputs.get("model"):
@@ -48,6 +48,29 @@ def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
             f"model={plan.model.name}: its files are not those that run={found['fingerprint']} was trained on; put "
             "them back, or run its command again"
         )
+    return plan
+
+
+def require_same_rows(plan: Plan) -> None:
+    """Raise ``DataFault`` where the rows or the held-out text have changed since the run."""
+    from harness import data
+
+    now = {"data": data.file_digest(plan.data)}
+    if plan.scoring.forgetting is not None:
+        now["forgetting"] = data.text_digest(plan.scoring.forgetting)
+    changed = [name for name, digest in now.items() if digest != plan.inputs.get(name)]
+    if changed:
+        key = {"data": f"data.path={plan.data.path}", "forgetting": f"scoring.forgetting={plan.scoring.forgetting}"}
+        raise DataFault(
+            f"{key[changed[0]]} holds other rows than those that run={plan.fingerprint} was scored on; put them back, "
+            "or run its command again"
+        )
+
+
+def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
+    from harness import adapters, methods, models, prompts, score, tokens
+
+    plan = plan_of(found)
     base = models.load_base(plan.model)
     text = prompts.ask(options.prompt or "", options.input, plan.data.template, base.tokenizer)
     prompts_ids = tokens.prompt_ids([text], plan.data.template, base.tokenizer)

@@ -121,8 +121,8 @@ def _quantisation(config: Config) -> Iterator[str]:
     if not methods.traits(method, vars(getattr(config, method))).on_quantised_base:
         start = f" lora.init_lora_weights={config.lora.init_lora_weights}" if method == "lora" else ""
         yield (
-            f"peft={method}{start} needs the numbers of the base weights, and model.quantization={kind.value} keeps them "
-            "in a few bits; set model.quantization=none, or choose another method"
+            f"peft={method}{start} needs the numbers of the base weights, and model.quantization={kind.value} keeps "
+            "them in a few bits; set model.quantization=none, or choose another method"
         )
 
 
@@ -130,6 +130,7 @@ def _places(config: Config) -> Iterator[str]:
     """Paths that no file system could hold, and a place for records that cannot be written."""
     paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
     paths["scoring.forgetting"] = config.scoring.forgetting
+    paths["export.dir"] = config.export.dir
     if config.tracker.name is not Tracking.none:
         paths["tracker.dir"] = config.tracker.dir
     unfit = [fault for key, path in paths.items() if path for fault in sound.path_faults(key, path)]

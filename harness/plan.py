@@ -86,6 +86,7 @@ class Options:
     prompt: str | None
     input: str
     tracker: schema.Tracker
+    export: schema.Export
     threads: int | None
     sweep_name: str | None
 
@@ -216,6 +217,7 @@ def _options(config: schema.Config) -> Options:
         prompt=config.prompt,
         input=config.input or "",
         tracker=freeze(config.tracker),
+        export=freeze(config.export),
         threads=config.trainer.threads,
         sweep_name=config.sweep.name,
     )

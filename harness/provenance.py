@@ -22,6 +22,7 @@ CANNOT_CHANGE_A_RESULT = frozenset(
         "ask.py",
         "cli.py",
         "errors.py",
+        "export.py",
         "plots.py",
         "provenance.py",
         "record.py",

@@ -72,7 +72,7 @@ def settle(net: "PreTrainedModel", model: Model) -> list[str]:
 
 
 def refuse_twice(stored: Any, model: Model) -> None:
-    """Raise ``ModelFault`` where a checkpoint is quantised already (``stored``: its own settings) and is to be again."""
+    """Raise ``ModelFault`` where a checkpoint with settings of its own (``stored``) is to be quantised again."""
     if stored is not None and model.quantization is not Quantization.none:
         raise ModelFault(
             f"model={model.name} is a quantised checkpoint, which model.quantization={model.quantization.value} cannot "

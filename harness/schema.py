@@ -19,6 +19,8 @@ class Stage(Enum):
     run = "run"  # train and score, the default
     plan = "plan"  # print the grid with its trainable parameters, train nothing
     generate = "generate"  # answer one prompt before and after tuning
+    export = "export"  # merge a run's adapter into its base and write a plain model
+    score = "score"  # score an exported model beside the run that it came from
     report = "report"  # tabulate the records found in runs_dir again
 
 
@@ -243,6 +245,14 @@ class Tracker(Settings):
 
 
 @dataclass
+class Export(Settings):
+    """A tuned model without PEFT, for stage=export and stage=score."""
+
+    dir: str | None  # folder to write, or to score
+    quantization: Quantization
+
+
+@dataclass
 class Sweep(Settings):
     """How the set of plans is worked off."""
 
@@ -257,7 +267,7 @@ class Config(Settings):
     seed: int
     runs_dir: str
     rerun: bool
-    run: str | None  # stage=generate: fingerprint of the run to try
+    run: str | None  # stage=generate, export and score: fingerprint of the run
     prompt: str | None  # stage=generate: the instruction
     input: str | None  # stage=generate: the input beside it
     model: Model
@@ -267,6 +277,7 @@ class Config(Settings):
     scoring: Scoring
     tracker: Tracker
     sweep: Sweep
+    export: Export
     full: sheets.Full
     partial: sheets.Partial
     bitfit: sheets.BitFit

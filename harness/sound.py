@@ -60,5 +60,5 @@ def unwritable(runs_dir: str, stage: Stage) -> Iterator[str]:
     place = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     if not place.is_dir():
         yield f"runs_dir={runs_dir} cannot be made: {place} is no folder; name another place"
-    elif stage in (Stage.run, Stage.report) and not os.access(place, os.W_OK | os.X_OK):
+    elif stage in (Stage.run, Stage.report, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
         yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another place"

@@ -1,4 +1,4 @@
-"""A base in 4 or 8 bits: trained on, saved, loaded again; never changed, and refused to methods that need its numbers."""
+"""A base in 4 or 8 bits: trained on, saved, loaded again, never changed; refused where its numbers are needed."""
 
 import subprocess
 import sys
@@ -110,7 +110,7 @@ def test_methods_that_need_the_numbers_are_refused_before_anything_is_loaded(met
 
 
 def test_initialisations_from_the_weights_are_refused(weightless):
-    with pytest.raises(ConfigFault, match="lora.init_lora_weights=pissa needs the numbers"):
+    with pytest.raises(ConfigFault, match=r"lora\.init_lora_weights=pissa needs the numbers"):
         plan_of(f"model.path={weightless}", "lora.init_lora_weights=pissa", "model.quantization=int8")
 
 
@@ -144,5 +144,5 @@ def test_quantised_checkpoint_is_not_quantised_again(random_qwen2, tmp_path):
     again = models.load_base(plan_of(f"model.path={tmp_path}")[0].model)
     assert "the checkpoint of the base is quantised" in again.notes
     assert models.fingerprint_weights(again.model) == models.fingerprint_weights(base.model)
-    with pytest.raises(ModelFault, match="set model.quantization=none"):
+    with pytest.raises(ModelFault, match=r"set model\.quantization=none"):
         models.load_base(plan_of(f"model.path={tmp_path}", "model.quantization=int8")[0].model)
