@@ -108,6 +108,12 @@ def _model(config: Config) -> Iterator[str]:
         yield "model.packages is empty; model.source=package needs the distributions that carry the weights"
     if model.trust_remote_code and model.source is not Source.hub:
         yield "model.trust_remote_code=true has a meaning for model.source=hub only; set it to false"
+    yield from _share("model.prune", model.prune)
+    if model.prune and model.quantization is not Quantization.none:
+        yield (
+            f"model.prune={model.prune} needs the numbers of the base weights, and model.quantization="
+            f"{model.quantization.value} keeps them in a few bits; set one of the two"
+        )
     yield from _quantisation(config)
 
 
@@ -174,11 +180,32 @@ def _trainer(config: Config) -> Iterator[str]:
         yield f"seed={config.seed} is out of range; use a whole number from 0 to {2**32 - 1}"
     if trainer.keep_best and trainer.evaluations < 1:
         yield "trainer.keep_best=true needs trainer.evaluations of at least 1, or set trainer.keep_best=false"
+    yield from _distillation(config)
     if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
         yield (
             f"trainer.objective=lesson reproduces the lesson's own prompt, not data.template="
             f"{config.data.template.value}; set data.template=lesson"
         )
+
+
+def _distillation(config: Config) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.objective is not Objective.distill:
+        if trainer.teacher is not None:
+            yield (
+                f"trainer.teacher={brief(trainer.teacher)} has no effect without trainer.objective=distill; set that, "
+                "or trainer.teacher=null"
+            )
+        return
+    if not trainer.teacher:
+        yield (
+            "trainer.teacher=null but trainer.objective=distill needs one; name a model folder, a hub name or the "
+            "fingerprint of a run"
+        )
+    if config.peft.method == "cpt":
+        yield "peft=cpt trains on a loss of its own, which trainer.objective=distill cannot mix; use completion"
+    yield from _above("trainer.distill_temperature", trainer.distill_temperature, 0)
+    yield from _share("trainer.distill_weight", trainer.distill_weight, closed=True)
 
 
 def _scoring(config: Config) -> Iterator[str]:

@@ -23,12 +23,14 @@ from harness import (
     record,
     score,
     shared,
+    teachers,
     tokens,
     trackers,
     train,
 )
 from harness.errors import HarnessError
 from harness.plan import Options, Plan
+from harness.schema import Objective
 from harness.score import Scores
 from harness.shared import Examples
 
@@ -72,6 +74,8 @@ class Experiment:
             "dtype": str(base.dtype).removeprefix("torch."),
         }
         self.fields["memory_bytes"]["base"] = quantized.storage_bytes(base.model)
+        if base.pruned_share is not None:
+            self.fields["inferred"]["pruned_share"] = base.pruned_share
         self.fields["inferred"]["base_weights"] = shared.checksum(self.plan)
         self._note(*base.notes)
         return base
@@ -118,6 +122,7 @@ class Experiment:
 
     def train(self, model: "PeftModel", base: models.Base, rows: Examples) -> None:
         """Train in place; the record gets costs, curves and what the labels amounted to."""
+        teacher = self._teacher(base)
         with memory.peak(base.device.type) as peak:
             done = train.train(
                 model,
@@ -129,6 +134,7 @@ class Experiment:
                 folder=self.folder / SCRATCH,
                 log=self.tracker.log,
                 label=self.name or self.plan.method,
+                teacher=teacher,
             )
         counts = estimate.count(model)  # after the optimizer was made: some freeze weights there
         self.fields["parameters"] = {
@@ -153,6 +159,14 @@ class Experiment:
         }
         # Only now: what pruning leaves is no longer trainable, and would be counted as nothing.
         self.fields["training"] |= methods.finish(model)
+
+    def _teacher(self, base: models.Base) -> teachers.Teacher | None:
+        """The frozen model to learn from, where the plan has one."""
+        if self.plan.trainer.objective is not Objective.distill:
+            return None
+        teacher = teachers.load(self.plan, self.options.runs_dir, base.tokenizer)
+        self._note(teacher.note)
+        return teacher
 
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""

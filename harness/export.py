@@ -73,7 +73,7 @@ def score(options: Options) -> None:
     folder = Path(options.export.dir).expanduser().absolute()
     made = _read_note(folder, plan)
     scores, base_bytes = _scored(plan, folder)
-    kept = {
+    kept: dict[str, Any] = {
         "fingerprint": plan.fingerprint,
         "export": made | {"dir": str(folder)},
         "scores": {"before": found["scores"]["before"], "adapter": found["scores"]["after"], "export": scores.values},
@@ -205,6 +205,7 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
         source=Source.folder,
         path=str(folder),
         quantization=Quantization.none,  # the folder says how it is stored
+        prune=0.0,
         packages=[],
         sha256=None,
         revision=None,

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness import quantized, weights
+from harness import pruned, quantized, weights
 from harness.converted import no_progress_bars
 from harness.errors import ModelFault
 from harness.schema import DType, Model, Quantization
@@ -44,6 +44,7 @@ class Base:
     dtype: torch.dtype
     notes: tuple[str, ...]  # inferred settings and fallbacks, for the record
     seconds: float  # to locate and load
+    pruned_share: float | None = None  # zeros among the linear weights, where model.prune asked for them
 
 
 def load_base(model: Model) -> Base:
@@ -55,10 +56,11 @@ def load_base(model: Model) -> Base:
     tokenizer, pad_note = load_tokenizer(located.folder, model.trust_remote_code)
     net = _read(model, located.folder, device, dtype)
     notes = [located.note, pad_note, *quantized.settle(net, model)]
+    share = pruned.prune(net, model.prune) if model.prune else None
     net.requires_grad_(False)
     net.eval()
     seconds = time.perf_counter() - started
-    return Base(net, tokenizer, net.device, dtype, tuple(note for note in notes if note), seconds)
+    return Base(net, tokenizer, net.device, dtype, tuple(note for note in notes if note), seconds, share)
 
 
 def _read(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -21,7 +21,8 @@ from harness.errors import ConfigFault, raise_together
 from harness.settings import freeze
 
 FINGERPRINT_DIGITS = 12
-UNUSED = (("quantization", "none"),)  # settings of the model at which nothing happens
+DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
+UNUSED = (("quantization", "none"), ("prune", 0.0))  # settings of the model at which nothing happens
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
     trainer = {key: value for key, value in plan["trainer"].items() if key not in ("learning_rate", "threads")}
     if trainer["max_steps"] is not None:
         del trainer["epochs"]
+    if trainer["objective"] != schema.Objective.distill.value:
+        trainer = {key: value for key, value in trainer.items() if key not in DISTILLATION}
     scoring = dict(plan["scoring"])
     if not scoring["generation"]["do_sample"]:
         scoring["generation"] = {
@@ -205,6 +208,10 @@ def _inputs(config: schema.Config) -> dict[str, str]:
     found = {"data": data.file_digest(config.data), "model": weights.digest(config.model)}
     if config.scoring.forgetting is not None:
         found["forgetting"] = data.text_digest(config.scoring.forgetting)
+    if config.trainer.objective is schema.Objective.distill:
+        from harness import teachers
+
+        found["teacher"] = teachers.digest(str(config.trainer.teacher), Path(config.runs_dir).expanduser().absolute())
     return {key: value for key, value in found.items() if value is not None}
 
 

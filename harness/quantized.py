@@ -60,7 +60,8 @@ def settle(net: "PreTrainedModel", model: Model) -> list[str]:
     from peft import prepare_model_for_kbit_training
 
     prepare_model_for_kbit_training(net, use_gradient_checkpointing=False)
-    for module in net.modules():
+    layers: Iterator[Any] = net.modules()
+    for module in layers:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes would repack the shared weights in place at the first answer, and never train again.
             module.support_avx512bf16_for_cpu = False
@@ -87,7 +88,8 @@ def shared_parameters(net: "nn.Module") -> dict[int, Any]:
     parameters' ``data`` and move statistics from parameter to layer at their first call.
     """
     memo: dict[int, Any] = {}
-    for parameter in net.parameters():
+    parameters: Iterator[Any] = net.parameters()
+    for parameter in parameters:
         if type(parameter).__name__ == "Params4bit":
             memo[id(parameter)] = copy.copy(parameter)
         elif type(parameter).__name__ == "Int8Params":

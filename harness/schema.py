@@ -77,6 +77,7 @@ class Objective(Enum):
 
     completion = "completion"  # cross-entropy on the completion and its end-of-text token
     lesson = "lesson"  # the published lesson's labels, misaligned and padded, for comparison only
+    distill = "distill"  # the completion's cross-entropy, mixed with the divergence from a teacher
 
 
 class Schedule(Enum):
@@ -117,6 +118,7 @@ class Model(Settings):
     config_only: Any  # config.json path or its content: count parameters without weights (stage=plan)
     dtype: DType
     quantization: Quantization
+    prune: float  # share of the linear weights set to zero before tuning
     device: str  # auto, cpu, cuda, cuda:1, ...
     device_map: str | None  # auto, balanced, ... spreads the layers over devices
     attn_implementation: str | None  # null: what transformers picks
@@ -194,6 +196,9 @@ class Trainer(Settings):
     """Optimisation; fields keep transformers' meaning."""
 
     objective: Objective
+    teacher: str | None  # objective=distill: a model folder, a hub name or a run's fingerprint
+    distill_temperature: float
+    distill_weight: float  # of the teacher's term, 0 to 1
     epochs: float
     max_steps: int | None  # optimizer steps; null: by epochs
     batch_size: int  # rows per device and forward pass

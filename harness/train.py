@@ -21,6 +21,8 @@ from harness.tokens import Example
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from harness.teachers import Teacher
+
 MEGABATCH = 8  # optimizer steps whose rows are sorted by length together
 PENALTIES = ("orth_reg_weight", "l0_weight")  # weights of what AdaLoRA and diff pruning add to the loss
 
@@ -65,6 +67,7 @@ def train(
     folder: Path,
     log: Callable[[int, dict[str, float]], None],
     label: str,
+    teacher: "Teacher | None" = None,
 ) -> Training:
     """Train ``model`` in place; end with its best weights where the plan keeps them.
 
@@ -73,6 +76,7 @@ def train(
         folder: scratch of this run, for the best weights so far.
         log: receives ``(optimizer step, values)`` for the tracker.
         label: what the progress bar says.
+        teacher: of trainer.objective=distill.
 
     Raises:
         RunFault: a loss was not finite; names the step and the rows of the batch.
@@ -83,7 +87,7 @@ def train(
     loss = partial(mean_completion_loss, examples=validation, pad_id=pad_id, batch_size=plan.scoring.loss_batch_size)
     validate = watch.Validate(loss, _validation_steps(plan.trainer, steps), log)
     best = watch.KeepBest(validate, folder, first_step=_settled_after(model)) if plan.trainer.keep_best else None
-    completion = plan.trainer.objective is schema.Objective.completion
+    completion = plan.trainer.objective is not schema.Objective.lesson
     clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
@@ -95,6 +99,7 @@ def train(
         callbacks=callbacks,
         optimizers=(methods.optimizer_for(*_optimizer_terms(plan, model)), None),
         tally=tally,
+        teacher=teacher,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -126,9 +131,9 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 class _Trainer(Trainer):
     """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite."""
 
-    def __init__(self, *args: Any, tally: watch.Tally, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tally: watch.Tally, teacher: "Teacher | None", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._tally = tally
+        self._tally, self._teacher = tally, teacher
         if _brings_its_loss(self.model):
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
 
@@ -137,6 +142,22 @@ class _Trainer(Trainer):
         lengths = [len(example.input_ids) for example in rows]
         rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthSampler(lengths, rows_per_step, self.args.seed)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """With a teacher, a share of the cross-entropy gives way to the teacher's term; penalties stay."""
+        if self._teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        from harness import teachers
+
+        given = dict(inputs)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        divergence, cross_entropy = teachers.term(self._teacher, outputs.logits, given)
+        alone = num_items_in_batch is None or not self.model_accepts_loss_kwargs
+        tokens_in_step = (given["labels"][:, 1:] != tokens.IGNORED).sum() if alone else num_items_in_batch
+        loss = loss + self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._tally.add(inputs)

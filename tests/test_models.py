@@ -26,7 +26,7 @@ def model(path, **changes) -> Model:
     values = {
         "name": "toy", "source": Source.folder, "path": str(path), "revision": None, "packages": [],
         "sha256": None, "config_only": None, "dtype": DType.auto, "device": "cpu", "device_map": None,
-        "attn_implementation": None, "trust_remote_code": False, "quantization": Quantization.none,
+        "attn_implementation": None, "trust_remote_code": False, "quantization": Quantization.none, "prune": 0.0,
     }  # fmt: skip
     return Model(**{**values, **changes})
 
