@@ -97,6 +97,8 @@ EFFECTIVE = [
     "scoring.generation.do_sample=true",
     "scoring.forgetting=general/heldout.jsonl",
     "model.dtype=bfloat16",
+    "model.quantization=nf4",
+    "model.prune=0.5",
     "model.device=cpu",
     "model.attn_implementation=eager",
     "lora.r=3",
@@ -122,7 +124,7 @@ def test_setting_with_an_effect_changes_the_fingerprint(base, override):
 
 
 def test_every_trainer_setting_is_in_one_of_the_lists():
-    listed = {key.partition("=")[0] for key in (*EFFECTIVE, *IDLE)}
+    listed = {key.partition("=")[0] for key in (*EFFECTIVE, *IDLE)} | {"trainer.teacher"}  # that one: test_distill
     assert {f"trainer.{name}" for name in vars(composed_once().trainer)["_content"]} <= listed
 
 
@@ -147,6 +149,10 @@ IDLE += [
     "prompt=p",
     "input=i",
     "run=abc",
+    "trainer.distill_temperature=3.0",
+    "trainer.distill_weight=0.1",
+    "model.quantization=none",
+    "model.prune=0.0",
 ]
 
 
