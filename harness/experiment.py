@@ -108,6 +108,7 @@ class Experiment:
         train.seed_everything(plan.seed, plan.trainer.deterministic)
         fork = models.fork(base, methods.changes_base(plan.method, plan.settings))
         model = methods.attach(fork, plan.method, plan.settings, situation)
+        _part_from_base(model, base)
         self._write = adapters.keep_start(model, self.folder / SCRATCH)
         settled = {f"{plan.method}.{key}": value for key, value in methods.inferred(model, plan.settings).items()}
         self.fields["inferred"] |= settled | {
@@ -225,6 +226,14 @@ class Experiment:
     def _note(self, *texts: str) -> None:
         for text in texts:
             record.note(self.fields, text)
+
+
+def _part_from_base(model: "PeftModel", base: models.Base) -> None:
+    """Give base weights that the method trains in place (``lora.bias=all``) storage of their own."""
+    shared_places = {parameter.data_ptr() for parameter in base.model.parameters()}
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.data_ptr() in shared_places:
+            parameter.data = parameter.data.clone()
 
 
 def _batches(examples: "Sequence[tokens.Example]", size: int, pad_id: int) -> Iterator[dict[str, torch.Tensor]]:
