@@ -54,7 +54,7 @@ def write(options: Options) -> None:
         record.atomic_write_text(partial / _note(), text)
     print(
         f"{folder}: run {plan.fingerprint} ({plan.method}) merged, {note['bytes']:,} bytes, quantization={kind.value}; "
-        f"logits differ from the unmerged model's by at most {note['difference']:.1e} before quantisation"
+        f"before quantisation its logits differed from the unmerged model's by {note['difference']:.1e} of the largest"
     )
 
 
