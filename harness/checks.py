@@ -13,8 +13,7 @@ from harness.schema import SHEETS, Config, Objective, Quantization, RowFormat, S
 
 METRICS = ("exact_match", "names_target", "token_f1", "rouge_l", "chrf", "bleu")
 TOKENIZERS = ("zh", "char", "jieba", "13a")
-# corda and lora_ga await a saved form that loads without their gradients and covariances.
-LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal", "mica", "eva", "loftq")
+LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal", "mica", "eva", "corda", "lora_ga", "loftq")
 BIASES = ("none", "all", "lora_only")
 PROMPT_INITS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
 COUNTS = frozenset(  # of ranks, tokens, layers, blocks, steps: at least 1 wherever a sheet has them

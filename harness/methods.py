@@ -75,7 +75,7 @@ METHODS: dict[str, Method] = {
     "fourierft": Method(_w.fourierft, _PLAIN),
     "c3a": Method(_w.c3a, Traits(identity_at_start=False)),
     "ia3": Method(_w.ia3, _PLAIN),
-    "oft": Method(_w.oft, _DROPS),
+    "oft": Method(_w.oft, _PLAIN),  # PEFT 0.21 has a dropout here that nothing calls: no setting of ours
     "boft": Method(_w.boft, _DROPS),
     "hra": Method(_w.hra, Traits(on_quantised_base=False)),
     "road": Method(_w.road, _PLAIN),
@@ -97,7 +97,7 @@ LIBRARY = {
     "multitask_prompt_tuning": replace(_PROMPT, multi_adapter=False),
     "poly": Traits(mergeable=False, multi_adapter=False),
     "shadow": _NO_MERGE,
-    "unilora": Traits(identity_at_start=False),
+    "unilora": Traits(identity_at_start=False, on_quantised_base=False),  # acts on nothing there, without a word
     **dict.fromkeys(("gralora", "hira", "pvera", "waveft"), _PLAIN),
 }
 PROMPT_LEARNING = frozenset(name for name, method in METHODS.items() if method.traits.prompt_learning)
@@ -112,7 +112,9 @@ def traits(method: str, settings: Settings) -> Traits:
     init = settings["init_lora_weights"] if method == "lora" else True
     if isinstance(init, bool) or init in ("gaussian", "eva"):
         return known
-    return replace(known, rewrites_base=starts.rewrites(init), on_quantised_base=init in ("olora", "loftq"))
+    return replace(
+        known, rewrites_base=starts.rewrites(init) or init == "loftq", on_quantised_base=init in ("olora", "loftq")
+    )
 
 
 def prompt_learning(method: str, settings: Settings) -> bool:

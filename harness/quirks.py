@@ -21,6 +21,8 @@ def around_wrapping(config: "PeftConfig", on_meta: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         # LN tuning and IA3 are told of every norm that it is no linear layer.
         warnings.filterwarnings("ignore", message="Unsupported layer type")
+        # GPT-2's Conv1D: PEFT corrects the setting itself, which follows from the layer.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         yield
 
 

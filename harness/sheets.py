@@ -291,7 +291,6 @@ class Oft(Placed):
 
     r: int | None
     oft_block_size: int | None
-    module_dropout: float
     bias: str
     coft: bool
     eps: float

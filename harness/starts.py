@@ -13,19 +13,20 @@ BATCHES = {"corda": 16, "lora_ga": 4, "eva": 64}  # at most; the papers' data ne
 
 
 def rewrites(init: Any) -> bool:
-    """Whether this ``init_lora_weights`` takes the adapter's start out of the base weights."""
-    return str(init).startswith(("pissa", "olora", "corda", "lora_ga", "loftq"))
+    """Whether this ``init_lora_weights`` takes the adapter's start out of the base weights.
+
+    Saved as the difference to its start, such an adapter is a plain LoRA of the true base.
+    """
+    return str(init).startswith(("pissa", "olora", "corda", "lora_ga"))
 
 
 def before(model: "PreTrainedModel", config: Any, situation: Situation) -> None:
     """What must be known of the bare model before PEFT wraps it.
 
     Raises:
-        ModelFault: the initialisation needs training rows, a GPU or a package that is not there.
+        ModelFault: the initialisation needs training rows, and there are none.
     """
     init = getattr(config, "init_lora_weights", None)
-    if init == "loftq":
-        _require_loftq(config)
     if init not in ("corda", "lora_ga"):
         return
     import torch
@@ -79,7 +80,8 @@ def after(model: "PeftModel", config: Any, situation: Situation) -> None:
         ) from error
 
 
-def _require_loftq(config: Any) -> None:
+def require_loftq() -> None:
+    """Refuse LoftQ where what it quantises with is missing. Raises ``ModelFault``."""
     from importlib.util import find_spec
 
     import torch

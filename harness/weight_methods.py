@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault
 from harness.situation import Settings, Situation, frequent_tokens, given, no_wider_than
+from harness.starts import require_loftq
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -92,6 +93,8 @@ def lora(settings: Settings, situation: Situation) -> "PeftConfig":
     rest.pop("lora_fa", None)  # these two choose the optimizer
     rest.pop("loraplus_lr_ratio", None)
     no_wider_than(rest["r"], "lora.r", situation)
+    if rest.get("init_lora_weights") == "loftq":
+        require_loftq()
     return LoraConfig(**_with_start(rest))
 
 

@@ -155,6 +155,7 @@ class Run:
     losses: list[float]
     trainable: set[str]  # names of what may change, every name of a shared tensor
     changed: set[str]
+    logits: Tensor  # at its end, before any test
 
 
 @functools.cache
@@ -171,7 +172,7 @@ def trained(case: str, architecture: str) -> Run:
     places = {parameter.data_ptr() for parameter in model.parameters() if parameter.requires_grad}
     trainable = {name for name, tensor in after.items() if tensor.data_ptr() in places}
     methods.finish(model)
-    return Run(model, distance, losses, trainable, changed)
+    return Run(model, distance, losses, trainable, changed, logits(model))
 
 
 @torch.no_grad()

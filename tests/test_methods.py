@@ -44,11 +44,11 @@ UNFIT |= {("llama_adapter", "gemma3_text")}
 QWEN2 = [(case, "qwen2") for case in CASES]
 # The full cross is for the sheets; settings of LoRA and types of the library run on one architecture.
 FIT = QWEN2 + [(case, kind) for case in SHEETS for kind in ARCHITECTURES[1:] if (case, kind) not in UNFIT]
-# Their start cannot be saved yet (adapters.keep_start), and checks refuse them.
-UNSAVED = {"lora:corda", "lora:lora_ga"}
+QUICK = [case for case in CASES if case != "lora:eva"]  # whose start takes seconds
 EXACT = 1e-5  # float32 sums in another order
 
 every_case = pytest.mark.parametrize("case", CASES)
+every_quick_case = pytest.mark.parametrize("case", QUICK)
 every_sheet = pytest.mark.parametrize("method", SHEETS)
 two_kinds = pytest.mark.parametrize(("case", "kind"), QWEN2 + [pair for pair in FIT if pair[1] == "gemma3_text"])
 every_fit = pytest.mark.parametrize(("case", "kind"), FIT)
@@ -117,7 +117,7 @@ def test_the_base_is_bit_identical_with_the_adapter_disabled(case, kind):
     assert same != traits(case).rewrites_base
 
 
-@every_case
+@every_quick_case
 def test_training_leaves_the_base_weights_it_shares_as_they_were(case):
     base = base_model("qwen2")
     kept = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
@@ -128,8 +128,8 @@ def test_training_leaves_the_base_weights_it_shares_as_they_were(case):
         warnings.simplefilter("ignore")
         model = methods.attach(shared, method, settings, situation())
     train(model, case, steps=1)
-    same = all(torch.equal(parameter, kept[name]) for name, parameter in base.named_parameters())
-    assert same != traits(case).rewrites_base
+    if not traits(case).rewrites_base:
+        assert all(torch.equal(parameter, kept[name]) for name, parameter in base.named_parameters())
 
 
 # ---------------------------------------------------------------- save, merge, generate
@@ -137,8 +137,8 @@ def test_training_leaves_the_base_weights_it_shares_as_they_were(case):
 
 @two_kinds
 def test_the_reloaded_adapter_gives_the_same_logits_and_answers(case, kind, tmp_path):
-    if case in UNSAVED:
-        pytest.skip("adapters.keep_start does not keep this start; checks refuse it")
+    if case in ("lora:corda", "lora:lora_ga"):
+        pytest.skip("these load as saved against their start only, by the test below")
     model = trained(case, kind).model
     model.save_pretrained(str(tmp_path))
     again = methods.reload(base_model(kind), tmp_path)
@@ -147,7 +147,7 @@ def test_the_reloaded_adapter_gives_the_same_logits_and_answers(case, kind, tmp_
     assert answers(again, prompts) == answers(model, prompts)
 
 
-@pytest.mark.parametrize("case", ["lora:pissa", "lora:olora"])
+@pytest.mark.parametrize("case", ["lora:pissa", "lora:olora", "lora:corda", "lora:lora_ga"])
 def test_a_start_taken_from_the_base_is_saved_as_plain_lora(case, tmp_path):
     model = build(case, "qwen2")
     write = adapters.keep_start(model, tmp_path / "scratch")
@@ -176,7 +176,7 @@ def test_a_fresh_process_gives_the_same_answers(case, tmp_path):
     assert done.stdout.strip() == str(answers(model, [[5, 6, 7]]))
 
 
-@every_case
+@every_quick_case
 def test_merging_gives_the_same_logits_where_claimed(case):
     model = build(case, "qwen2")
     train(model, case, steps=2)
@@ -192,9 +192,9 @@ def test_merging_gives_the_same_logits_where_claimed(case):
     torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=0)
 
 
-@two_kinds
-def test_generating_with_the_cache_equals_generating_without(case, kind):
-    model = trained(case, kind).model
+@every_case
+def test_generating_with_the_cache_equals_generating_without(case):
+    model = trained(case, "qwen2").model
     row, expected = [5, 6, 7, 9], []
     with torch.no_grad():
         for _ in range(5):
@@ -227,7 +227,7 @@ def gradients(case: str, checkpointing: bool) -> list[torch.Tensor | None]:
     return [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
 
 
-@every_case
+@every_quick_case
 def test_gradients_do_not_depend_on_checkpointing_where_it_works(case):
     plain = gradients(case, False)
     if not traits(case).checkpointing:
@@ -245,19 +245,28 @@ def test_two_runs_of_one_seed_are_bit_equal(case):
     model = build(case, "qwen2")
     train(model, case)
     methods.finish(model)
-    assert torch.equal(logits(model), logits(trained(case, "qwen2").model))
+    assert torch.equal(logits(model), trained(case, "qwen2").logits)
 
 
 # Their start draws nothing: two seeds of theirs differ by the order of the rows.
 SETTLED = {"full", "partial", "bitfit", "diff_pruning", "ln_tuning", "trainable_tokens", "ia3", "miss", "oft", "boft"}
-SETTLED |= {"road", "cpt", "fourierft:", "lora:olora", "lora:mica", "lora:corda", "lora:pissa"}
+SETTLED |= {"road", "cpt", "lora:olora", "lora:mica", "lora:corda", "lora:pissa"}
+SETTLED |= {f"library:{kind}" for kind in ("beft", "osf", "psoft", "supertuning")}
 
 
-@every_case
+def _moved(case: str, seed: int) -> torch.Tensor:
+    """Logits with every trained number moved by as much, so that frozen random parts show."""
+    model = build(case, "qwen2", seed=seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    return logits(model)
+
+
+@every_quick_case
 def test_two_seeds_start_apart_unless_the_start_draws_nothing(case):
-    one, other = (build(case, "qwen2", seed=seed).state_dict() for seed in (7, 8))
-    same = all(torch.equal(one[name], other[name]) for name in one if one[name].shape == other[name].shape)
-    assert same == (case in SETTLED)
+    assert torch.equal(_moved(case, 7), _moved(case, 8)) == (case in SETTLED)
 
 
 @pytest.mark.parametrize("method", [name for name in SHEETS if set(SEEDS) & set(sheet(name))])
@@ -311,7 +320,7 @@ def use_second(model, config) -> None:
     logits(model)
 
 
-@every_case
+@every_quick_case
 def test_a_second_adapter_leaves_the_first_as_it_was_where_claimed(case):
     if traits(case).rewrites_base and case != "full":
         pytest.skip("a second start would come out of the first's base")
