@@ -317,9 +317,9 @@ PUBLISHED = {
 
 
 def composed(name: str) -> Model:
-    common = OmegaConf.load(CONF / "common" / "model.yaml")
+    common = OmegaConf.load(CONF / "model" / "hub.yaml")
     own = OmegaConf.load(CONF / "model" / f"{name}.yaml")
-    assert own.pop("defaults") == ["/common/model@_here_", "_self_"]
+    assert own.pop("defaults", None) == (None if name == "hub" else ["hub", "_self_"])
     path = {"path": "org/name"} if name == "hub" else {}
     merged = OmegaConf.to_container(OmegaConf.merge(common, own, path), resolve=True)
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Model), merged))
