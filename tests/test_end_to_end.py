@@ -1,0 +1,127 @@
+"""The command as a user meets it, in processes of its own; and every published experiment for a step or two."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from harness import adapters, models, train
+from runs import command, loaded, overrides, plan_of, records_of, write_rows
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+def start(*words: str, cwd: Path, code: str | None = None) -> subprocess.Popen:
+    run = ["-c", code] if code else ["-m", "harness"]
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, *run, *words],
+        cwd=cwd,
+        env=os.environ | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it_quietly(random_qwen2, rows, tmp_path):
+    words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "peft=prompt_tuning", "trainer.epochs=1"]
+    endless = [*words, "trainer.max_steps=100000"]
+    process = start(*endless, cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "runs").glob("baselines/*.json")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)  # training has begun
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    [kept] = records_of(tmp_path / "runs").values()
+    assert kept["status"] == "interrupted"
+    assert kept["error"]["hint"] == "killed, or out of memory; run the same command again"
+
+    # The same plan, cut short: its hundred thousand steps are there to be killed in.
+    with mock.patch.object(train, "optimizer_steps", return_value=2):
+        done = command(*endless)
+    assert done.code == 0, done.err
+    [after] = records_of(tmp_path / "runs").values()
+    assert (after["status"], after["attempt"], after["fingerprint"]) == ("finished", 2, kept["fingerprint"])
+    assert any("replaces attempt 1 (interrupted" in note for note in after["notes"])
+
+
+QUIET = """
+import runpy, sys
+sys.argv = ["harness", *sys.argv[1:]]
+try:
+    runpy.run_module("harness", run_name="__main__")
+except SystemExit as stop:
+    print("exit", stop.code)
+print("torch", "torch" in sys.modules)
+"""
+
+
+PLAIN = """
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base = AutoModelForCausalLM.from_pretrained({base!r}, dtype=torch.float32)
+model = PeftModel.from_pretrained(base, {adapter!r}).eval()
+print("sum", float(model(input_ids=torch.tensor([[5, 6, 7]])).logits.double().sum()))
+"""
+
+
+def test_the_console_has_no_library_noise_and_a_finished_sweep_is_shown_without_torch(random_qwen2, rows, tmp_path):
+    words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "lora.r=2", "trainer.max_steps=2"]
+    words += ["peft=lora,prompt_tuning,full", "lora.init_lora_weights=pissa"]
+    first = start("-m", *words, cwd=tmp_path)
+    out, err = first.communicate(timeout=500)
+    assert first.returncode == 0, err
+    known = ("3 cells", "[", "full ", "lora ", "  ")
+    strange = [line for line in err.splitlines() if not line.startswith(known)]
+    assert strange == []
+    assert "Warning" not in out + err
+    assert not (tmp_path / "multirun.yaml").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+    again = start("-m", *words, cwd=tmp_path, code=QUIET)
+    out, err = again.communicate(timeout=500)
+    assert "torch False" in out
+    assert "3 of them finished earlier" in err
+
+    lora = next(kept for kept in records_of(tmp_path / "runs").values() if kept["method"] == "lora")
+    adapter = tmp_path / "runs" / lora["fingerprint"] / "adapter"
+    fresh = start(cwd=tmp_path, code=PLAIN.format(base=str(random_qwen2), adapter=str(adapter)))
+    out, err = fresh.communicate(timeout=300)
+    assert out.startswith("sum "), err
+    made, _ = plan_of(*words[:-2], "peft=lora", "lora.init_lora_weights=pissa")
+    assert made.fingerprint == lora["fingerprint"]
+    here = adapters.load(models.fork(loaded(random_qwen2), private_weights=False), adapter, made)
+    with torch.no_grad():
+        expected = here(input_ids=torch.tensor([[5, 6, 7]])).logits.double().sum()
+    assert float(out.removeprefix("sum ")) == pytest.approx(float(expected), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs(name, tmp_path):
+    words = [f"runs_dir={tmp_path / 'runs'}", "data.limits={train: 8, validation: 2, test: 2}"]
+    words += ["trainer.batch_size=4", "trainer.evaluations=1", "trainer.threads=1"]
+    # One step leaves AdaLoRA nothing to prune by, which it says.
+    words += [f"trainer.max_steps={2 if name == 'every_method' else 1}"]
+    words += ["scoring.metrics=[exact_match]", "scoring.generation.max_new_tokens=2", "scoring.forgetting_limit=2"]
+    done = command("-m", f"experiment={name}", *words)
+    assert done.code == 0, done.err
+    kept = records_of(tmp_path / "runs")
+    assert kept
+    assert {record["status"] for record in kept.values()} == {"finished"}
