@@ -7,6 +7,8 @@ worker that is killed costs its own run and no other: each worker is a slot of i
 import logging
 import math
 import os
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -196,10 +198,11 @@ class LokySlot(Slot):
             from joblib.externals.loky.process_executor import ProcessPoolExecutor
         except ImportError as error:
             raise missing("joblib", error) from error
-        self._pool = ProcessPoolExecutor(max_workers=1, env=self._variables)
+        parent = (os.getpid(),)
+        self._pool = ProcessPoolExecutor(1, env=self._variables, initializer=leave_with, initargs=parent)
 
     def submit(self, job: Job) -> "Future[Outcome]":
-        return self._pool.submit(worker.run, job)
+        return self._pool.submit(run_alone, job)
 
     def restart(self) -> None:
         self.close(busy=True)
@@ -207,6 +210,27 @@ class LokySlot(Slot):
 
     def close(self, busy: bool = False) -> None:
         self._pool.shutdown(kill_workers=busy)
+
+
+_busy = threading.Lock()  # of a worker process: held during a run
+
+
+def run_alone(job: Job) -> Outcome:
+    """``worker.run`` in a process that leaves no run half done, whatever becomes of its parent."""
+    with _busy:
+        return worker.run(job)
+
+
+def leave_with(parent: int, look_s: float = 2.0) -> None:
+    """End this process once its parent is gone, after the run in hand; loky's workers would wait for ever."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(look_s)
+        with _busy:
+            os._exit(1)
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
 
 
 # --- ray --------------------------------------------------------------------------------------------------

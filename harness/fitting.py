@@ -122,7 +122,7 @@ def targeted_layers(config: Any, model: "nn.Module") -> dict[str, tuple[int, int
     return found
 
 
-def _size(module: "nn.Module") -> tuple[int, int] | None:
+def _size(module: Any) -> tuple[int, int] | None:
     """Input and output dimensions of a linear layer; None for other modules."""
     from transformers.pytorch_utils import Conv1D
 

@@ -73,8 +73,6 @@ def fields(name: str) -> list[str]:
 
 def defaults(name: str) -> dict[str, Any]:
     """PEFT's own value of each setting."""
-    given = {field.name: field for field in dataclasses.fields(types()[name]) if field.name not in BOOKKEEPING}
-    return {
-        key: field.default_factory() if field.default is dataclasses.MISSING else field.default  # type: ignore[misc]
-        for key, field in given.items()
-    }
+    given = [field for field in dataclasses.fields(types()[name]) if field.name not in BOOKKEEPING]
+    made = {field.name: field.default_factory() for field in given if callable(field.default_factory)}
+    return {field.name: made.get(field.name, field.default) for field in given}

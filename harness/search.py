@@ -1,10 +1,11 @@
 """What a study searches and by what: the space in Hydra's overrides, the sampler, the objective in a record."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from harness import report
+from harness import keys, report
 from harness.errors import ConfigFault, raise_together
 
 if TYPE_CHECKING:
@@ -72,11 +73,12 @@ def _distribution(override: "Override") -> "BaseDistribution":
 
     value = override.value()
     if isinstance(value, IntervalSweep):
-        low, high, scale = value.start, value.end, "log" in value.tags
+        low, high, scale = float(value.start), float(value.end), "log" in value.tags  # type: ignore[arg-type]
         try:
-            if isinstance(low, int) and isinstance(high, int):
-                return IntDistribution(low, high, log=scale)
-            return FloatDistribution(float(low), float(high), log=scale)  # type: ignore[arg-type]
+            # Hydra reads interval(2,32) as 2.0 to 32.0; what the setting is decides.
+            if _is_whole(override.get_key_element()) or isinstance(value.start, int):
+                return IntDistribution(math.ceil(low), math.floor(high), log=scale)
+            return FloatDistribution(low, high, log=scale)
         except ValueError as error:
             raise ConfigFault(f"{override.input_line}: {error}") from error
     choices = list(override.sweep_string_iterator())
@@ -85,6 +87,12 @@ def _distribution(override: "Override") -> "BaseDistribution":
         if len(numbers) > 1 and numbers[0] < numbers[-1]:
             return IntDistribution(numbers[0], numbers[-1], step=numbers[1] - numbers[0])
     return CategoricalDistribution(list(dict.fromkeys(choices)))
+
+
+def _is_whole(key: str) -> bool:
+    """Whether the setting takes whole numbers only."""
+    kind = keys.known().get(key.lstrip("+"))
+    return int in (get_args(kind) or (kind,)) and float not in get_args(kind)
 
 
 def _is_int(text: str) -> bool:

@@ -119,7 +119,7 @@ class Session:
         from optuna.trial import TrialState
 
         # Anew for each batch: then a study that was cut off proposes what it would have proposed.
-        study.sampler = search.sampler(self.settings, self.settings.seed + len(study.trials))
+        study.sampler = search.sampler(self.settings, self.settings.seed + len(standing(study)))
         asked: dict[int, tuple[Trial, sweep.Cell]] = {}
         refusal = ""
         for trial in [study.ask(self.space) for _ in range(size)]:

@@ -15,10 +15,7 @@ from typing import Any
 
 # Characters that are a token each: Han (with extensions, the iteration mark and the zero), and kana.
 # Escapes, because the glyphs of a range's ends mean nothing to a reader.
-_HAN = (
-    "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-    "\u3041-\u3096\u30a1-\u30ff\u31f0-\u31ff"
-)
+_HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff\u3041-\u3096\u30a1-\u30ff\u31f0-\u31ff"
 _IS_HAN = re.compile(f"[{_HAN}]")
 # White space beside a Chinese character is typography: models differ in it, readers do not see it.
 _SPACE_AT_HAN = re.compile(rf"(?<=[{_HAN}])\s+|\s+(?=[{_HAN}])")

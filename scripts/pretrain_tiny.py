@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tiny_corpus import DATA, EOS, IM_END, IM_START, stream
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from tiny_corpus import DATA, EOS, IM_END, IM_START, stream
 
 PAD = "<|pad|>"
 SEED = 11

@@ -30,7 +30,7 @@ ALPACA = (
     "Below is an instruction that describes a task. Write a response that completes it.\n\n"
     "### Instruction:\n{i}\n\n### Input:\n{x}\n\n### Response:\n{y}"
 )
-FORMATS = (  # what stands before {y} is the prompt of a passage, the rest its answer
+FORMATS: tuple[tuple[str, float], ...] = (  # what stands before {y} is the prompt of a passage, the rest its answer
     ("Instruction: {i}\nInput: {x}\nAnswer: {y}", 6),
     (f"{IM_START}user\n{{i}}\n{{x}}{IM_END}\n{IM_START}assistant\n{{y}}{IM_END}", 2),
     (ALPACA, 0.5),

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from tuners_models import VOCAB, base_model
 
 from harness import methods, schema, shipped
 from harness.situation import Situation
+from tuners_models import VOCAB, base_model
 
 ARCHITECTURES = ("qwen2", "llama", "gemma3_text", "gpt2")
 SEED = 3

@@ -15,8 +15,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from conftest import compose
 
+from conftest import compose
 from harness import experiment, models, plan, record, shared, tokens, train
 from harness.plan import Options, Plan
 

@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-from conftest import composed_once
 from omegaconf import OmegaConf
 
+from conftest import composed_once
 from harness import checks, schema, sound
 
 

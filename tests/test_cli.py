@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CONF, overridden
 
+from conftest import CONF, overridden
 from harness import cli, keys, plan
 from harness.__main__ import task
 from harness.errors import ConfigFault, ModelFault, RunFault

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CONF, composed_once, overridden
 from omegaconf import OmegaConf
 
+from conftest import CONF, composed_once, overridden
 from harness import keys, plan, schema
 from harness.errors import ConfigFault
 

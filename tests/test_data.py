@@ -8,11 +8,11 @@ import random
 from pathlib import Path
 
 import pytest
-from data_cases import ALPACA, MESSAGES, settings, shared
 from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from data_cases import ALPACA, MESSAGES, settings, shared
 from harness import data
 from harness.errors import DataFault
 from harness.readers import read_file

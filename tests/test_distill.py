@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from runs import command, overrides, plan_of, records_of, write_rows
 from torch.nn import functional
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from harness import models, teachers, tokens
 from harness.errors import ConfigFault, ModelFault
+from runs import command, overrides, plan_of, records_of, write_rows
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from runs import command, overrides, plan_of, records_of, write_rows
 from transformers import AutoModelForCausalLM
 
 from harness import adapters, ask, export, models
 from harness.errors import ConfigFault, ModelFault
+from runs import command, overrides, plan_of, records_of, write_rows
 
 
 @pytest.fixture(scope="module")

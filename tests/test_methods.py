@@ -14,6 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
+
+from harness import adapters, library, methods, schema, shipped
+from harness.errors import ModelFault
+from harness.fitting import RULES
+from harness.situation import SEEDS
 from method_cases import (
     ARCHITECTURES,
     CASES,
@@ -30,13 +36,7 @@ from method_cases import (
     train,
     trained,
 )
-from transformers import AutoModelForCausalLM
 from tuners_models import base_model
-
-from harness import adapters, library, methods, schema, shipped
-from harness.errors import ModelFault
-from harness.fitting import RULES
-from harness.situation import SEEDS
 
 # Layers that PEFT does not adapt: GPT-2's Conv1D, and attention that is not Llama's.
 UNFIT = {(name, "gpt2") for name in ("shira", "loha", "lokr", "miss", "c3a", "oft", "boft", "hra", "road")}

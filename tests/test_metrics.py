@@ -15,9 +15,9 @@ from harness import metrics, texts
 ROOT = Path(__file__).parents[1]
 ALL = list(metrics.METRICS)
 # Scripts, punctuation, spaces and emoji that meet in one answer more often than random Unicode would have it.
-ANSWERS = st.text(
-    st.sampled_from("小柴胡颗粒一日3次。，、0.5gabcDE the-an \n\t😀👍🏽é①％"), max_size=40
-) | st.text(max_size=20)
+ANSWERS = st.text(st.sampled_from("小柴胡颗粒一日3次。，、0.5gabcDE the-an \n\t😀👍🏽é①％"), max_size=40) | st.text(
+    max_size=20
+)
 WORDY = ANSWERS.filter(lambda text: len(texts.tokenise(text, "mixed")) > 0)
 
 
@@ -217,9 +217,7 @@ def test_f1_scores_are_symmetric(left: str, right: str, how: str) -> None:
     assert texts.rouge_l(left, [right], how) <= texts.token_f1(left, [right], how)
 
 
-@given(
-    left=st.lists(st.sampled_from("abc"), max_size=70), right=st.lists(st.sampled_from("abc"), max_size=70)
-)
+@given(left=st.lists(st.sampled_from("abc"), max_size=70), right=st.lists(st.sampled_from("abc"), max_size=70))
 def test_bit_parallel_lcs_equals_the_table(left: list[str], right: list[str]) -> None:
     row = [0] * (len(right) + 1)
     for token in left:
@@ -332,9 +330,7 @@ def test_modules_load_from_their_path_offline_beside_each_other_and_never_stale(
     }
     command = [sys.executable, "-c", AS_ANYONE]
     running = [
-        subprocess.Popen(
-            [*command, str(tmp_path / who)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
-        )
+        subprocess.Popen([*command, str(tmp_path / who)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
         for who in ("one", "two")
     ]
     for process in running:
@@ -347,9 +343,7 @@ def test_missing_harness_is_not_looked_for_under_its_name_in_a_registry(tmp_path
     bare = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     code = f"import evaluate; evaluate.load({str(metrics.path('bleu'))!r})"
     shadow = f"import sys; sys.modules['harness'] = None; {code}"
-    done = subprocess.run(
-        [sys.executable, "-c", shadow], cwd=tmp_path, env=bare, capture_output=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", shadow], cwd=tmp_path, env=bare, capture_output=True, check=False)
     assert b"using 'pip install .'" in done.stderr
 
 

@@ -4,10 +4,10 @@ import json
 import string
 
 import pytest
-from conftest import overridden
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from conftest import overridden
 from harness import cli, keys, plan, schema
 from harness.errors import HarnessError
 

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CONF, composed_once, overridden
 from omegaconf import OmegaConf
 
+from conftest import CONF, composed_once, overridden
 from harness import plan, schema
 from harness.errors import ConfigFault
 from harness.plan import Plan

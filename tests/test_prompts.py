@@ -1,8 +1,8 @@
 """Prompt templates: published texts, word for word, and the tokenizer's own."""
 
 import pytest
-from data_cases import CHATML, byte_tokenizer, qwen_tokenizer
 
+from data_cases import CHATML, byte_tokenizer, qwen_tokenizer
 from harness import prompts
 from harness.errors import DataFault, ModelFault
 from harness.rows import Row, question

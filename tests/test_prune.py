@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from runs import command, overrides, plan_of, records_of, write_rows
 
 from harness import adapters, ask, models, pruned
 from harness.errors import ConfigFault
+from runs import command, overrides, plan_of, records_of, write_rows
 
 
 def test_the_smallest_linear_weights_become_zero_and_the_head_stays(random_qwen2):

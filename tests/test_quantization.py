@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from runs import command, logits_of, overrides, plan_of, records_of, write_rows
 from transformers import AutoConfig
 
 from harness import adapters, estimate, experiment, models, quantized, shared, train
 from harness.errors import ConfigFault, ModelFault
 from harness.plan import Plan
 from harness.schema import Quantization
+from runs import command, logits_of, overrides, plan_of, records_of, write_rows
 
 pytest.importorskip("bitsandbytes")
 KINDS = ("nf4", "int8")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_cases import ALPACA, CHATML, byte_tokenizer, qwen_tokenizer, settings, shared
 from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from data_cases import ALPACA, CHATML, byte_tokenizer, qwen_tokenizer, settings, shared
 from harness import data, tokens
 from harness.errors import DataFault, ModelFault
 from harness.prompts import ask

@@ -13,6 +13,14 @@ from peft import PeftConfig, PeftModel, PeftType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import get_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+import harness.tuners
+from harness.tuners.adapter import LOCATIONS, AdapterConfig
+from harness.tuners.bitfit import BitFitConfig
+from harness.tuners.diff_layer import hard_concrete
+from harness.tuners.diff_pruning import DiffPruningConfig
+from harness.tuners.full import FullConfig
+from harness.tuners.partial import PartialConfig
 from tuners_models import (
     MAIN,
     SETTINGS,
@@ -27,14 +35,6 @@ from tuners_models import (
     train,
     wrap,
 )
-
-import harness.tuners
-from harness.tuners.adapter import LOCATIONS, AdapterConfig
-from harness.tuners.bitfit import BitFitConfig
-from harness.tuners.diff_layer import hard_concrete
-from harness.tuners.diff_pruning import DiffPruningConfig
-from harness.tuners.full import FullConfig
-from harness.tuners.partial import PartialConfig
 
 MERGEABLE = [method for method in SETTINGS if not method.startswith("adapter")]
 SEVERAL = [method for method in SETTINGS if method != "full"]

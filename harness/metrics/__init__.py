@@ -48,9 +48,7 @@ def load(name: str) -> Any:
     from evaluate.loading import import_main_class
 
     metric = import_main_class(f"harness.metrics.{name}.{name}")
-    with (
-        tempfile.TemporaryDirectory() as scratch
-    ):  # evaluate insists on a folder, and in memory never uses it
+    with tempfile.TemporaryDirectory() as scratch:  # evaluate insists on a folder, and in memory never uses it
         return metric(cache_dir=scratch, keep_in_memory=True)
 
 
@@ -62,31 +60,21 @@ def faults(
     tokenize: str,
 ) -> list[str]:
     """What keeps these inputs from being scored, one sentence each; empty if nothing does."""
-    found = [
-        f"metric {name!r} is unknown; choose from {', '.join(METRICS)}"
-        for name in names
-        if name not in METRICS
-    ]
+    found = [f"metric {name!r} is unknown; choose from {', '.join(METRICS)}" for name in names if name not in METRICS]
     if tokenize not in TOKENIZE:
         found.append(f"tokenize={tokenize!r} is unknown; choose from {', '.join(TOKENIZE)}")
     if not predictions:
         found.append("predictions: 0 rows; there is nothing to score")
     if len(references) != len(predictions):
-        found.append(
-            f"references: {len(references)} rows for {len(predictions)} predictions; give one list per row"
-        )
+        found.append(f"references: {len(references)} rows for {len(predictions)} predictions; give one list per row")
     if any(isinstance(row, str) for row in references):
         found.append("references: a row is a string; give a list of strings per row")
     if "names_target" in names and targets is None:
         found.append("names_target needs targets: give one name per row, or leave that metric out")
     if targets is not None and len(targets) != len(predictions):
-        found.append(
-            f"targets: {len(targets)} rows for {len(predictions)} predictions; give one name per row"
-        )
+        found.append(f"targets: {len(targets)} rows for {len(predictions)} predictions; give one name per row")
     if tokenize == "13a" and {*names} & {*TOKENIZE["13a"]} and _unreadable_in_english(references):
-        found.append(
-            "tokenize=13a finds no word in these references, they are Chinese; use tokenize=zh, char or jieba"
-        )
+        found.append("tokenize=13a finds no word in these references, they are Chinese; use tokenize=zh, char or jieba")
     return found
 
 

@@ -16,9 +16,7 @@ def reference_lists(references: Sequence[str | Sequence[str]]) -> list[list[str]
     lists = [[row] if isinstance(row, str) else list(row) for row in references]
     empty = [row for row, options in enumerate(lists) if not options]
     if empty:
-        raise ValueError(
-            f"references[{empty[0]}] is empty ({len(empty)} such rows); give each row one or more texts"
-        )
+        raise ValueError(f"references[{empty[0]}] is empty ({len(empty)} such rows); give each row one or more texts")
     return lists
 
 

@@ -45,9 +45,7 @@ class Chrf(evaluate.Metric):
             features=rows.text_features(),
         )
 
-    def _compute(
-        self, predictions: Any = None, references: Any = None, word_order: int = 0
-    ) -> dict[str, Any]:
+    def _compute(self, predictions: Any = None, references: Any = None, word_order: int = 0) -> dict[str, Any]:
         metric = CHRF(word_order=word_order)
         result = metric.corpus_score(list(predictions), rows.streams(rows.reference_lists(references)))
         # The mean of six exact precisions can exceed 1 by a rounding.

@@ -45,9 +45,6 @@ class ExactMatch(evaluate.Metric):
         self, predictions: Any = None, references: Any = None, normalisation: str = texts.ANSWER
     ) -> dict[str, Any]:
         options = rows.reference_lists(references)
-        scores = [
-            texts.exact_match(said, good, normalisation)
-            for said, good in zip(predictions, options, strict=True)
-        ]
+        scores = [texts.exact_match(said, good, normalisation) for said, good in zip(predictions, options, strict=True)]
         signature = f"norm:{normalisation}|nrefs:{rows.reference_count(options)}"
         return {"exact_match": rows.percent(scores), "signature": signature}

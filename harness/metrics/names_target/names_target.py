@@ -43,12 +43,8 @@ class NamesTarget(evaluate.Metric):
         targets = [options[0] for options in rows.reference_lists(references)]
         blank = [row for row, target in enumerate(targets) if not texts.normalise(target, texts.NAME)]
         if blank:
-            raise ValueError(
-                f"references[{blank[0]}] names no target ({len(blank)} such rows); give each row a name"
-            )
+            raise ValueError(f"references[{blank[0]}] names no target ({len(blank)} such rows); give each row a name")
         index = texts.name_index([*targets, *(candidates or [])])
-        scores = [
-            texts.names_target(said, target, index) for said, target in zip(predictions, targets, strict=True)
-        ]
+        scores = [texts.names_target(said, target, index) for said, target in zip(predictions, targets, strict=True)]
         signature = f"names:{sum(map(len, index.values()))}|match:leftmost-longest|norm:{texts.NAME}"
         return {"names_target": rows.percent(scores), "signature": signature}

@@ -43,13 +43,9 @@ class RougeL(evaluate.Metric):
             features=rows.text_features(),
         )
 
-    def _compute(
-        self, predictions: Any = None, references: Any = None, tokenize: str = "mixed"
-    ) -> dict[str, Any]:
+    def _compute(self, predictions: Any = None, references: Any = None, tokenize: str = "mixed") -> dict[str, Any]:
         options = rows.reference_lists(references)
-        scores = [
-            texts.rouge_l(said, good, tokenize) for said, good in zip(predictions, options, strict=True)
-        ]
+        scores = [texts.rouge_l(said, good, tokenize) for said, good in zip(predictions, options, strict=True)]
         tokeniser = texts.tokeniser_version(tokenize)
         signature = f"tok:{tokeniser}|nrefs:{rows.reference_count(options)}|level:sentence|beta:1"
         return {"rouge_l": rows.percent(scores), "signature": signature}

@@ -41,12 +41,8 @@ class TokenF1(evaluate.Metric):
             features=rows.text_features(),
         )
 
-    def _compute(
-        self, predictions: Any = None, references: Any = None, tokenize: str = "mixed"
-    ) -> dict[str, Any]:
+    def _compute(self, predictions: Any = None, references: Any = None, tokenize: str = "mixed") -> dict[str, Any]:
         options = rows.reference_lists(references)
-        scores = [
-            texts.token_f1(said, good, tokenize) for said, good in zip(predictions, options, strict=True)
-        ]
+        scores = [texts.token_f1(said, good, tokenize) for said, good in zip(predictions, options, strict=True)]
         signature = f"tok:{texts.tokeniser_version(tokenize)}|nrefs:{rows.reference_count(options)}"
         return {"token_f1": rows.percent(scores), "signature": signature}
