@@ -34,6 +34,8 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "max_tokens": 512,
         "truncate": False,
         "on_bad_row": "error",
+        "metrics": ["token_f1"],
+        "max_new_tokens": 16,
         **changes,
     }
     values["format"] = schema.RowFormat(values["format"])
