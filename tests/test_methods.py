@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import subprocess
 import sys
 import warnings
@@ -16,8 +17,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness import adapters, library, methods, schema, shipped
-from harness.errors import ModelFault
+from conftest import compose
+from harness import adapters, library, methods, plan, schema, shipped
+from harness.errors import ConfigFault, ModelFault
 from harness.fitting import RULES
 from harness.situation import SEEDS
 from method_cases import (
@@ -527,3 +529,31 @@ def test_diff_pruning_ends_sparse_and_others_end_as_they_are():
 def test_target_modules_that_match_nothing_name_the_layers():
     with pytest.raises(ModelFault, match=r"finds none of target_modules=\['nowhere'\].*q_proj"):
         build("lora", "qwen2", target_modules=["nowhere"])
+
+
+# ---------------------------------------------------------------- sheets that contradict themselves
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("peft=adapter adapter.reduction_factor=4", "adapter.bottleneck_size=16 and adapter.reduction_factor=4"),
+        ("peft=adapter adapter.placement=elsewhere", "adapter.placement=elsewhere is unknown"),
+        ("peft=oft oft.r=2 oft.oft_block_size=8", "oft.r=2 and oft.oft_block_size=8"),
+        ("peft=boft boft.boft_block_num=2 boft.boft_block_size=8", "boft.boft_block_num=2 and boft.boft_block_size=8"),
+        ("peft=vblora vblora.topk=9 vblora.num_vectors=4", "vblora.topk=9 exceeds vblora.num_vectors=4"),
+        ("peft=lora lora.lora_fa=true lora.loraplus_lr_ratio=4", "each bring an optimizer"),
+        ("peft=lora +lora.eva_config.rho=1.5", "lora.eva_config has no effect without lora.init_lora_weights=eva"),
+        ("peft=cpt cpt.cpt_token_ids=[5,6] cpt.cpt_mask=[1]", "cpt.cpt_mask has 1 entries for 2"),
+        ("peft=diff_pruning diff_pruning.target_sparsity=0", "diff_pruning.target_sparsity=0"),
+        ("peft=diff_pruning diff_pruning.stretch_upper=0.5", "diff_pruning.stretch_upper=0.5"),
+        ("peft=road road.variant=road_3", "road.variant=road_3 is unknown"),
+        ("peft=fourierft fourierft.n_frequency=0", "fourierft.n_frequency=0 is too small"),
+        ("peft=library library.type=xlora", "library.type=xlora mixes LoRA adapters"),
+        ("peft=library +library.settings.bogus=1", "library.settings.bogus=1 is unknown to DeloraConfig"),
+        ("peft=library library.type=cartridge", "needs library.settings.num_virtual_tokens"),
+    ],
+)
+def test_a_sheet_that_contradicts_itself_is_refused(words, expected):
+    with pytest.raises(ConfigFault, match=re.escape(expected)):
+        plan.read(compose(*words.split()))
