@@ -31,6 +31,7 @@ def start(task: Callable[..., Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schema()
     _say_what_happens()
+    sys.argv[1:] = friendly(sys.argv[1:])
     began: list[bool] = []
 
     @functools.wraps(task)
@@ -57,6 +58,16 @@ def start(task: Callable[..., Any]) -> None:
         # Before any run began, only the command can be at fault.
         wrong = is_input_fault(error) or not (began or isinstance(error, RunFault))
         sys.exit(2 if wrong else 1)
+
+
+def friendly(arguments: list[str]) -> list[str]:
+    """The command as Hydra takes it: ``-m`` before the overrides, and a fingerprint as text.
+
+    Hydra refuses a flag after an override, and reads ``run=39e5`` as a number.
+    """
+    flags = [each for each in arguments if each in ("-m", "--multirun")]
+    rest = [each for each in arguments if each not in flags]
+    return flags[:1] + [re.sub(r"^run=([A-Za-z0-9]+)$", r"run='\1'", each) for each in rest]
 
 
 def _in_sweep() -> bool:

@@ -287,3 +287,16 @@ def test_every_known_key_is_its_own_nearest():
 def test_long_overrides_are_shown_in_part():
     assert len(keys.brief("x" * 10_000)) < 250
     assert keys.brief("short") == "short"
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        (["stage=plan", "-m", "peft=lora,ia3"], ["-m", "stage=plan", "peft=lora,ia3"]),
+        (["--multirun", "peft=lora"], ["--multirun", "peft=lora"]),
+        (["stage=generate", "run=39e5", "prompt=x"], ["stage=generate", "run='39e5'", "prompt=x"]),
+        (["run=null"], ["run='null'"]),
+    ],
+)
+def test_flags_may_follow_overrides_and_fingerprints_stay_text(typed, taken):
+    assert cli.friendly(typed) == taken
