@@ -61,13 +61,23 @@ def start(task: Callable[..., Any]) -> None:
 
 
 def friendly(arguments: list[str]) -> list[str]:
-    """The command as Hydra takes it: ``-m`` before the overrides, and a fingerprint as text.
+    """The command as Hydra takes it: ``-m`` before the overrides, and text in quotes of its own.
 
-    Hydra refuses a flag after an override, and reads ``run=39e5`` as a number.
+    Hydra refuses a flag after an override, reads ``run=39e5`` as a number, and ``prompt=a, b`` not at all.
     """
     flags = [each for each in arguments if each in ("-m", "--multirun")]
     rest = [each for each in arguments if each not in flags]
-    return flags[:1] + [re.sub(r"^run=([A-Za-z0-9]+)$", r"run='\1'", each) for each in rest]
+    return flags[:1] + [_quoted(each) for each in rest]
+
+
+def _quoted(argument: str) -> str:
+    """``run``, ``prompt`` and ``input`` hold text as it is: no number, no list, no interpolation."""
+    key, equals, value = argument.partition("=")
+    if key not in ("run", "prompt", "input") or not equals or value == "null" or value[:1] in ("'", '"'):
+        return argument
+    # Backslashes count only before a quote, where Hydra halves them, and before ${, where OmegaConf does.
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" + found[2] if found[2] else ""), value)
+    return f'{key}="{escaped.replace("${", chr(92) + "${")}"'
 
 
 def _in_sweep() -> bool:

@@ -294,9 +294,17 @@ def test_long_overrides_are_shown_in_part():
     [
         (["stage=plan", "-m", "peft=lora,ia3"], ["-m", "stage=plan", "peft=lora,ia3"]),
         (["--multirun", "peft=lora"], ["--multirun", "peft=lora"]),
-        (["stage=generate", "run=39e5", "prompt=x"], ["stage=generate", "run='39e5'", "prompt=x"]),
-        (["run=null"], ["run='null'"]),
+        (["stage=generate", "run=39e5", "prompt=x"], ["stage=generate", 'run="39e5"', 'prompt="x"']),
+        (["run=null", "prompt='a b'"], ["run=null", "prompt='a b'"]),
     ],
 )
 def test_flags_may_follow_overrides_and_fingerprints_stay_text(typed, taken):
     assert cli.friendly(typed) == taken
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["腹胀，嗳气。", "a, b", "[1", "{x: 1}", 'say "no"', "it's", "${seed}", "a\\", 'a\\"b', "1e5", "a=b", "  x "],
+)
+def test_prompts_arrive_as_typed(text):
+    assert overridden(*cli.friendly([f"prompt={text}"])).prompt == text
