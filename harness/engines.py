@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ class Engine(ABC):
     """Works off jobs somewhere; settings are those of ``conf/hydra/launcher/<name>.yaml``."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Look at the settings, before anything is composed.
+
+        Raises:
+            ConfigFault: one makes no sense, or the engine's package is not installed.
+        """
+
+    @abstractmethod
     def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
         """One outcome for each job, as they end. A job's failure, or its worker's death, is an outcome.
 
@@ -36,7 +45,7 @@ class Engine(ABC):
             folder: of the sweep, for logs; every worker must see it under this name.
 
         Raises:
-            ConfigFault: the engine's package is missing, or no machine can take such a job.
+            ConfigFault: no machine can take such a job.
         """
 
     @abstractmethod
@@ -121,23 +130,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def missing(name: str, error: ImportError) -> ConfigFault:
-    """What to say where an optional package is not installed."""
-    return ConfigFault(f"hydra/launcher={name} needs a package that is not installed ({error}); pip install {name}")
-
-
-def check(name: str, values: Mapping[str, Any], **lowest: float) -> None:
+def check(name: str, package: str, values: Mapping[str, Any], **lowest: float) -> None:
     """Refuse settings that are no number, or below the lowest that makes sense; null passes.
 
     Raises:
-        ConfigFault: lists all of them.
+        ConfigFault: lists all of them, or says that the package is not installed.
     """
-    faults = []
+    faults = [] if find_spec(package) else [f"hydra/launcher={name} needs {package}: pip install {package}"]
     for key, low in lowest.items():
         value = values[key]
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= low):
             continue
-        faults.append(f"hydra.launcher.engine.{key}={value!r} ({name}): give a number, {low:g} or more, or null")
+        faults.append(f"hydra.launcher.engine.{key}={value}: give a number, {low:g} or more, or null")
     raise_together(faults)
 
 
@@ -151,8 +155,8 @@ class Joblib(Engine):
     n_jobs: int | None  # null: one per GPU; without a GPU half the cores, at least two
     _slots: "list[LokySlot]" = field(default_factory=list, init=False)
 
-    def __post_init__(self) -> None:
-        check("joblib", vars(self), n_jobs=1)
+    def check(self) -> None:
+        check("joblib", "joblib", vars(self), n_jobs=1)
 
     def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
         gpus = visible_gpus()
@@ -194,10 +198,8 @@ class LokySlot(Slot):
         self._start()
 
     def _start(self) -> None:
-        try:
-            from joblib.externals.loky.process_executor import ProcessPoolExecutor
-        except ImportError as error:
-            raise missing("joblib", error) from error
+        from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
         parent = (os.getpid(),)
         self._pool = ProcessPoolExecutor(1, env=self._variables, initializer=leave_with, initargs=parent)
 
@@ -247,14 +249,12 @@ class Ray(Engine):
     _slots: "list[RaySlot]" = field(default_factory=list, init=False)
     _joined: bool = field(default=False, init=False)
 
-    def __post_init__(self) -> None:
-        check("ray", vars(self), num_cpus=0, num_gpus=0, max_workers=1)
+    def check(self) -> None:
+        check("ray", "ray", vars(self), num_cpus=0, num_gpus=0, max_workers=1)
 
     def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
-        try:
-            import ray
-        except ImportError as error:
-            raise missing("ray", error) from error
+        import ray
+
         if not ray.is_initialized():
             _join(ray, self.address)
             self._joined = True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness import keys, report
 from harness.errors import ConfigFault, raise_together
+from harness.plan import Plan
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -116,25 +117,33 @@ def sampler(settings: Settings, seed: int) -> Any:
         ) from error
 
 
+def check_objective(objective: str, plan: Plan) -> None:
+    """Refuse an objective that this plan will not have, before it is trained.
+
+    Raises:
+        ConfigFault: no validation loss is taken, or the score is of the test split: choosing by it would spoil it.
+    """
+    if objective == VALIDATION_LOSS:
+        if not plan.trainer.evaluations:
+            raise ConfigFault(f"hydra.sweeper.objective={objective} needs trainer.evaluations of 1 or more")
+    elif plan.scoring.split != "validation":
+        raise ConfigFault(
+            f"hydra.sweeper.objective={objective} would choose by the {plan.scoring.split} split; set "
+            "scoring.split=validation, and score the best trial on the test split afterwards"
+        )
+
+
 def value_of(objective: str, kept: Mapping[str, Any]) -> float:
     """The objective in a record.
 
     Raises:
-        ConfigFault: it is not there, or was taken on the test split: choosing by it would spoil the test.
+        ConfigFault: it is not there.
     """
     if objective == VALIDATION_LOSS:
         value = report.validation_loss(kept)
-        remedy = "set trainer.evaluations to 1 or more"
     else:
-        split = kept["plan"]["scoring"]["split"]
-        if split != "validation":
-            raise ConfigFault(
-                f"hydra.sweeper.objective={objective} would choose by the {split} split; set scoring.split=validation, "
-                "and score the best trial on the test split afterwards"
-            )
         value = kept["scores"]["after"].get(objective.removeprefix(SCORE))
-        names = ", ".join(sorted(kept["scores"]["after"]))
-        remedy = f"these are: {names}; set scoring.metrics or hydra.sweeper.objective"
     if value is None:
-        raise ConfigFault(f"hydra.sweeper.objective={objective} is not in the records; {remedy}")
+        names = ", ".join(SCORE + name for name in sorted(kept["scores"]["after"]))
+        raise ConfigFault(f"hydra.sweeper.objective={objective} is not in the records; these are: {names}")
     return float(value)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import record, worker
-from harness.engines import Engine, check, missing
+from harness.engines import Engine, check
 from harness.errors import ConfigFault
 from harness.worker import DIED, Job, Outcome
 
@@ -63,15 +63,13 @@ class Slurm(Engine):
     more: Mapping[str, Any]
     poll_s: float
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         least = {"time_min": 1, "max_timeouts": 0, "signal_delay_s": 1, "cpus": 1, "gpus": 0, "mem_gb": 0}
-        check("slurm", vars(self), **least, max_parallel=1, plans_per_job=1, poll_s=0.1)
+        check("slurm", "submitit", vars(self), **least, max_parallel=1, plans_per_job=1, poll_s=0.1)
 
     def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
-        try:
-            import submitit
-        except ImportError as error:
-            raise missing("slurm", error) from error
+        import submitit
+
         waiting = _rejoin(folder, jobs)
         again = {job.fingerprint for batch in waiting.values() for job in batch}
         rest = [job for job in jobs if job.fingerprint not in again]

@@ -48,7 +48,7 @@ class Session:
         """Run trials until there are ``n_trials``; show all of them, and the best.
 
         Raises:
-            ConfigFault: no trial can work, the objective is not in the records, or it is a score of the test split.
+            ConfigFault: no trial can work, the objective is none that the plans have, or a score of the test split.
             RunFault: some trial failed; all others have run then.
         """
         from harness import locks
@@ -132,6 +132,8 @@ class Session:
                 log.warning("trial %d cannot work: %s", trial.number, refusal)
                 # Pruned, not failed: a sampler learns from it, and a second command need not try it again.
                 study.tell(trial, state=TrialState.PRUNED)
+        for _, cell in asked.values():
+            search.check_objective(self.settings.objective, cell.plan)
         if not asked:
             _hope(study, refusal)
             return {}, frozenset()

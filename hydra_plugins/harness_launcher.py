@@ -59,6 +59,8 @@ class PlanLauncher(Launcher):
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
         """Called by Hydra before ``launch``."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        if self.engine:
+            self.engine.check()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> "list[JobReturn]":
         """Run the jobs; each returns the record of its plan.

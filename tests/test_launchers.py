@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,13 @@ def test_workers_share_the_cores_unless_threads_are_set(monkeypatch):
 @pytest.mark.parametrize("wrong", [0, "two", True])
 def test_number_of_processes_must_be_a_number(wrong):
     with pytest.raises(ConfigFault, match=r"hydra\.launcher\.engine\.n_jobs"):
-        engines.Joblib(n_jobs=wrong)
+        engines.Joblib(n_jobs=wrong).check()
+
+
+def test_engine_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(ConfigFault, match="pip install ray"):
+        engines.Ray(address=None, num_cpus=1, num_gpus=None, max_workers=None).check()
 
 
 def test_ray_nodes_hold_as_many_workers_as_fit_on_each():
@@ -147,7 +154,9 @@ def test_preset_names_every_setting_of_its_engine(name):
     from omegaconf import OmegaConf
 
     preset = OmegaConf.load(CONF / "hydra" / "launcher" / f"{name}.yaml")
-    assert isinstance(instantiate(preset.engine), engines.Engine)
+    engine = instantiate(preset.engine)
+    if find_spec({"slurm": "submitit"}.get(name, name)):
+        engine.check()
 
 
 # --- a worker ---------------------------------------------------------------------------------------------

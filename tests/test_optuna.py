@@ -87,29 +87,36 @@ def test_losses_go_down_and_scores_up_unless_told_otherwise(objective, direction
     assert settings(objective=objective, direction=direction).towards == towards
 
 
-def kept(split: str = "validation", **values) -> dict:
+def kept(**values) -> dict:
     return {
-        "plan": {"scoring": {"split": split}},
         "training": {"validation": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}], "best_step": None},
         "scores": {"after": {"exact_match": 40.0}},
     } | values
 
 
 def test_objective_is_read_from_the_record():
-    assert search.value_of("validation_loss", kept(split="test")) == 2.5
+    assert search.value_of("validation_loss", kept()) == 2.5
     assert search.value_of("scores.after.exact_match", kept()) == 40.0
-
-
-def test_study_never_selects_by_the_test_split():
-    with pytest.raises(ConfigFault, match=r"scoring\.split=validation"):
-        search.value_of("scores.after.exact_match", kept(split="test"))
 
 
 def test_objective_that_no_record_has_names_those_it_has():
     with pytest.raises(ConfigFault, match="exact_match"):
         search.value_of("scores.after.blue", kept())
-    with pytest.raises(ConfigFault, match=r"trainer\.evaluations"):
-        search.value_of("validation_loss", kept(training={}))
+
+
+@pytest.mark.parametrize(
+    ("override", "objective", "remedy"),
+    [
+        ("scoring.split=test", "scores.after.exact_match", r"scoring\.split=validation"),
+        ("trainer.evaluations=0", "validation_loss", r"trainer\.evaluations"),
+    ],
+)
+def test_objective_that_would_select_by_the_test_split_or_is_not_taken_is_refused_untrained(
+    launcher, override, objective, remedy
+):
+    with pytest.raises(ConfigFault, match=remedy):
+        launcher.study("lora.r=4,8", override, objective=objective).run()
+    assert launcher.ran == []
 
 
 def test_preset_names_every_setting():
