@@ -74,7 +74,7 @@ def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
     base = models.load_base(plan.model)
     text = prompts.ask(options.prompt or "", options.input, plan.data.template, base.tokenizer)
     prompts_ids = tokens.prompt_ids([text], plan.data.template, base.tokenizer)
-    equal = plan.method in methods.PROMPT_LEARNING
+    equal = methods.prompt_learning(plan.method, plan.settings)
     [before] = score.generate(base.model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     fork = models.fork(base, methods.changes_base(plan.method, plan.settings))
     folder = record.path(options.runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]

@@ -186,7 +186,7 @@ class Experiment:
                 rows.splits[self.plan.scoring.split],
                 rows.held_out,
                 self.plan.scoring,
-                equal_lengths=self.plan.method in methods.PROMPT_LEARNING,
+                equal_lengths=methods.prompt_learning(self.plan.method, self.plan.settings),
                 seed=self.plan.seed,
             )
         self.fields["times_s"]["score_after"] = time.perf_counter() - started
