@@ -24,7 +24,7 @@ from transformers.utils import logging
 DATA = Path(__file__).resolve().parents[1] / "data"
 TEMPLATE = "Instruction: {instruction}\nInput: {input}\nAnswer: "
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-DEFAULT_LR = {"full": 1e-3, "lora4": 5e-3, "lora8": 5e-3, "lora16": 5e-3, "ia3": 2e-2}
+DEFAULT_LR = {"full": 1e-3, "lora4": 5e-3, "lora8": 5e-3, "lora16": 5e-3, "ia3": 1e-1}
 
 Row = dict[str, str]
 Tokens = tuple[list[int], list[int]]  # prompt, completion with the end-of-text token
