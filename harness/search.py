@@ -117,17 +117,21 @@ def sampler(settings: Settings, seed: int) -> Any:
         ) from error
 
 
+class ObjectiveFault(ConfigFault):
+    """The study cannot choose by this; no other trial will change that."""
+
+
 def check_objective(objective: str, plan: Plan) -> None:
     """Refuse an objective that this plan will not have, before it is trained.
 
     Raises:
-        ConfigFault: no validation loss is taken, or the score is of the test split: choosing by it would spoil it.
+        ObjectiveFault: no validation loss is taken, or the score is of the test split: choosing by it would spoil it.
     """
     if objective == VALIDATION_LOSS:
         if not plan.trainer.evaluations:
-            raise ConfigFault(f"hydra.sweeper.objective={objective} needs trainer.evaluations of 1 or more")
+            raise ObjectiveFault(f"hydra.sweeper.objective={objective} needs trainer.evaluations of 1 or more")
     elif plan.scoring.split != "validation":
-        raise ConfigFault(
+        raise ObjectiveFault(
             f"hydra.sweeper.objective={objective} would choose by the {plan.scoring.split} split; set "
             "scoring.split=validation, and score the best trial on the test split afterwards"
         )

@@ -42,7 +42,6 @@ class Session:
     prepare: Prepare
     folder: Path
     runs_dir: Path
-    rerun: bool
 
     def run(self) -> "list[JobReturn]":
         """Run trials until there are ``n_trials``; show all of them, and the best.
@@ -109,10 +108,9 @@ class Session:
         if not told:
             return True
         try:
-            [cell], _ = self.prepare([told[-1].user_attrs["overrides"]], 0)
+            return sweep.reusable(self._cell(told[-1].user_attrs["overrides"], 0)) is not None
         except HarnessError:
             return False
-        return sweep.reusable(cell) is not None
 
     def _batch(self, study: "Study", size: int) -> "tuple[dict[str, JobReturn], frozenset[str]]":
         """Ask for trials, run those that can work, tell the study how each went."""
@@ -127,15 +125,15 @@ class Session:
             trial.set_user_attr("overrides", overrides)
             try:
                 asked[trial.number] = trial, self._cell(overrides, trial.number)
+            except search.ObjectiveFault:
+                raise
             except HarnessError as error:
                 refusal = str(error).splitlines()[0]
                 log.warning("trial %d cannot work: %s", trial.number, refusal)
                 # Pruned, not failed: a sampler learns from it, and a second command need not try it again.
                 study.tell(trial, state=TrialState.PRUNED)
-        for _, cell in asked.values():
-            search.check_objective(self.settings.objective, cell.plan)
         if not asked:
-            _hope(study, refusal)
+            _hope(study, refusal, min(HOPELESS, self.settings.n_trials))
             return {}, frozenset()
         _, begin = self.prepare([trial.user_attrs["overrides"] for trial, _ in asked.values()], min(asked))
         results, earlier = sweep.attempt([cell for _, cell in asked.values()], begin, self.folder)
@@ -154,6 +152,7 @@ class Session:
             [cell], _ = self.prepare([overrides], number)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigFault(explain(error).removeprefix("error: ")) from error
+        search.check_objective(self.settings.objective, cell.plan)
         if sweep.reusable(cell) is None:
             sweep.check_models([cell])
         return cell
@@ -226,13 +225,13 @@ def _best(study: "Study") -> "FrozenTrial | None":
     return study.best_trial if study.get_trials(states=(TrialState.COMPLETE,)) else None
 
 
-def _hope(study: "Study", refusal: str) -> None:
-    """ConfigFault where every trial is refused."""
+def _hope(study: "Study", refusal: str, enough: int) -> None:
+    """ConfigFault where every trial was refused, and there were enough of them."""
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
     refused = sum(trial.state is TrialState.PRUNED for trial in trials)
-    if refused == len(trials) and refused >= HOPELESS:
+    if refused == len(trials) and refused >= enough:
         raise ConfigFault(f"none of {refused} trials can work; the last one: {refusal}")
 
 
@@ -263,7 +262,7 @@ def open_session(
     lines = sorted(line for each in overrides if not (line := str(each.input_line)).startswith(sweep.IDLE_OVERRIDES))
     key = digest([lines, settings.objective, settings.towards, settings.sampler, settings.seed])
     runs_dir = Path(composed.runs_dir).expanduser().absolute()
-    return Session(settings, searched, fixed, prepare, runs_dir / "sweeps" / key, runs_dir, composed.rerun)
+    return Session(settings, searched, fixed, prepare, runs_dir / "sweeps" / key, runs_dir)
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def test_objective_that_no_record_has_names_those_it_has():
     ("override", "objective", "remedy"),
     [
         ("scoring.split=test", "scores.after.exact_match", r"scoring\.split=validation"),
-        ("trainer.evaluations=0", "validation_loss", r"trainer\.evaluations"),
+        ("trainer={evaluations:0,keep_best:false}", "validation_loss", r"trainer\.evaluations"),
     ],
 )
 def test_objective_that_would_select_by_the_test_split_or_is_not_taken_is_refused_untrained(
