@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness import worker
 from harness.errors import ConfigFault, raise_together
@@ -23,11 +23,13 @@ from harness.worker import DIED, Job, Outcome, Source
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 10.0  # for workers to write their records after Ctrl-C
+GRACE_S = 10.0  # for workers that Ctrl-C reaches too, to write down that they were interrupted
 
 
 class Engine(ABC):
     """Works off jobs somewhere; settings are those of ``conf/hydra/launcher/<name>.yaml``."""
+
+    outlives: ClassVar[bool] = False  # whether its runs go on when the command is stopped
 
     @abstractmethod
     def check(self) -> None:
@@ -71,8 +73,8 @@ class Slot(ABC):
         """End the process; where it is busy, in the middle of what it does."""
 
 
-def through(slots: Sequence[Slot], jobs: Sequence[Job]) -> Iterator[Outcome]:
-    """Outcomes of the jobs, each slot busy with one at a time."""
+def through(slots: Sequence[Slot], jobs: Sequence[Job], grace_s: float) -> Iterator[Outcome]:
+    """Outcomes of the jobs, each slot busy with one at a time; stopped, it gives them ``grace_s`` and ends them."""
     todo, running = list(jobs), dict[Future[Outcome], tuple[Slot, Job]]()
     try:
         while todo or running:
@@ -85,8 +87,7 @@ def through(slots: Sequence[Slot], jobs: Sequence[Job]) -> Iterator[Outcome]:
                 slot, job = running.pop(future)
                 yield _outcome(future, slot, job)
     except BaseException:
-        # Ctrl-C reaches local workers too: let them write down that they were interrupted.
-        cut = wait(running, timeout=GRACE_S).not_done
+        cut = wait(running, timeout=grace_s).not_done
         for slot in [running[future][0] for future in cut]:
             slot.close(busy=True)
         raise
@@ -166,7 +167,7 @@ class Joblib(Engine):
         log.info("%d processes%s; their notes: %s", count, where, folder / "logs")
         # Of all that there may be, so that a run has the same threads in a short sweep and in a long one.
         self._slots += [LokySlot(environment(number, most, gpus)) for number in range(len(self._slots), count)]
-        return through(self._slots[:count], jobs)
+        return through(self._slots[:count], jobs, GRACE_S)
 
     def close(self) -> None:
         while self._slots:
@@ -265,7 +266,7 @@ class Ray(Engine):
         count = min(room, self.max_workers or room, len(jobs))
         log.info("%d workers on %d ray nodes; their notes: %s", count, len(nodes), folder / "logs")
         self._slots += [RaySlot(ray, self.num_cpus, gpus) for _ in range(len(self._slots), count)]
-        return through(self._slots[:count], jobs)
+        return through(self._slots[:count], jobs, grace_s=0.0)  # ray's workers hear of no Ctrl-C
 
     def close(self) -> None:
         while self._slots:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness import record, worker
 from harness.engines import Engine, check
@@ -49,6 +49,8 @@ class Batch:
 @dataclass(frozen=True)
 class Slurm(Engine):
     """Jobs of a SLURM array."""
+
+    outlives: ClassVar[bool] = True
 
     partition: str | None
     time_min: int  # of one job; then it goes back into the queue

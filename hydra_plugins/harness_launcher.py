@@ -5,7 +5,7 @@ same plan share one run, finished plans are not run again, and one failure does 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from harness.engines import Engine
     from harness.sweep import Begin, Cell
-    from harness.worker import Job
+    from harness.worker import Job, Outcome
 
 log = logging.getLogger("harness.launcher")
 
@@ -127,14 +127,11 @@ class PlanLauncher(Launcher):
         from harness import record, worker
         from harness.errors import RunFault
 
-        assert self.engine is not None
         jobs = {cell.plan.fingerprint: self._job(cell, folder) for cell in todo}
         cells = {cell.plan.fingerprint: cell for cell in todo}
-        for number, outcome in enumerate(self.engine.run(list(jobs.values()), folder), 1):
+        for number, outcome in enumerate(self._outcomes(jobs, cells, folder), 1):
             cell = cells[outcome.fingerprint]
             result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
-            if outcome.status == worker.DIED:
-                worker.bury(jobs[outcome.fingerprint], cell.options.runs_dir, outcome.message)
             if outcome.status == worker.FINISHED:
                 result.return_value = record.read(cell.options.runs_dir, outcome.fingerprint)
             else:
@@ -145,6 +142,27 @@ class PlanLauncher(Launcher):
                 *(number, len(todo), outcome.fingerprint, cell.name, outcome.status, outcome.seconds, said),
             )
             yield cell, result
+
+    def _outcomes(self, jobs: "Mapping[str, Job]", cells: "Mapping[str, Cell]", folder: "Path") -> "Iterator[Outcome]":
+        """The engine's; records of processes that died without a word, or were ended with this one, say so."""
+        from harness import worker
+
+        assert self.engine is not None
+        left = set(jobs)
+        try:
+            for outcome in self.engine.run(list(jobs.values()), folder):
+                left.remove(outcome.fingerprint)
+                if outcome.status == worker.DIED:
+                    runs_dir = cells[outcome.fingerprint].options.runs_dir
+                    worker.bury(jobs[outcome.fingerprint], runs_dir, outcome.message)
+                yield outcome
+        except BaseException:
+            if not self.engine.outlives:
+                self.engine.close()
+                for fingerprint in left:
+                    runs_dir = cells[fingerprint].options.runs_dir
+                    worker.bury(jobs[fingerprint], runs_dir, "the command that had started it was stopped")
+            raise
 
     def _job(self, cell: "Cell", folder: "Path") -> "Job":
         """The cell as text, for a worker to compose again."""

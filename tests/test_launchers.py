@@ -73,7 +73,7 @@ class ThreadSlot(engines.Slot):
 
 def test_every_job_has_one_outcome_though_workers_die():
     slots = [ThreadSlot(), ThreadSlot()]
-    outcomes = list(engines.through(slots, [job(name) for name in ("a", "x1", "b", "x2", "c")]))
+    outcomes = list(engines.through(slots, [job(name) for name in ("a", "x1", "b", "x2", "c")], 1.0))
     assert {each.fingerprint: each.status for each in outcomes} == dict.fromkeys("abc", FINISHED) | {
         "x1": DIED,
         "x2": DIED,
@@ -83,20 +83,19 @@ def test_every_job_has_one_outcome_though_workers_die():
 
 def test_worker_that_died_while_idle_is_replaced_before_it_gets_a_job():
     slot = ThreadSlot(dead=True)
-    assert [each.status for each in engines.through([slot], [job("a")])] == [FINISHED]
+    assert [each.status for each in engines.through([slot], [job("a")], 1.0)] == [FINISHED]
     assert slot.restarts == 1
 
 
 def test_each_worker_keeps_its_base_model_as_long_as_there_is_work_for_it():
     slots = [ThreadSlot(), ThreadSlot()]
-    list(engines.through(slots, [job(f"{model}{n}", model) for model in "ab" for n in range(4)]))
+    list(engines.through(slots, [job(f"{model}{n}", model) for model in "ab" for n in range(4)], 1.0))
     assert sorted("".join(name[0] for name in slot.ran) for slot in slots) == ["aaaa", "bbbb"]
 
 
-def test_worker_in_the_middle_of_a_job_is_ended_when_the_sweep_is(monkeypatch):
-    monkeypatch.setattr(engines, "GRACE_S", 0.0)
+def test_worker_in_the_middle_of_a_job_is_ended_when_the_sweep_is():
     slots = [ThreadSlot(), ThreadSlot()]
-    outcomes = engines.through(slots, [job(name) for name in "abc"])
+    outcomes = engines.through(slots, [job(name) for name in "abc"], 0.0)
     next(outcomes)
     outcomes.close()
     assert any(slot.closed for slot in slots)
@@ -105,6 +104,41 @@ def test_worker_in_the_middle_of_a_job_is_ended_when_the_sweep_is(monkeypatch):
 def test_reason_of_a_death_names_the_signal():
     error = RuntimeError("A worker stopped. The exit codes of the workers are {SIGKILL(-9)}\nDetails follow")
     assert engines.died(error) == "its process died (SIGKILL(-9)): killed, or out of memory"
+
+
+STARTS_A_WORKER = """
+import sys, time
+sys.path.insert(0, "tests")
+from pathlib import Path
+from dataclasses import replace
+from harness import engines
+from test_launchers import job
+slot = engines.LokySlot({})
+here = job("0" * 12, "m", Path(sys.argv[1]))
+slot.submit(replace(here, source=replace(here.source, cwd="/nowhere"))).result()
+print(*slot._pool._processes, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are looked up by signal 0")
+def test_worker_leaves_when_the_command_that_started_it_is_killed(tmp_path):
+    pytest.importorskip("joblib")
+    command = subprocess.Popen(
+        [sys.executable, "-c", STARTS_A_WORKER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    pid = int(command.stdout.readline())
+    os.kill(pid, 0)
+    command.kill()
+    command.wait()
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.2)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the worker stayed")
 
 
 # --- settings ---------------------------------------------------------------------------------------------
