@@ -399,7 +399,7 @@ def slurm_answers() -> bool:
         done = subprocess.run(["sinfo", "-h", "-p", "urgent", "-o", "%T"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
         return False
-    return done.stdout.strip() in ("idle", "mixed", "allocated")
+    return done.stdout.strip() in ("idle", "mixed", "allocated", "completing")
 
 
 needs_slurm = pytest.mark.skipif(
@@ -409,16 +409,26 @@ needs_slurm = pytest.mark.skipif(
 
 @needs_tiny
 @needs_slurm
-def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path, fingerprints):
+def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path):
     pytest.importorskip("submitit")
-    engine = "hydra.launcher.engine"
+    engine, long = "hydra.launcher.engine", "trainer.max_steps=300"  # it must still run when it is pre-empted
+    fingerprints = [plan.read(compose(*SMALL, f"lora.r={r}", long))[0].fingerprint for r in (2, 4)]
     sweep = Sweep(
         tmp_path / "runs",
-        *("lora.r=2,4", "hydra/launcher=slurm", f"{engine}.partition=batch", f"{engine}.gpus=0", f"{engine}.cpus=1"),
+        *(
+            "lora.r=2,4",
+            long,
+            "hydra/launcher=slurm",
+            f"{engine}.partition=batch",
+            f"{engine}.gpus=0",
+            f"{engine}.cpus=1",
+        ),
         *(f"{engine}.time_min=10", f"{engine}.poll_s=0.5"),
     )
     for fingerprint in fingerprints:
         sweep.owner(fingerprint)
+    while len(sweep.records()) < 2 and sweep.process.poll() is None:
+        time.sleep(0.2)
     cpus = subprocess.run(["sinfo", "-h", "-p", "urgent", "-o", "%c"], capture_output=True, text=True).stdout.strip()
     urgent = ["sbatch", "--parsable", "-p", "urgent", "-c", cpus, "--mem=100", "-o", "/dev/null", "--wrap", "sleep 2"]
     subprocess.run(urgent, check=True, capture_output=True)
@@ -427,6 +437,7 @@ def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path, fingerpri
     assert code == 0, output
     assert "back in the queue" in output
     kept = sweep.records()
+    assert 2 in [record["attempt"] for record in kept.values()]
     assert [kept[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
 
 
