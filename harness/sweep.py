@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_OVERRIDES = ("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "export.", "hydra", "trainer.threads=")
+IDLE_OVERRIDES = (
+    *("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "export.", "hydra"),
+    *("trainer.threads=", "trainer.checkpoint_", "trainer.on_oom="),
+)
 
 Run = Callable[[Plan, Options, str], dict[str, Any]]
 

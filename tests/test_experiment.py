@@ -127,7 +127,7 @@ def test_a_stop_from_outside_is_no_failure(run):
     with mock.patch.object(score, "generate", side_effect=KeyboardInterrupt):
         shared._baselines.clear()
         done, kept = run("scoring.generation.max_new_tokens=2")
-    assert done.code == 1
+    assert done.code == 130
     assert kept["status"] == "interrupted"
 
 
