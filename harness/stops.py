@@ -7,11 +7,13 @@ whoever asks ``asked()`` at a good moment writes what is worth keeping and raise
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ECHO_S = 2.0  # a terminal and a parent process may both pass one stop on
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,6 +32,7 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     deferring = False
     noted: int | None = None
+    noted_at = 0.0
 
 
 _state = _State()
@@ -41,8 +44,8 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = {signum: signal.signal(signum, _handle) for signum in signals}
     _state.noted = None
+    former = {signum: signal.signal(signum, _handle) for signum in signals}
     try:
         yield
     finally:
@@ -68,9 +71,10 @@ def asked() -> int | None:
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
-    if _state.deferring and _state.noted is None:
-        _state.noted = signum
+    if _state.noted is not None and time.monotonic() - _state.noted_at < ECHO_S:
+        return
+    first, _state.noted, _state.noted_at = _state.noted is None, signum, time.monotonic()
+    if _state.deferring and first:
         os.write(2, b"\nstopping after a checkpoint; once more: at once\n")  # print is not safe in a handler
         return
-    _state.noted = signum
     raise Interrupted(signum)
