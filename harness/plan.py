@@ -90,6 +90,9 @@ class Options:
     export: schema.Export
     threads: int | None
     sweep_name: str | None
+    max_failures: int | None
+    retry: schema.Retry
+    watch: bool | None
 
 
 def read(composed: DictConfig) -> tuple[Plan, Options]:
@@ -227,6 +230,9 @@ def _options(config: schema.Config) -> Options:
         export=freeze(config.export),
         threads=config.trainer.threads,
         sweep_name=config.sweep.name,
+        max_failures=config.sweep.max_failures,
+        retry=config.sweep.retry,
+        watch=config.sweep.watch,
     )
 
 

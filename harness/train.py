@@ -21,6 +21,7 @@ from harness.tokens import Example
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from harness.progress import Beacon
     from harness.teachers import Teacher
 
 MEGABATCH = 8  # optimizer steps whose rows are sorted by length together
@@ -68,6 +69,7 @@ def train(
     log: Callable[[int, dict[str, float]], None],
     label: str,
     teacher: "Teacher | None" = None,
+    beacon: "Beacon | None" = None,
 ) -> Training:
     """Train ``model`` in place; end with its best weights where the plan keeps them.
 
@@ -77,6 +79,7 @@ def train(
         log: receives ``(optimizer step, values)`` for the tracker.
         label: what the progress bar says.
         teacher: of trainer.objective=distill.
+        beacon: tells other processes how far training is.
 
     Raises:
         RunFault: a loss was not finite; names the step and the rows of the batch.
@@ -91,6 +94,7 @@ def train(
     clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
+    callbacks += [watch.Signal(beacon, clock, tally)] if beacon else []
     trainer = _Trainer(
         model=model,
         args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),
