@@ -19,6 +19,7 @@ from harness.cells import Cell
 from harness.plan import digest
 
 NAME = "sweep.json"
+ENDED = "ended"  # outcome of a command that came to its table, whatever that says
 
 
 def keep(cells: Sequence[Cell], folder: Path | None = None, **more: Any) -> Path:
@@ -59,7 +60,7 @@ def noted_command(folder: Path) -> Iterator[None]:
     }
     file = folder / "commands" / f"{time.strftime('%Y%m%dT%H%M%S')}-{owner['host']}-{owner['pid']}.json"
     record.write_json(file, content)
-    outcome = "ended"
+    outcome = ENDED
     try:
         yield
     except BaseException as error:

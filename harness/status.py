@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -118,18 +118,26 @@ def look(runs_dir: Path, folder: Path) -> View:
     first: dict[str, Mapping[str, Any]] = {}
     for cell in content.get("cells", []):
         first.setdefault(cell["fingerprint"], cell)
-    rows = [_row(runs_dir, cell, bool(working)) for cell in first.values()]
-    last = commands[-1] if commands else None
-    by = ", ".join(locks.describe(each["owner"]) for each in working)
-    ended = f"ended {last['ended']}: {last['outcome']}" if last and last["ended"] else "its command has died"
-    state = f"worked on by {by}" if working else ended if last else "no command on record"
-    return View(f"{content.get('name') or folder.name} ({folder.name}), {state}", rows)
+    shared = report.shared_overrides([cell["name"] for cell in content.get("cells", [])])
+    rows = [_row(runs_dir, cell, shared, bool(working)) for cell in first.values()]
+    return View(f"{content.get('name') or folder.name} ({folder.name}): {_at_work(commands, working)}", rows)
 
 
-def _row(runs_dir: Path, cell: Mapping[str, Any], worked_on: bool) -> Row:
+def _at_work(commands: Sequence[Mapping[str, Any]], working: Sequence[Mapping[str, Any]]) -> str:
+    if working:
+        return "worked on by " + ", ".join(locks.describe(each["owner"]) for each in working)
+    if not commands:
+        return "no command on record"
+    last = commands[-1]
+    if last["ended"] is None:
+        return f"its last command, {locks.describe(last['owner'])}, has died"
+    return f"ended {last['ended']}" + (f" by {last['outcome']}" if last["outcome"] != listing.ENDED else "")
+
+
+def _row(runs_dir: Path, cell: Mapping[str, Any], shared: Collection[str], worked_on: bool) -> Row:
     fingerprint = cell["fingerprint"]
     place = record.path(runs_dir, fingerprint).parent
-    name = cell.get("name") or " ".join(cell["overrides"])
+    name = " ".join(word for word in report.words(cell["name"]) if word not in shared) or cell["method"]
     kept = record.read(runs_dir, fingerprint, curve=False)
     owner = locks.holder(place)
     held = owner is not None and locks.living(owner) is not False
@@ -157,9 +165,9 @@ def drawn(view: View) -> Table:
     table = Table(
         title=Text(view.title), title_justify="left", caption=Text(summary(view.rows)), caption_justify="left"
     )
-    for column in ("run", "state", "step", "loss", "tokens/s", "time left", "host", "cells"):
+    for column in ("run", "state", "step", "loss", "tokens/s", "time left", "host", "setting"):
         right = column in ("step", "loss", "tokens/s", "time left")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "cells", overflow="fold")
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "setting", overflow="fold")
     for row in view.rows:
         told = row.told
         state = f"{row.state}: {told.state}" if told and row.state == RUNNING else row.state

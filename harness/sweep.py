@@ -137,8 +137,8 @@ def _announce(cells: Sequence[Cell], plans: Sequence[Cell], results: "Mapping[st
     parts = [f"{len(cells)} cells, {len(plans)} runs, {len(results) - failed} of them finished earlier"]
     if failed:
         parts.append(f"{failed} failed earlier and left so")
-    if len(cells) > len(plans):
-        parts.append(f"{len(cells) - len(plans)} cells share the run of another")
+    if sharing := len(cells) - len(plans):
+        parts.append("1 cell shares the run of another" if sharing == 1 else f"{sharing} cells share runs of others")
     parts.append(f"{len(plans) - len(results)} to run" + (f" ({time})" if time else ""))
     log.info("%s; records in %s", ", ".join(parts), _shown(cells[0].options.runs_dir))
 
