@@ -70,6 +70,7 @@ def faults(config: Config) -> list[str]:
     unsound = dict(fault for key, node in used.items() for fault in sound.faults(key, node))
     parts = (_model(config), _data(config), _trainer(config), _scoring(config), _tracker(config), _places(config))
     found = [fault for part in parts for fault in part]
+    found += _at_least("sweep.max_failures", config.sweep.max_failures, 0)
     found += _sheet(config.peft.method, vars(sheet))
     found += METHOD_CHECKS[config.peft.method](config) if config.peft.method in METHOD_CHECKS else []
     # A value that is no number at all needs no second word about its size.
