@@ -73,18 +73,21 @@ CAVEATS = {
     "lily": "library.type=lily averages its routing over all tokens of a batch: scores depend on batch sizes",
 }
 
-# Initialisations of LoRA whose start is computed from the base weights, or replaces them.
-FROM_WEIGHTS = ("pissa", "corda", "lora_ga", "orthogonal", "mica")
+# Why initialisations of LoRA that replace base weights want them unquantised.
 OLORA = "takes its start out of base weights that are then rounded again: the saved adapter would not fit its base"
 LOFTQ = "quantises the base itself, so it wants one that is not quantised yet"
 
 
 def of_start(known: Traits, init: str) -> Traits:
-    """LoRA's traits under an ``init_lora_weights`` other than its own."""
+    """LoRA's traits under an ``init_lora_weights`` other than its own.
+
+    One that writes into base weights leaves room for no second adapter: its start would shift the first.
+    """
+    rewriting = replace(known, rewrites_base=True, multi_adapter=False)
     if init == "olora":
-        return replace(known.unquantised(OLORA), conv1d=False, rewrites_base=True)
+        return replace(rewriting.unquantised(OLORA), conv1d=False)
     if init == "loftq":
-        return replace(known.unquantised(LOFTQ), rewrites_base=True)
-    if init.startswith(FROM_WEIGHTS):
-        return replace(known.unquantised(), rewrites_base=init.startswith(("pissa", "corda", "lora_ga")))
-    return known
+        return rewriting.unquantised(LOFTQ)
+    if init.startswith(("pissa", "corda", "lora_ga")):
+        return rewriting.unquantised()
+    return known.unquantised() if init in ("orthogonal", "mica") else known

@@ -91,8 +91,8 @@ def require_loftq() -> None:
     lacks += [] if torch.cuda.is_available() else ["this machine has no GPU"]
     if lacks:
         raise ModelFault(
-            f"lora.init_lora_weights=loftq quantises on a GPU with bitsandbytes; {', and '.join(lacks)}; choose another "
-            "initialisation, such as pissa"
+            f"lora.init_lora_weights=loftq quantises on a GPU with bitsandbytes; {', and '.join(lacks)}; choose "
+            "another initialisation, such as pissa"
         )
 
 

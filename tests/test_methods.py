@@ -331,29 +331,29 @@ def test_dropout_acts_in_training_where_claimed(method):
     assert torch.equal(logits(model), logits(model))
 
 
-def use_second(model, config) -> None:
-    model.add_adapter("second", config)
-    model.set_adapter("second")
-    logits(model)
-
-
 @every_quick_case
 def test_a_second_adapter_leaves_the_first_as_it_was_where_claimed(case):
-    if traits(case).rewrites_base and case != "full":
-        pytest.skip("a second start would come out of the first's base")
     model = build(case, "qwen2")
     expected = logits(model)
-    second = copy.deepcopy(model.peft_config["default"])
-    if not traits(case).multi_adapter:
+
+    def add() -> torch.Tensor:
+        """Logits of the second at its start."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.add_adapter("second", copy.deepcopy(model.peft_config["default"]))
+        model.set_adapter("second")
+        start = logits(model)
+        model.set_adapter("default")
+        return start
+
+    if traits(case).multi_adapter:
+        add()
+        assert torch.equal(logits(model), expected)
+    elif traits(case).rewrites_base and case not in ("full", "lora:corda"):  # PEFT warns alone
+        assert not torch.allclose(add(), expected, atol=1e-3), "both start as the base"
+    else:
         with pytest.raises(ValueError, match=r"adapter|task_ids|layer"):
-            use_second(model, second)
-        return
-    model.add_adapter("second", second)
-    assert torch.equal(logits(model), expected)
-    model.set_adapter("second")
-    logits(model)
-    model.set_adapter("default")
-    assert torch.equal(logits(model), expected)
+            add()
 
 
 @every_quick_case
