@@ -151,6 +151,7 @@ class Experiment:
         }
         if methods.changes_base(plan.method, plan.settings):
             self._note(f"{plan.method} writes into base weights: with the adapter disabled this is not the base")
+        self._note(*filter(None, [methods.caveat(plan.method, plan.settings)]))
         return model
 
     def train(self, model: "PeftModel", base: models.Base, rows: Examples, plan: Plan) -> None:
