@@ -121,13 +121,14 @@ def train(
     trainer.remove_callback(PrinterCallback)
     counts = estimate.count(model)
     found = checkpoints.newest(keeping) if keeping else None
+    done = found is not None and resume.is_done(found)  # asked now: newer ones will take its place
     if found:
         say(f"goes on from the checkpoint of optimizer step {checkpoints.step_of(found)} of {steps}")
     with stops.deferred():
         trainer.train_from(found)
         if best is not None:
             best.restore(model)
-        if keeping and not (found and resume.is_done(found)):
+        if keeping and not done:
             checkpoints.save(keeping, trainer.state.global_step, partial(resume.write_done, trainer, gathered))
     return Training(
         optimizer_steps=trainer.state.global_step,
