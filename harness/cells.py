@@ -19,7 +19,10 @@ from harness.schema import Retry
 log = logging.getLogger(__name__)
 
 # What makes no difference to a result, and so does not name a cell.
-IDLE_OVERRIDES = ("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "export.", "hydra", "trainer.threads=")
+IDLE_OVERRIDES = (
+    *("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "export.", "hydra"),
+    *("trainer.threads=", "trainer.checkpoint_", "trainer.on_oom="),
+)
 
 LOOK_S = 2.0  # between looks at runs of other processes
 

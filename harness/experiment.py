@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import torch
 
 from harness import (
     adapters,
-    estimate,
+    checkpoints,
     memory,
     methods,
     models,
@@ -33,6 +34,7 @@ from harness.errors import Elsewhere, HarnessError
 from harness.plan import Options, Plan
 from harness.schema import Objective
 from harness.score import Scores
+from harness.settings import freeze
 from harness.shared import Examples
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ SEEN_TO = (
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"
 SCRATCH = "scratch"
+CHECKPOINTS = "checkpoints"
 
 
 class Experiment:
@@ -105,6 +108,29 @@ class Experiment:
         self.fields["scores"]["before"] = before.values
         return before
 
+    def tune(self, base: models.Base, rows: Examples) -> "PeftModel":
+        """The method on a fork of the base, trained: ``attach`` and ``train``.
+
+        Where memory runs out, trainer.on_oom=halve does both again with smaller batches on the same rows.
+        """
+        plan, model = self.plan, None
+        while True:
+            try:
+                model = self.attach(base, rows)
+                self.train(model, base, rows, plan)
+                return model
+            except (MemoryError, RuntimeError) as error:  # torch's errors of memory are RuntimeErrors
+                smaller = _smaller(plan) if self.options.halve_on_oom and memory.ran_out(error) else None
+                if smaller is None:
+                    raise
+                plan, reason = smaller, str(error).partition("\n")[0][:200]
+            # Outside the handler: the error holds on to the frames of training, and they to its tensors.
+            del model
+            memory.release()
+            size, times = plan.trainer.batch_size, plan.trainer.gradient_accumulation_steps
+            self._note(f"out of memory ({reason}): trained again with {size} rows a pass and {times} passes a step")
+            self.fields["inferred"] |= {"batch_size": size, "gradient_accumulation_steps": times}
+
     def attach(self, base: models.Base, rows: Examples) -> "PeftModel":
         """The method on a fork of the base, seeded, ready to train."""
         plan = self.plan
@@ -125,16 +151,18 @@ class Experiment:
         }
         if methods.changes_base(plan.method, plan.settings):
             self._note(f"{plan.method} writes into base weights: with the adapter disabled this is not the base")
+        self._note(*filter(None, [methods.caveat(plan.method, plan.settings)]))
         return model
 
-    def train(self, model: "PeftModel", base: models.Base, rows: Examples) -> None:
-        """Train in place; the record gets costs, curves and what the labels amounted to."""
+    def train(self, model: "PeftModel", base: models.Base, rows: Examples, plan: Plan) -> None:
+        """Train in place by ``plan``; the record gets costs, curves and what the labels amounted to."""
         self.progress.enter("training")
         teacher = self._teacher(base)
+        keeping = self._keeping()
         with memory.peak(base.device.type) as peak:
             done = train.train(
                 model,
-                self.plan,
+                plan,
                 rows.splits["train"],
                 rows.splits["validation"],
                 pad_id=int(base.tokenizer.pad_token_id),
@@ -143,14 +171,12 @@ class Experiment:
                 log=self.tracker.log,
                 label=self.name or self.plan.method,
                 teacher=teacher,
+                keeping=keeping,
+                say=self._note,
                 beacon=self.progress,
             )
-        counts = estimate.count(model)  # after the optimizer was made: some freeze weights there
-        self.fields["parameters"] = {
-            "total": counts.total,
-            "trainable": counts.trainable,
-            "share": counts.share,
-        }
+        counts = done.parameters
+        self.fields["parameters"] = {"total": counts.total, "trainable": counts.trainable, "share": counts.share}
         self.fields["times_s"]["train"] = done.step_seconds
         self.fields["memory_bytes"] |= {"train_peak": peak.bytes, "kind": peak.kind}
         self.fields["audit"] |= {
@@ -176,6 +202,12 @@ class Experiment:
         teacher = teachers.load(self.plan, self.options.runs_dir, base.tokenizer)
         self._note(teacher.note)
         return teacher
+
+    def _keeping(self) -> checkpoints.Keeping:
+        """Where this run's checkpoints lie, and how often they are written."""
+        minutes, steps = self.options.checkpoint_minutes, self.options.checkpoint_steps
+        seconds = None if minutes is None else 60 * minutes
+        return checkpoints.Keeping(self.folder / CHECKPOINTS, self.fields["code"]["version"], seconds, steps)
 
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""
@@ -243,6 +275,20 @@ class Experiment:
             record.note(self.fields, text)
 
 
+def _smaller(plan: Plan) -> Plan | None:
+    """The plan with fewer rows a pass and as many a step; None where a pass has a single row.
+
+    Half of them, or the next smaller share that divides an odd number evenly.
+    """
+    rows = plan.trainer.batch_size
+    share = next((number for number in range(2, rows + 1) if rows % number == 0), None)
+    if share is None:
+        return None
+    accumulated = plan.trainer.gradient_accumulation_steps * share
+    trainer = replace(plan.trainer, batch_size=rows // share, gradient_accumulation_steps=accumulated)
+    return replace(plan, trainer=freeze(trainer))
+
+
 def _part_from_base(model: "PeftModel", base: models.Base) -> None:
     """Give base weights that the method trains in place (``lora.bias=all``) storage of their own."""
     shared_places = {parameter.data_ptr() for parameter in base.model.parameters()}
@@ -281,6 +327,8 @@ def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = l
     this = Experiment(plan, options, name, fields)
     this.held = held
     try:
+        if options.rerun:
+            checkpoints.remove(this.folder / CHECKPOINTS)
         this.tracker = trackers.start(
             options.tracker,
             fingerprint=plan.fingerprint,
@@ -298,6 +346,7 @@ def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = l
         this.progress.end()
         this.check_held()
         record.write(options.runs_dir, record.finished(fields))
+        checkpoints.remove(this.folder / CHECKPOINTS)
     except BaseException as error:
         _fail(this, error)
         raise

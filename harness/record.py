@@ -374,7 +374,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"OutOfMemoryError|out of memory|MemoryError|TerminatedWorkerError|CUBLAS_STATUS_ALLOC_FAILED",
         "out of memory: lower trainer.batch_size and raise trainer.gradient_accumulation_steps by the same "
-        "factor, set trainer.gradient_checkpointing=true, or lower data.max_tokens",
+        "factor (trainer.on_oom=halve does), set trainer.gradient_checkpointing=true, or lower data.max_tokens",
     ),
     (
         r"non-?finite|not finite|\bnan\b.*\bloss|loss.*\bnan\b",

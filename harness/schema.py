@@ -81,6 +81,13 @@ class Objective(Enum):
     distill = "distill"  # the completion's cross-entropy, mixed with the divergence from a teacher
 
 
+class OnOom(Enum):
+    """What running out of memory in training causes."""
+
+    fail = "fail"
+    halve = "halve"  # the run starts again with half the rows per pass and twice the accumulation: equivalent
+
+
 class Schedule(Enum):
     """Learning-rate schedule after warm-up, by transformers' names."""
 
@@ -221,6 +228,9 @@ class Trainer(Settings):
     keep_best: bool  # end with the weights of the lowest validation loss
     deterministic: bool
     threads: int | None  # CPU threads; null: torch's choice
+    checkpoint_minutes: float | None  # between two checkpoints; null: only when the process is told to stop
+    checkpoint_steps: int | None  # optimizer steps between two checkpoints, besides
+    on_oom: OnOom
 
 
 @dataclass
