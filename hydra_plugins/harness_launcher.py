@@ -93,9 +93,12 @@ class PlanLauncher(Launcher):
         from omegaconf import OmegaConf
 
         from harness import sweep
+        from harness.cells import effective
 
         setup_globals()
-        name = " ".join(self.config.hydra.overrides.task)
+        # Without options: a sweep that goes on under another limit of failures keeps its name and its group.
+        given = list(self.config.hydra.overrides.task)
+        name = " ".join(effective(given) or given)
         jobs = [self._compose(each, first + i, name) for i, each in enumerate(job_overrides)]
         own = [OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]) for job in jobs]
         cells = sweep.cells_of(
