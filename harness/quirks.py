@@ -33,7 +33,17 @@ def after_wrapping(model: "PeftModel", on_meta: bool) -> "PeftModel":
             parameter.requires_grad_(False)  # AdaLoRA's counter, which loses its flag on the meta device
         if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
             parameter.data = parameter.data.float()
+    copy_int8_outputs(model)
     return with_one_task(model)
+
+
+def copy_int8_outputs(model: "PeftModel") -> None:
+    """Copies for C3A, which adds to its base layer's output in place: autograd refuses that of an 8-bit layer."""
+    from peft.tuners.c3a.layer import C3ALayer
+
+    for module in model.modules():
+        if isinstance(module, C3ALayer) and type(module.base_layer).__name__ == "Linear8bitLt":
+            module.base_layer.register_forward_hook(lambda _, inputs, output: output.clone())
 
 
 def with_one_task(model: "PeftModel") -> "PeftModel":
@@ -62,7 +72,9 @@ def with_llama_adapters() -> None:
 
 
 def settle_boft(config: Any) -> None:
-    """Look for BOFT's CUDA kernel once, not once a layer; refuse where PEFT would drop butterfly factors for it.
+    """Look for BOFT's CUDA kernel once, and where it is needed; refuse where PEFT would drop butterfly factors.
+
+    PEFT compiles it at the first layer, for a minute, and not at all with torch 2.11. One factor does without.
 
     Raises:
         ModelFault: more than one factor, and no kernel.
@@ -73,8 +85,9 @@ def settle_boft(config: Any) -> None:
     from peft.tuners.boft import layer as boft
 
     layer: Any = boft
-    layer._FBD_CUDA = (torch.cuda.is_available() and layer.get_fbd_cuda()) or False  # False is not asked again
-    if not layer._FBD_CUDA and config.boft_n_butterfly_factor > 1:
+    several = config.boft_n_butterfly_factor > 1
+    layer._FBD_CUDA = (several and torch.cuda.is_available() and layer.get_fbd_cuda()) or False  # False: not asked
+    if several and not layer._FBD_CUDA:
         raise ModelFault(
             f"boft.boft_n_butterfly_factor={config.boft_n_butterfly_factor} needs PEFT's CUDA kernel (a GPU, nvcc and "
             "ninja), without which PEFT trains one factor; set boft.boft_n_butterfly_factor=1"
