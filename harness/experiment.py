@@ -19,6 +19,7 @@ from harness import (
     memory,
     methods,
     models,
+    progress,
     provenance,
     quantized,
     record,
@@ -29,7 +30,7 @@ from harness import (
     trackers,
     train,
 )
-from harness.errors import HarnessError
+from harness.errors import Elsewhere, HarnessError
 from harness.plan import Options, Plan
 from harness.schema import Objective
 from harness.score import Scores
@@ -64,6 +65,8 @@ class Experiment:
     def __init__(self, plan: Plan, options: Options, name: str, fields: dict[str, Any]) -> None:
         self.plan, self.options, self.name, self.fields = plan, options, name, fields
         self.folder = record.path(options.runs_dir, plan.fingerprint).parent
+        self.progress = progress.Beacon(self.folder)
+        self.held: Callable[[], bool] = lambda: True
         self.tracker: Any = None
         self._write: Callable[[Path], Any]
 
@@ -71,6 +74,7 @@ class Experiment:
         """The base model, shared by the runs of this process."""
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
+        self.progress.enter("loading")
         base, seconds = shared.base(self.plan)
         self.fields["times_s"]["load"] = seconds
         self.fields["device"] = provenance.device_info(str(base.device))
@@ -97,6 +101,7 @@ class Experiment:
 
     def baseline(self, base: models.Base, rows: Examples) -> Scores:
         """Scores of the untouched base under this plan's protocol."""
+        self.progress.enter("scoring before")
         started = time.perf_counter()
         code = self.fields["code"]["version"]
         before, reused = shared.baseline(self.plan, base, rows, self.options.runs_dir, code)
@@ -147,10 +152,12 @@ class Experiment:
         }
         if methods.changes_base(plan.method, plan.settings):
             self._note(f"{plan.method} writes into base weights: with the adapter disabled this is not the base")
+        self._note(*filter(None, [methods.caveat(plan.method, plan.settings)]))
         return model
 
     def train(self, model: "PeftModel", base: models.Base, rows: Examples, plan: Plan) -> None:
         """Train in place by ``plan``; the record gets costs, curves and what the labels amounted to."""
+        self.progress.enter("training")
         teacher = self._teacher(base)
         keeping = self._keeping()
         with memory.peak(base.device.type) as peak:
@@ -167,6 +174,7 @@ class Experiment:
                 teacher=teacher,
                 keeping=keeping,
                 say=self._note,
+                beacon=self.progress,
             )
         counts = done.parameters
         self.fields["parameters"] = {"total": counts.total, "trainable": counts.trainable, "share": counts.share}
@@ -204,12 +212,14 @@ class Experiment:
 
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""
+        self.check_held()
         saved = adapters.save(self._write, self.folder / ADAPTER, self.plan, model)
         self.fields["adapter"] = {"path": ADAPTER, "bytes": saved.bytes, "files": saved.files}
         self.fields["parameters"] |= {"stored": saved.numbers, "trainable_final": saved.trainable_final}
 
     def score(self, model: "PeftModel", base: models.Base, rows: Examples) -> Scores:
         """Scores of the tuned model, by the protocol of the baseline."""
+        self.progress.enter("scoring after")
         started = time.perf_counter()
         with memory.peak(base.device.type) as peak:
             after = score.score(
@@ -238,6 +248,11 @@ class Experiment:
         record.write_jsonl(self.folder / PREDICTIONS, kept)
         self.fields["predictions"] = PREDICTIONS
         self.tracker.table("predictions", list(kept[0]), [list(row.values()) for row in kept[:200]])
+
+    def check_held(self) -> None:
+        """Elsewhere where another process has taken the run over: its files are not to be written then."""
+        if not self.held():
+            raise Elsewhere(f"another process has taken over {self.plan.fingerprint}; nothing more is written here")
 
     def check_base(self) -> None:
         """Prove that the shared base is still bit for bit what was loaded; a failed run is checked, too."""
@@ -299,15 +314,19 @@ def _quiet(messages: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
+def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> Iterator[Experiment]:
     """A run's record from ``running`` to its end, and its tracker beside it, closed with the true state.
 
     A failure is written into the record, then raised on.
+
+    Args:
+        held: whether this process may still publish; asked before files that another could have written meanwhile.
     """
     former = record.read(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
     fields = record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
     this = Experiment(plan, options, name, fields)
+    this.held = held
     try:
         if options.rerun:
             checkpoints.remove(this.folder / CHECKPOINTS)
@@ -325,6 +344,8 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
             yield this
         shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
         this.tracker.summary(this.summary())
+        this.progress.end()
+        this.check_held()
         record.write(options.runs_dir, record.finished(fields))
         checkpoints.remove(this.folder / CHECKPOINTS)
     except BaseException as error:
@@ -335,10 +356,14 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
 
 def _fail(this: Experiment, error: BaseException) -> None:
     """Write the failure into the record and close the tracker; neither may hide the error itself."""
-    shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+    ours = this.held()
+    if ours:
+        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+        this.progress.end()
     try:
         this.check_base()
-        record.write(this.options.runs_dir, record.fail(this.fields, error))
+        if ours:
+            record.write(this.options.runs_dir, record.fail(this.fields, error))
     except HarnessError as second:
         log.error("%s", second)
     if this.tracker is not None:

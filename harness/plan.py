@@ -95,6 +95,9 @@ class Options:
     checkpoint_steps: int | None
     halve_on_oom: bool
     sweep_name: str | None
+    max_failures: int | None
+    retry: schema.Retry
+    watch: bool | None
 
 
 def read(composed: DictConfig) -> tuple[Plan, Options]:
@@ -235,6 +238,9 @@ def _options(config: schema.Config) -> Options:
         checkpoint_steps=config.trainer.checkpoint_steps,
         halve_on_oom=config.trainer.on_oom is schema.OnOom.halve,
         sweep_name=config.sweep.name,
+        max_failures=config.sweep.max_failures,
+        retry=config.sweep.retry,
+        watch=config.sweep.watch,
     )
 
 

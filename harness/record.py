@@ -69,6 +69,13 @@ def atomic_write_text(path: str | Path, content: str) -> None:
     atomic_write_bytes(path, content.encode("utf-8"))
 
 
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write one JSON object atomically, with secrets blanked as in a record."""
+    clean = _clean(content, "", [], _redactor())
+    text = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1)
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
+
+
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write one JSON object a line, atomically; returns how many. A failing iterator leaves no file."""
     count = 0

@@ -22,6 +22,7 @@ class Stage(Enum):
     export = "export"  # merge a run's adapter into its base and write a plain model
     score = "score"  # score an exported model beside the run that it came from
     report = "report"  # tabulate the records found in runs_dir again
+    status = "status"  # how far a sweep has come, seen from another terminal
 
 
 class Source(Enum):
@@ -101,6 +102,13 @@ class Tracking(Enum):
     none = "none"
     wandb = "wandb"
     tensorboard = "tensorboard"
+
+
+class Retry(Enum):
+    """What becomes of a plan whose record says ``failed``."""
+
+    failed = "failed"  # run again, like whatever else is not finished
+    none = "none"  # left alone and shown
 
 
 @dataclass
@@ -272,6 +280,9 @@ class Sweep(Settings):
     """How the set of plans is worked off."""
 
     name: str | None  # null: from the overrides
+    max_failures: int | None  # failed runs of one command beyond which no further run starts
+    retry: Retry
+    watch: bool | None  # stage=status: draw anew until the sweep is over; null: on a terminal
 
 
 @dataclass

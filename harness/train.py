@@ -22,6 +22,7 @@ from harness.tokens import Example
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from harness.progress import Beacon
     from harness.teachers import Teacher
 
 MEGABATCH = 8  # optimizer steps whose rows are sorted by length together
@@ -72,6 +73,7 @@ def train(
     teacher: "Teacher | None" = None,
     keeping: Keeping | None = None,
     say: Callable[[str], None] = lambda text: None,
+    beacon: "Beacon | None" = None,
 ) -> Training:
     """Train ``model`` in place; end with its best weights where the plan keeps them.
 
@@ -85,6 +87,7 @@ def train(
         teacher: of trainer.objective=distill.
         keeping: where checkpoints lie; None: neither read nor written.
         say: receives what the record should note.
+        beacon: tells other processes how far training is.
 
     Raises:
         RunFault: a loss was not finite; names the step and the rows of the batch.
@@ -103,6 +106,7 @@ def train(
     if keeping:
         callbacks.append(watch.Checkpoint(keeping.every_s, keeping.every_steps))
     gathered = resume.Gathered(validate, best, clock, tally)
+    callbacks += [watch.Signal(beacon, clock, tally)] if beacon else []
     trainer = _Trainer(
         model=model,
         args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from harness import stops
 from harness.errors import RunFault
+from harness.progress import Beacon
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -268,6 +269,32 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self._bar.close()
+
+
+class Signal(TrainerCallback):
+    """Tells other processes how far training is."""
+
+    def __init__(self, beacon: Beacon, clock: Clock, tally: Tally) -> None:
+        self._beacon, self._clock, self._tally = beacon, clock, tally
+        self._loss: float | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._beacon.begin(state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        self._loss = (logs or {}).get("loss", self._loss)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._beacon.due():  # counting the tokens waits for the device
+            rate = self._tally.text_tokens / max(self._clock.seconds, 1e-9)
+            self._beacon.step(state.global_step, self._loss, rate)
 
 
 class Curve(TrainerCallback):
