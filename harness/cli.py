@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness import keys, schema, shipped
-from harness.errors import HarnessError, RunFault, raise_together
+from harness import keys, parallel, schema, shipped
+from harness.errors import HarnessError, Parted, RunFault, raise_together
 
 if TYPE_CHECKING:
     from hydra.errors import HydraException
@@ -50,11 +50,13 @@ def start(task: Callable[..., Any]) -> None:
         command()
     except KeyboardInterrupt:
         sys.exit("stopped; run the same command again to go on")
-    except (Exception, Stopped) as caught:
-        error = caught.__cause__ if isinstance(caught, Stopped) and caught.__cause__ else caught
+    except (Exception, Stopped, Parted) as caught:
+        error = caught.__cause__ if isinstance(caught, Stopped | Parted) and caught.__cause__ else caught
         if wants_traceback:
             traceback.print_exception(error)
-        sys.stderr.write(explain(error) + "\n")
+        # What all processes ran into, the first one says for all of them.
+        if parallel.leads() or wants_traceback or not isinstance(error, HarnessError):
+            sys.stderr.write(explain(error) + "\n")
         # Before any run began, only the command can be at fault.
         wrong = is_input_fault(error) or not (began or isinstance(error, RunFault))
         sys.exit(2 if wrong else 1)
@@ -172,10 +174,10 @@ def _say_what_happens() -> None:
     import warnings
 
     # Notices for the developers of other packages; nobody who runs a comparison can act on them.
-    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", FutureWarning if parallel.leads() else Warning)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("harness")
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if parallel.leads() else logging.CRITICAL)  # one process speaks for all
     logger.propagate = False

@@ -27,6 +27,10 @@ class RunFault(HarnessError):
     """A run that could not go on: non-finite loss, no memory, no disk."""
 
 
+class Parted(BaseException):
+    """One of several processes failed alone, by its cause: no further run of the command can be shared."""
+
+
 def raise_together(faults: Sequence[str], kind: type[HarnessError] = ConfigFault) -> None:
     """Raise one error that lists every fault; return when there is none."""
     if faults:

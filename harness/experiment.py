@@ -18,6 +18,7 @@ from harness import (
     memory,
     methods,
     models,
+    parallel,
     provenance,
     quantized,
     record,
@@ -28,7 +29,7 @@ from harness import (
     trackers,
     train,
 )
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Parted
 from harness.plan import Options, Plan
 from harness.schema import Objective
 from harness.score import Scores
@@ -68,8 +69,10 @@ class Experiment:
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
         base, seconds = shared.base(self.plan)
+        if base.device.type == "cuda":
+            torch.cuda.set_device(base.device)
         self.fields["times_s"]["load"] = seconds
-        self.fields["device"] = provenance.device_info(str(base.device))
+        self.fields["device"] = provenance.device_info(str(base.device)) | {"processes": parallel.processes()}
         self.fields["inferred"] |= {
             "device": str(base.device),
             "dtype": str(base.dtype).removeprefix("torch."),
@@ -95,7 +98,7 @@ class Experiment:
         """Scores of the untouched base under this plan's protocol."""
         started = time.perf_counter()
         code = self.fields["code"]["version"]
-        before, reused = shared.baseline(self.plan, base, rows, self.options.runs_dir, code)
+        before, reused = parallel.agreed(lambda: shared.baseline(self.plan, base, rows, self.options.runs_dir, code))
         self.fields["times_s"]["score_before"] = 0.0 if reused else time.perf_counter() - started
         self.fields["scores"]["before"] = before.values
         return before
@@ -115,6 +118,7 @@ class Experiment:
         self.fields["inferred"] |= settled | {
             "learning_rate": plan.learning_rate,
             "optimizer_steps": steps,
+            "rows_per_step": train.rows_per_step(plan.trainer),
             "target_modules": methods.targeted(model),
             "attn_implementation": base.model.config._attn_implementation,
         }
@@ -145,7 +149,8 @@ class Experiment:
             "share": counts.share,
         }
         self.fields["times_s"]["train"] = done.step_seconds
-        self.fields["memory_bytes"] |= {"train_peak": peak.bytes, "kind": peak.kind}
+        peaks = parallel.gathered(peak.bytes)  # of the process that needs most
+        self.fields["memory_bytes"] |= {"train_peak": max(peaks) if None not in peaks else None, "kind": peak.kind}
         self.fields["audit"] |= {
             "trained_supervised_tokens": done.supervised_tokens,
             "trained_prompt_tokens": done.prompt_tokens,
@@ -172,7 +177,7 @@ class Experiment:
 
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""
-        saved = adapters.save(self._write, self.folder / ADAPTER, self.plan, model)
+        saved = parallel.agreed(lambda: adapters.save(self._write, self.folder / ADAPTER, self.plan, model))
         self.fields["adapter"] = {"path": ADAPTER, "bytes": saved.bytes, "files": saved.files}
         self.fields["parameters"] |= {"stored": saved.numbers, "trainable_final": saved.trainable_final}
 
@@ -180,14 +185,16 @@ class Experiment:
         """Scores of the tuned model, by the protocol of the baseline."""
         started = time.perf_counter()
         with memory.peak(base.device.type) as peak:
-            after = score.score(
-                model,
-                base.tokenizer,
-                rows.splits[self.plan.scoring.split],
-                rows.held_out,
-                self.plan.scoring,
-                equal_lengths=methods.prompt_learning(self.plan.method, self.plan.settings),
-                seed=self.plan.seed,
+            after = parallel.agreed(
+                lambda: score.score(
+                    model,
+                    base.tokenizer,
+                    rows.splits[self.plan.scoring.split],
+                    rows.held_out,
+                    self.plan.scoring,
+                    equal_lengths=methods.prompt_learning(self.plan.method, self.plan.settings),
+                    seed=self.plan.seed,
+                )
             )
         self.fields["times_s"]["score_after"] = time.perf_counter() - started
         self.fields["memory_bytes"]["score_peak"] = peak.bytes
@@ -275,18 +282,27 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
         fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
         with _quiet(SEEN_TO):
             yield this
-        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+        _clear_scratch(this)
         this.tracker.summary(this.summary())
         record.write(options.runs_dir, record.finished(fields))
     except BaseException as error:
-        _fail(this, error)
-        raise
+        began, alike = parallel.part(error)
+        _fail(this, began)
+        if alike:
+            raise
+        parallel.written()
+        raise Parted from began
     this.tracker.finish(ok=True)
+
+
+def _clear_scratch(this: Experiment) -> None:
+    if parallel.leads():
+        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
 
 
 def _fail(this: Experiment, error: BaseException) -> None:
     """Write the failure into the record and close the tracker; neither may hide the error itself."""
-    shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+    _clear_scratch(this)
     try:
         this.check_base()
         record.write(this.options.runs_dir, record.fail(this.fields, error))

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness import pruned, quantized, weights
+from harness import parallel, pruned, quantized, weights
 from harness.converted import no_progress_bars
 from harness.errors import ModelFault
 from harness.schema import DType, Model, Quantization
@@ -106,14 +106,14 @@ def _quantising(model: Model, folder: Path, dtype: torch.dtype) -> dict[str, Any
 
 
 def pick_device(model: Model) -> torch.device:
-    """The device that ``model.device`` names; auto: the first GPU, else the CPU. Refuses an absent device."""
+    """The device that ``model.device`` names; auto: a GPU, else the CPU. Refuses an absent device."""
     if model.device_map is not None and model.device != "auto":
         raise ModelFault(
             f"model.device={model.device} and model.device_map={model.device_map} contradict each other; "
             "set model.device=auto, or model.device_map=null"
         )
     if model.device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return torch.device(f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(model.device)
     except RuntimeError as error:

@@ -88,6 +88,15 @@ class Schedule(Enum):
     constant = "constant_with_warmup"
 
 
+class Strategy(Enum):
+    """How the processes of one run share its training."""
+
+    none = "none"  # one process
+    ddp = "ddp"  # each has the whole model
+    fsdp = "fsdp"  # each has a shard of it (FSDP2)
+    deepspeed = "deepspeed"  # ZeRO, by the configuration beside it
+
+
 class Tracking(Enum):
     """Experiment tracker."""
 
@@ -192,6 +201,26 @@ class Data(Settings):
 
 
 @dataclass
+class Fsdp(Settings):
+    """Fully sharded training; transformers' names."""
+
+    reshard_after_forward: bool
+    cpu_offload: bool
+    transformer_layer_cls_to_wrap: list[str] | None  # null: the model's own blocks
+
+
+@dataclass
+class Parallel(Settings):
+    """Several processes for one run, one a device; torchrun or accelerate starts them."""
+
+    strategy: Strategy
+    processes: int
+    find_unused_parameters: bool  # strategy=ddp
+    fsdp: Fsdp
+    deepspeed: dict[str, Any]
+
+
+@dataclass
 class Trainer(Settings):
     """Optimisation; fields keep transformers' meaning."""
 
@@ -213,6 +242,7 @@ class Trainer(Settings):
     keep_best: bool  # end with the weights of the lowest validation loss
     deterministic: bool
     threads: int | None  # CPU threads; null: torch's choice
+    parallel: Parallel
 
 
 @dataclass

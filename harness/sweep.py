@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import provenance, record, report
+from harness import parallel, provenance, record, report
 from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, RunFault, raise_together
 from harness.plan import Options, Plan, digest, read
 from harness.schema import Stage
@@ -86,6 +86,10 @@ def unique(cells: Sequence[Cell]) -> list[Cell]:
 
 def reusable(cell: Cell) -> dict[str, Any] | None:
     """The finished record of this cell's plan by this code, unless it is to be done again."""
+    return parallel.agreed(lambda: _reusable(cell))
+
+
+def _reusable(cell: Cell) -> dict[str, Any] | None:
     if cell.options.rerun:
         return None
     found = record.reusable(cell.options.runs_dir, cell.plan.fingerprint, provenance.code_version())
@@ -237,6 +241,10 @@ def finish(cells: Sequence[Cell], reused: frozenset[str], folder: Path | None) -
     Args:
         reused: fingerprints whose records are of an earlier command.
     """
+    return parallel.agreed(lambda: _finish(cells, reused, folder))
+
+
+def _finish(cells: Sequence[Cell], reused: frozenset[str], folder: Path | None) -> bool:
     found = {cell.plan.fingerprint: record.read(cell.options.runs_dir, cell.plan.fingerprint) for cell in cells}
     records = {fingerprint: kept for fingerprint, kept in found.items() if kept is not None}
     common = report.shared_overrides([cell.overrides for cell in cells])

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from harness import methods, schema, tokens, watch
+from harness import methods, parallel, schema, sharding, tokens, watch
 from harness.errors import RunFault
 from harness.losses import mean_completion_loss
 from harness.plan import Plan
@@ -51,9 +51,14 @@ def optimizer_steps(trainer: schema.Trainer, rows: int) -> int:
     """Optimizer steps of a run over so many training rows."""
     if trainer.max_steps is not None:
         return trainer.max_steps
-    batches = math.ceil(rows / trainer.batch_size)
+    batches = math.ceil(rows / (trainer.batch_size * trainer.parallel.processes))
     per_epoch = math.ceil(batches / trainer.gradient_accumulation_steps)
     return math.ceil(trainer.epochs * per_epoch)
+
+
+def rows_per_step(trainer: schema.Trainer) -> int:
+    """Rows of one optimizer step, over all processes."""
+    return trainer.batch_size * trainer.gradient_accumulation_steps * trainer.parallel.processes
 
 
 def train(
@@ -91,25 +96,29 @@ def train(
     clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
+    subject = sharding.for_training(model, plan.trainer.parallel)
     trainer = _Trainer(
-        model=model,
+        model=subject,
         args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),
-        train_dataset=list(examples),
-        data_collator=collator(plan.trainer.objective, pad_id),
+        train_dataset=[*examples, None],  # None: what a short step is filled up with among several processes
+        data_collator=sharding.keeping_pace(collator(plan.trainer.objective, pad_id), examples[0]),
         callbacks=callbacks,
-        optimizers=(methods.optimizer_for(*_optimizer_terms(plan, model)), None),
+        optimizer=methods.optimizer_for(*_optimizer_terms(plan, subject)),
         tally=tally,
         teacher=teacher,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    torch.manual_seed(plan.seed + parallel.rank())  # else all processes would drop out alike
+    with sharding.around_training():
+        trainer.train()
+    sharding.take_back(model, subject)
     if best is not None:
         best.restore(model)
     return Training(
         optimizer_steps=trainer.state.global_step,
         step_seconds=clock.seconds,
         **tally.counts(),
-        text_tokens=tally.text_tokens,
+        text_tokens=sum(parallel.gathered(tally.text_tokens)),
         curve=watch.curve_of(trainer.state.log_history),
         validation=validate.history,
         best_step=best.step if best else None,
@@ -131,17 +140,25 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 class _Trainer(Trainer):
     """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite."""
 
-    def __init__(self, *args: Any, tally: watch.Tally, teacher: "Teacher | None", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, optimizer: Any, tally: watch.Tally, teacher: "Teacher | None", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.optimizer = optimizer  # not as an argument, which Trainer refuses where it shards
         self._tally, self._teacher = tally, teacher
         if _brings_its_loss(self.model):
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled |= sharding.settle(self.accelerator, self.args.fsdp_plugin_args)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(example.input_ids) for example in rows]
-        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthSampler(lengths, rows_per_step, self.args.seed)
+        lengths = [len(example.input_ids) for example in rows if example is not None]
+        at_once = self.args.train_batch_size * parallel.processes()
+        together = at_once if parallel.processes() > 1 else 1
+        return LengthSampler(lengths, at_once * self.args.gradient_accumulation_steps, self.args.seed, together)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -156,15 +173,17 @@ class _Trainer(Trainer):
         divergence, cross_entropy = teachers.term(self._teacher, outputs.logits, given)
         alone = num_items_in_batch is None or not self.model_accepts_loss_kwargs
         tokens_in_step = (given["labels"][:, 1:] != tokens.IGNORED).sum() if alone else num_items_in_batch
-        loss = loss + self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
+        shared = 1 if alone else parallel.processes()  # gradients are averaged over processes, not summed
+        loss = loss + shared * self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._tally.add(inputs)
-        shares = self.current_gradient_accumulation_steps if self.model_accepts_loss_kwargs else 1
+        batches = self.current_gradient_accumulation_steps * parallel.processes()
+        shares = batches if self.model_accepts_loss_kwargs else 1
         with _penalty_shared(self.model, shares):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
+        if not parallel.every(bool(torch.isfinite(loss))):
             first = inputs["input_ids"][0][:12].tolist()
             raise RunFault(
                 f"the loss became {loss.item()} at optimizer step {self.state.global_step + 1}, in a batch of "
@@ -179,17 +198,20 @@ class LengthSampler(Sampler[int]):
 
     Rows are shuffled, sorted by length within stretches of ``MEGABATCH`` steps, cut into the rows of one
     optimizer step each, and these shuffled: little padding, and an order that needs no stored state to be
-    resumed. The unit is the step, so that accumulating smaller batches trains on the same rows.
+    resumed. The unit is the step, so that accumulating smaller batches, or sharing them among processes, trains
+    on the same rows. ``together``: rows that all processes take at once; a short step is filled up to a multiple
+    with -1, which stands for no row.
     """
 
-    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int, together: int = 1) -> None:
         self._lengths, self._batch, self._seed, self._epoch = lengths, rows_per_step, seed, 0
+        self._filling = -len(lengths) % together
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = int(epoch)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + self._filling
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
@@ -206,6 +228,7 @@ class LengthSampler(Sampler[int]):
             yield from full[index]
         for batch in short:
             yield from batch
+        yield from [-1] * self._filling
 
 
 def _optimizer_terms(plan: Plan, model: "PeftModel") -> tuple[Any, ...]:
@@ -259,7 +282,9 @@ def _arguments(plan: Plan, device: torch.device, dtype: torch.dtype, steps: int,
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
+        **sharding.arguments(trainer.parallel),
     )
+    sharding.place(arguments, device)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # else each step would take one batch for every GPU that is there
     return arguments
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from harness import parallel, sharding
 from harness.errors import RunFault
 
 Log = Callable[[int, dict[str, float]], None]
@@ -49,7 +50,8 @@ class Validate(TrainerCallback):
         **_: Any,
     ) -> None:
         if state.global_step in self._steps:
-            loss = self._loss(model)
+            # A whole model needs no other process; shards come together in all of them at once.
+            loss = self._loss(model) if sharding.sharded(model) else parallel.agreed(lambda: self._loss(model))
             if not math.isfinite(loss):
                 # The last update may have broken the weights, with no training step left to notice.
                 raise RunFault(
@@ -88,7 +90,7 @@ class KeepBest(TrainerCallback):
 
     def restore(self, model: torch.nn.Module) -> None:
         """Put the best weights back; the last ones stay where they are the best, or none was eligible."""
-        if not self._path.exists():
+        if not (parallel.leads() and self._path.exists()):  # what follows training is the first process's work
             return
         best = load_file(self._path)
         with torch.no_grad():
@@ -99,10 +101,12 @@ class KeepBest(TrainerCallback):
 
     def _save(self, model: torch.nn.Module) -> None:
         weights = {
-            name: parameter.detach().contiguous()
+            name: sharding.whole(parameter).detach().contiguous()
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
+        if not parallel.leads():
+            return
         partial = self._path.with_suffix(".partial")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, partial)
@@ -121,18 +125,21 @@ class Tally:
         """Count one batch of ``input_ids``, ``attention_mask`` and ``labels``, each of shape (b, t)."""
         present = inputs["attention_mask"].sum()
         supervised = (inputs["labels"][:, 1:] != -100).sum()  # nothing predicts the first token
+        present = present * (supervised > 0)  # a batch that only keeps pace with the other processes
         padding = inputs["attention_mask"].numel() - present
         self._counts += torch.stack((supervised, present, padding)).to(self._counts.device)
 
     def counts(self) -> dict[str, int]:
-        """Labels trained on, prompt tokens and padding tokens so far."""
-        supervised, present, padding = self._counts.tolist()
+        """Labels trained on, prompt tokens and padding tokens so far, of all processes."""
+        supervised, present, padding = (
+            sum(each) for each in zip(*parallel.gathered(self._counts.tolist()), strict=True)
+        )
         prompt = present - supervised if self._labels_are_text else present
         return {"supervised_tokens": supervised, "prompt_tokens": prompt, "padding_tokens": padding}
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of text that the model has read so far; padding does not count."""
+        """Tokens of text that the model has read in this process so far; padding does not count."""
         return int(self._counts[1])
 
 
@@ -162,7 +169,11 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._bar = tqdm(
-            total=state.max_steps, desc=self._label, unit="step", leave=False, disable=not sys.stderr.isatty()
+            total=state.max_steps,
+            desc=self._label,
+            unit="step",
+            leave=False,
+            disable=not (parallel.leads() and sys.stderr.isatty()),
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -181,7 +192,8 @@ class Progress(TrainerCallback):
         shown = {"loss": f"{logs['loss']:.3f}"}
         if self._validate.history:
             shown["validation"] = f"{self._validate.history[-1]['loss']:.3f}"
-        shown["tokens/s"] = f"{self._tally.text_tokens / max(self._clock.seconds, 1e-9):.0f}"
+        read = self._tally.text_tokens * parallel.processes()  # the others read about as many
+        shown["tokens/s"] = f"{read / max(self._clock.seconds, 1e-9):.0f}"
         self._bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
