@@ -265,9 +265,7 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
 
     A failure is written into the record, then raised on.
     """
-    former = record.read(options.runs_dir, plan.fingerprint)
-    seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
-    fields = record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+    former, fields = parallel.agreed(lambda: _started(plan, options))
     this = Experiment(plan, options, name, fields)
     try:
         this.tracker = trackers.start(
@@ -293,6 +291,13 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
         parallel.written()
         raise Parted from began
     this.tracker.finish(ok=True)
+
+
+def _started(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The record of an earlier attempt, and the one that takes its place."""
+    former = record.read(options.runs_dir, plan.fingerprint)
+    seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
+    return former, record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
 
 
 def _clear_scratch(this: Experiment) -> None:

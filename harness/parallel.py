@@ -29,6 +29,7 @@ COMMAND = "torchrun --nproc-per-node {} -m harness ..."
 NOT_SHARDED = {
     "adalora": "prunes ranks by whole weights and gradients",
     "diff_pruning": "draws its gates anew in each process",
+    "vblora": "shares one bank of vectors among all layers, each a shard of its own",
 }
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ def _unfit(config: Config) -> Iterator[str]:
     if method == "cpt":
         yield "peft=cpt takes the mean of each batch for itself, which several processes cannot share; use one process"
     if sharded and method in NOT_SHARDED:
-        yield f"peft={method} {NOT_SHARDED[method]}, and {strategy.value} keeps shards of them; use trainer/parallel=ddp"
+        yield f"peft={method} {NOT_SHARDED[method]}; {strategy.value} has only shards: use trainer/parallel=ddp"
     if sharded and method == "lora" and config.lora.lora_fa:
         yield f"lora.lora_fa=true multiplies whole weights in its optimizer; {strategy.value} has shards; use ddp"
     if sharded and config.model.quantization is not Quantization.none:
