@@ -141,6 +141,7 @@ class Experiment:
                 log=self.tracker.log,
                 label=self.name or self.plan.method,
                 teacher=teacher,
+                idle=[base.model],
             )
         counts = estimate.count(model)  # after the optimizer was made: some freeze weights there
         self.fields["parameters"] = {
@@ -149,8 +150,9 @@ class Experiment:
             "share": counts.share,
         }
         self.fields["times_s"]["train"] = done.step_seconds
-        peaks = parallel.gathered(peak.bytes)  # of the process that needs most
-        self.fields["memory_bytes"] |= {"train_peak": max(peaks) if None not in peaks else None, "kind": peak.kind}
+        peaks = [each for each in parallel.gathered(peak.bytes) if each is not None]
+        highest = max(peaks, default=None)  # of the process that needs most
+        self.fields["memory_bytes"] |= {"train_peak": highest, "kind": peak.kind}
         self.fields["audit"] |= {
             "trained_supervised_tokens": done.supervised_tokens,
             "trained_prompt_tokens": done.prompt_tokens,

@@ -55,6 +55,7 @@ def load_base(model: Model) -> Base:
     located = weights.locate(model)
     tokenizer, pad_note = load_tokenizer(located.folder, model.trust_remote_code)
     net = _read(model, located.folder, device, dtype)
+    _refuse_offloaded(net, model)
     notes = [located.note, pad_note, *quantized.settle(net, model)]
     share = pruned.prune(net, model.prune) if model.prune else None
     net.requires_grad_(False)
@@ -94,6 +95,16 @@ def _read(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) 
             f"{sorted(map(str, next(iter(faults.values()))))[:5]}; give a complete checkpoint in model.path"
         )
     return net
+
+
+def _refuse_offloaded(net: torch.nn.Module, model: Model) -> None:
+    """Raise ModelFault where ``device_map`` left weights outside of the GPUs: nothing trains there."""
+    away = [name for name, parameter in net.named_parameters() if parameter.is_meta]
+    if away:
+        raise ModelFault(
+            f"model.device_map={model.device_map}: {len(away)} weights do not fit the GPUs (first {away[0]}), and "
+            "training needs them there; use more or larger GPUs, model.quantization=nf4, or a smaller model"
+        )
 
 
 def _quantising(model: Model, folder: Path, dtype: torch.dtype) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a strategy of ``trainer.parallel`` does to training: DDP, FSDP2 and DeepSpeed on transformers' Trainer.
 
-Where weights are cut into shards, a copy of the model trains, whose frozen weights share the base's storage
-until they are cut; ``take_back`` brings the result home, so that everything after training sees a whole model.
+Where weights are cut into shards, a copy of the model trains, and ``subject`` brings the result home, so that
+everything after training sees a whole model.
 """
 
 import copy
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from harness import parallel, schema
+from harness.errors import RunFault
 from harness.schema import Strategy
 
 if TYPE_CHECKING:
@@ -63,42 +64,89 @@ def settle(accelerator: Any, plugin_arguments: dict[str, Any] | None) -> bool:
     return True
 
 
+def confirm(accelerator: Any, strategy: Strategy) -> None:
+    """Raise RunFault where Accelerate has settled on something else than the plan says, e.g. by its environment."""
+    found = str(accelerator.distributed_type.value)
+    wanted = {
+        Strategy.none: ("NO",),
+        Strategy.ddp: ("MULTI_CPU", "MULTI_GPU"),
+        Strategy.fsdp: ("FSDP",),
+        Strategy.deepspeed: ("DEEPSPEED",),
+    }[strategy]
+    if found not in wanted:
+        raise RunFault(
+            f"trainer.parallel.strategy={strategy.value}, but Accelerate trains by {found}; start without options of "
+            "its own (accelerate launch --use_fsdp, --use_deepspeed), for trainer/parallel holds them"
+        )
+
+
 @contextmanager
-def around_training() -> Iterator[None]:
-    """Accelerate's switches as they were, once training ends."""
+def subject(model: "PeftModel", settings: schema.Parallel, idle: Sequence[nn.Module] = ()) -> "Iterator[PeftModel]":
+    """The model to train: itself, or where the strategy cuts weights up a copy, whose end ``model`` then takes over.
+
+    Args:
+        idle: other models over the same weights.
+    """
     before = {name: os.environ.get(name) for name in SWITCHES}
     try:
-        yield
+        if not parallel.shards(settings.strategy, settings.deepspeed):
+            yield model
+            return
+        with parked([model, *idle]):
+            cut = _copy(model)
+            yield cut
+            _take_back(model, cut)
     finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
-def for_training(model: "PeftModel", settings: schema.Parallel) -> "PeftModel":
-    """The model to train: itself, or where the strategy cuts it up a copy that shares its storage till then."""
-    if not parallel.shards(settings.strategy, settings.deepspeed):
-        return model
+def _copy(model: "PeftModel") -> "PeftModel":
+    """A module tree of its own over the same storage."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, memo)
 
 
-def take_back(model: "PeftModel", trained: "PeftModel") -> None:
+def _take_back(model: "PeftModel", trained: "PeftModel") -> None:
     """Give ``model`` the weights that its copy ends with; all processes take part."""
-    if trained is model:
-        return
-    homes = dict(model.named_parameters())
+    homes, buffers = dict(model.named_parameters()), dict(trained.named_buffers())
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             if parameter.requires_grad:
                 homes[name].copy_(whole(parameter))
-        buffers = dict(trained.named_buffers())
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
+
+
+@contextmanager
+def parked(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Whole weights wait in the machine's memory, so that a GPU holds nothing but shards of them.
+
+    Weights that share storage do so still, there and when they are back.
+    """
+    parameters = [parameter for model in models for parameter in model.parameters()]
+    devices = [parameter.device for parameter in parameters]
+    if any(device.type != "cpu" for device in devices):
+        _move(parameters, [torch.device("cpu")] * len(parameters))
+    try:
+        yield
+    finally:
+        if any(device.type != "cpu" for device in devices):
+            _move(parameters, devices)
+
+
+def _move(parameters: Sequence[nn.Parameter], devices: Sequence[torch.device]) -> None:
+    moved: dict[tuple[Any, ...], torch.Tensor] = {}
+    kept = [parameter.data for parameter in parameters]  # until all are moved: a freed place may be given out again
+    for parameter, data, device in zip(parameters, kept, devices, strict=True):
+        key = (data.data_ptr(), data.shape, data.stride(), data.dtype)
+        if key not in moved:
+            moved[key] = data.to(device, copy=True)
+        parameter.data = moved[key]
 
 
 def sharded(model: nn.Module) -> bool:
@@ -111,9 +159,9 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
     if hasattr(parameter, "full_tensor"):  # FSDP2's DTensor
         return parameter.full_tensor()
     if hasattr(parameter, "ds_id"):  # ZeRO 3
-        from deepspeed.zero import GatheredParameters
+        import deepspeed  # type: ignore[import-not-found]
 
-        with GatheredParameters([parameter]):
+        with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.data.clone()
     return parameter
 

@@ -73,6 +73,7 @@ def train(
     log: Callable[[int, dict[str, float]], None],
     label: str,
     teacher: "Teacher | None" = None,
+    idle: Sequence[torch.nn.Module] = (),
 ) -> Training:
     """Train ``model`` in place; end with its best weights where the plan keeps them.
 
@@ -82,36 +83,36 @@ def train(
         log: receives ``(optimizer step, values)`` for the tracker.
         label: what the progress bar says.
         teacher: of trainer.objective=distill.
+        idle: other models over the same weights, which make room where the strategy trains shards.
 
     Raises:
         RunFault: a loss was not finite; names the step and the rows of the batch.
     """
     if plan.trainer.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    steps = optimizer_steps(plan.trainer, len(examples))
+    device, steps = next(model.parameters()).device, optimizer_steps(plan.trainer, len(examples))
     loss = partial(mean_completion_loss, examples=validation, pad_id=pad_id, batch_size=plan.scoring.loss_batch_size)
     validate = watch.Validate(loss, _validation_steps(plan.trainer, steps), log)
     best = watch.KeepBest(validate, folder, first_step=_settled_after(model)) if plan.trainer.keep_best else None
     completion = plan.trainer.objective is not schema.Objective.lesson
-    clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
+    clock, tally = watch.Clock(), watch.Tally(device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
-    subject = sharding.for_training(model, plan.trainer.parallel)
-    trainer = _Trainer(
-        model=subject,
-        args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),
-        train_dataset=[*examples, None],  # None: what a short step is filled up with among several processes
-        data_collator=sharding.keeping_pace(collator(plan.trainer.objective, pad_id), examples[0]),
-        callbacks=callbacks,
-        optimizer=methods.optimizer_for(*_optimizer_terms(plan, subject)),
-        tally=tally,
-        teacher=teacher,
-    )
-    trainer.remove_callback(PrinterCallback)
-    torch.manual_seed(plan.seed + parallel.rank())  # else all processes would drop out alike
-    with sharding.around_training():
+    with sharding.subject(model, plan.trainer.parallel, idle) as subject:
+        trainer = _Trainer(
+            model=subject,
+            args=_arguments(plan, device, dtype, steps, folder),
+            train_dataset=[*examples, None],  # None: what a short step is filled up with among several processes
+            data_collator=sharding.keeping_pace(collator(plan.trainer.objective, pad_id), examples[0]),
+            callbacks=callbacks,
+            optimizer=methods.optimizer_for(*_optimizer_terms(plan, subject)),
+            tally=tally,
+            teacher=teacher,
+        )
+        trainer.remove_callback(PrinterCallback)
+        sharding.confirm(trainer.accelerator, plan.trainer.parallel.strategy)
+        torch.manual_seed(plan.seed + parallel.rank())  # else all processes would drop out alike
         trainer.train()
-    sharding.take_back(model, subject)
     if best is not None:
         best.restore(model)
     return Training(
