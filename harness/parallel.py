@@ -95,9 +95,9 @@ def _unfit(config: Config) -> Iterator[str]:
         yield f"model.device={config.model.device} is one device for all processes; set model.device=auto"
     if method == "cpt":
         yield "peft=cpt takes the mean of each batch for itself, which several processes cannot share; use one process"
-    if sharded and method in NOT_SHARDED:
+    if strategy is not Strategy.ddp and method in NOT_SHARDED:
         yield f"peft={method} {NOT_SHARDED[method]}; {strategy.value} has only shards: use trainer/parallel=ddp"
-    if sharded and method == "lora" and config.lora.lora_fa:
+    if strategy is not Strategy.ddp and method == "lora" and config.lora.lora_fa:
         yield f"lora.lora_fa=true multiplies whole weights in its optimizer; {strategy.value} has shards; use ddp"
     if sharded and config.model.quantization is not Quantization.none:
         yield (

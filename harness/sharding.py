@@ -97,6 +97,10 @@ def subject(model: "PeftModel", settings: schema.Parallel, idle: Sequence[nn.Mod
             yield cut
             _take_back(model, cut)
     finally:
+        if settings.strategy is Strategy.deepspeed:
+            from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+            unset_hf_deepspeed_config()  # else loading and generating would still wait for all processes
         os.environ.update({name: value for name, value in before.items() if value is not None})
         for name, value in before.items():
             if value is None:
