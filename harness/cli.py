@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness import keys, parallel, schema, shipped
+from harness import keys, schema, shipped, stops
 from harness.errors import HarnessError, Parted, RunFault, raise_together
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ class Stopped(BaseException):
 
 
 def start(task: Callable[..., Any]) -> None:
-    """Run ``task`` under Hydra; exit with 0 when all went well, 1 when a run failed, 2 on wrong input."""
+    """Run ``task`` under Hydra.
+
+    Exits with 0 when all went well, 1 when a run failed, 2 on wrong input, 130 on Ctrl-C and 143 on SIGTERM.
+    """
     import hydra
 
     wants_traceback = os.environ.get(TRACEBACK) == "1" or os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -47,16 +50,16 @@ def start(task: Callable[..., Any]) -> None:
     command = hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(guarded)
     try:
         raise_together(keys.misused_groups(sys.argv[1:]))
-        command()
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to go on")
+        with stops.listening():
+            command()
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("stopped; the same command goes on from where it was\n")
+        sys.exit(stop.exit_code if isinstance(stop, stops.Interrupted) else 130)
     except (Exception, Stopped, Parted) as caught:
         error = caught.__cause__ if isinstance(caught, Stopped | Parted) and caught.__cause__ else caught
         if wants_traceback:
             traceback.print_exception(error)
-        # What all processes ran into, the first one says for all of them.
-        if parallel.leads() or wants_traceback or not isinstance(error, HarnessError):
-            sys.stderr.write(explain(error) + "\n")
+        sys.stderr.write(explain(error) + "\n")
         # Before any run began, only the command can be at fault.
         wrong = is_input_fault(error) or not (began or isinstance(error, RunFault))
         sys.exit(2 if wrong else 1)
@@ -174,10 +177,10 @@ def _say_what_happens() -> None:
     import warnings
 
     # Notices for the developers of other packages; nobody who runs a comparison can act on them.
-    warnings.simplefilter("ignore", FutureWarning if parallel.leads() else Warning)
+    warnings.simplefilter("ignore", FutureWarning)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("harness")
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO if parallel.leads() else logging.CRITICAL)  # one process speaks for all
+    logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -27,6 +27,10 @@ class RunFault(HarnessError):
     """A run that could not go on: non-finite loss, no memory, no disk."""
 
 
+class Elsewhere(RunFault):
+    """Another process works on the same plan, or took it over; what it leaves is the result."""
+
+
 class Parted(BaseException):
     """One of several processes failed alone, by its cause: no further run of the command can be shared."""
 

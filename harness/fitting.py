@@ -122,6 +122,25 @@ def targeted_layers(config: Any, model: "nn.Module") -> dict[str, tuple[int, int
     return found
 
 
+def refuse_conv1d(config: "PeftConfig", model: "nn.Module", who: str) -> None:
+    """Refuse a type of PEFT that adapts ``nn.Linear`` alone where it would sit on GPT-2's transposed layers.
+
+    Raises:
+        ModelFault: names the layer. PEFT refuses most of these too; OLoRA fails only when the model is called.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    if getattr(config, "target_modules", None) is None or not any(isinstance(m, Conv1D) for m in model.modules()):
+        return
+    for name in targeted_layers(config, model):
+        if isinstance(model.get_submodule(name), Conv1D):
+            raise ModelFault(
+                f"{who} does not fit this model: PEFT has it for nn.Linear alone, and {name} is a Conv1D, as GPT-2 "
+                "keeps its linear layers; choose a method that takes them (lora, ia3, vera, adapter, ...), or "
+                "target_modules without them"
+            )
+
+
 def _size(module: Any) -> tuple[int, int] | None:
     """Input and output dimensions of a linear layer; None for other modules."""
     from transformers.pytorch_utils import Conv1D

@@ -10,8 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import fitting, library, prompt_methods, quirks, starts, weight_methods
+from harness import capabilities as _t
+from harness import fitting, library, quantized, quirks, starts
+from harness import prompt_methods as _p
+from harness import weight_methods as _w
+from harness.capabilities import Traits
 from harness.errors import ModelFault
+from harness.schema import Quantization
 from harness.situation import SEEDS, Batch, Settings, Situation, for_counting
 
 if TYPE_CHECKING:
@@ -26,95 +31,69 @@ __all__ = ["METHODS", "Situation", "Traits", "attach", "for_counting", "optimize
 
 
 @dataclass(frozen=True)
-class Traits:
-    """What a method can do at its sheet's settings; tests hold each to behaviour."""
-
-    mergeable: bool = True  # into plain base weights, which then need no PEFT
-    identity_at_start: bool = True  # before training the model is the base model
-    on_quantised_base: bool = True  # over 4-bit weights of bitsandbytes
-    checkpointing: bool = True  # gradient checkpointing
-    dropout: bool = False  # has a dropout of its own
-    tied_embeddings: bool = False  # trains an embedding that the output head is tied to, and keeps the tie
-    multi_adapter: bool = True  # several adapters on one base
-    prompt_learning: bool = False  # left padding changes its answers: generate in batches of one length
-    rewrites_base: bool = False  # writes into base weights: disabling the adapter is not the base
-
-
-@dataclass(frozen=True)
 class Method:
     """One row of the comparison."""
 
     build: Callable[[Settings, Situation], "PeftConfig"]
-    traits: Traits = Traits()
+    traits: Traits
 
 
-_PLAIN, _DROPS = Traits(), Traits(dropout=True)
-_WHOLE = Traits(on_quantised_base=False)  # trains copies of whole weights
-_FULL = Traits(on_quantised_base=False, tied_embeddings=True, multi_adapter=False, rewrites_base=True)
-_PROMPT = Traits(mergeable=False, identity_at_start=False, prompt_learning=True)  # PEFT drops position ids
-_PREFIX = Traits(mergeable=False, identity_at_start=False, checkpointing=False)  # lives in the key-value cache
-_w, _p = weight_methods, prompt_methods
+_LINEAR, _LINEAR_DROPS = Traits(conv1d=False), Traits(conv1d=False, dropout=True)
 
 METHODS: dict[str, Method] = {
-    "full": Method(_w.full, _FULL),
-    "partial": Method(_w.partial, _WHOLE),
-    "bitfit": Method(_w.bitfit, _PLAIN),
-    "diff_pruning": Method(_w.diff_pruning, _WHOLE),
-    "ln_tuning": Method(_w.ln_tuning, _PLAIN),
+    "full": Method(_w.full, _t.FULL),
+    "partial": Method(_w.partial, _t.WHOLE),
+    "bitfit": Method(_w.bitfit, _t.PLAIN),
+    "diff_pruning": Method(_w.diff_pruning, _t.WHOLE),
+    "ln_tuning": Method(_w.ln_tuning, _t.PLAIN),
     "trainable_tokens": Method(_w.trainable_tokens, Traits(tied_embeddings=True, multi_adapter=False)),
-    "shira": Method(_w.shira, _PLAIN),
-    "adapter": Method(_w.adapter, Traits(mergeable=False)),
-    "lora": Method(_w.lora, _DROPS),
+    "shira": Method(_w.shira, _LINEAR),
+    "adapter": Method(_w.adapter, _t.NO_MERGE),
+    "lora": Method(_w.lora, _t.DROPS),
     "adalora": Method(_w.adalora, Traits(dropout=True, multi_adapter=False)),
-    "loha": Method(_w.loha, Traits(on_quantised_base=False, dropout=True)),
-    "lokr": Method(_w.lokr, Traits(on_quantised_base=False, dropout=True)),
-    "vera": Method(_w.vera, _DROPS),
-    "randlora": Method(_w.randlora, _DROPS),
+    "loha": Method(_w.loha, _t.LYCORIS),
+    "lokr": Method(_w.lokr, _t.LYCORIS),
+    "vera": Method(_w.vera, _t.DROPS),
+    "randlora": Method(_w.randlora, _t.DROPS),
     "vblora": Method(_w.vblora, Traits(identity_at_start=False, dropout=True)),
-    "miss": Method(_w.miss, _DROPS),
-    "fourierft": Method(_w.fourierft, _PLAIN),
-    "c3a": Method(_w.c3a, Traits(identity_at_start=False)),
-    "ia3": Method(_w.ia3, _PLAIN),
-    "oft": Method(_w.oft, _PLAIN),  # PEFT 0.21 has a dropout here that nothing calls: no setting of ours
-    "boft": Method(_w.boft, _DROPS),
-    "hra": Method(_w.hra, Traits(on_quantised_base=False)),
-    "road": Method(_w.road, _PLAIN),
-    "prompt_tuning": Method(_p.prompt_tuning, _PROMPT),
-    "prefix_tuning": Method(_p.prefix_tuning, _PREFIX),
-    "p_tuning": Method(_p.p_tuning, replace(_PROMPT, dropout=True)),
-    "p_tuning_v2": Method(_p.p_tuning_v2, _PREFIX),
-    "cpt": Method(_p.cpt, _PROMPT),
-    "llama_adapter": Method(_p.llama_adapter, Traits(mergeable=False)),
-    "library": Method(library.library, _WHOLE),
+    "miss": Method(_w.miss, _LINEAR_DROPS),
+    "fourierft": Method(_w.fourierft, _t.PLAIN),
+    "c3a": Method(_w.c3a, Traits(identity_at_start=False, conv1d=False)),
+    "ia3": Method(_w.ia3, _t.PLAIN),
+    "oft": Method(_w.oft, _LINEAR),  # PEFT 0.21 has a dropout here that nothing calls: no setting of ours
+    "boft": Method(_w.boft, _LINEAR_DROPS),
+    "hra": Method(_w.hra, _t.LINEAR),
+    "road": Method(_w.road, _LINEAR),
+    "prompt_tuning": Method(_p.prompt_tuning, _t.PROMPT),
+    "prefix_tuning": Method(_p.prefix_tuning, _t.PREFIX),
+    "p_tuning": Method(_p.p_tuning, replace(_t.PROMPT, dropout=True)),
+    "p_tuning_v2": Method(_p.p_tuning_v2, _t.PREFIX),
+    "cpt": Method(_p.cpt, _t.PROMPT),
+    "llama_adapter": Method(_p.llama_adapter, _t.NO_MERGE),
+    "library": Method(library.library, _t.LINEAR),
 }
 
-# Types of peft=library that differ from its row above.
-_NO_MERGE = Traits(mergeable=False)
-LIBRARY = {
-    "beft": _NO_MERGE,  # on models without biases
-    "cartridge": _PREFIX,
-    "lily": Traits(mergeable=False, prompt_learning=True),  # its router averages over the tokens of a batch
-    "multitask_prompt_tuning": replace(_PROMPT, multi_adapter=False),
-    "poly": Traits(mergeable=False, multi_adapter=False),
-    "shadow": _NO_MERGE,
-    "unilora": Traits(identity_at_start=False, on_quantised_base=False),  # acts on nothing there, without a word
-    **dict.fromkeys(("gralora", "hira", "pvera", "waveft"), _PLAIN),
-}
 PROMPT_LEARNING = frozenset(name for name, method in METHODS.items() if method.traits.prompt_learning)
-CAVEATS = {"lily": "library.type=lily averages its routing over all tokens of a batch: scores depend on batch sizes"}
 
 
 def traits(method: str, settings: Settings) -> Traits:
     """What the method can do at these settings."""
-    known = METHODS[method].traits
     if method == "library":
-        return LIBRARY.get(settings["type"].lower(), known)
+        kind, chosen = settings["type"].lower(), settings["settings"]
+        if kind in _t.LIBRARY:
+            return _t.LIBRARY[kind]
+        sheet = {"adaption_prompt": "llama_adapter"}.get(kind, kind)
+        return traits(sheet, {"init_lora_weights": True} | chosen) if sheet in METHODS else METHODS["library"].traits
+    known = METHODS[method].traits
     init = settings["init_lora_weights"] if method == "lora" else True
-    if isinstance(init, bool) or init in ("gaussian", "eva"):
-        return known
-    return replace(
-        known, rewrites_base=starts.rewrites(init) or init == "loftq", on_quantised_base=init in ("olora", "loftq")
-    )
+    return known if isinstance(init, bool) else _t.of_start(known, init)
+
+
+def unquantised(method: str, settings: Settings, kind: Quantization) -> str | None:
+    """Why the method cannot work over a base that is stored like this; None where it can."""
+    can = traits(method, settings)
+    fits = {Quantization.none: True, Quantization.nf4: can.nf4, Quantization.int8: can.int8}[kind]
+    return None if fits else can.why_unquantised
 
 
 def prompt_learning(method: str, settings: Settings) -> bool:
@@ -124,7 +103,7 @@ def prompt_learning(method: str, settings: Settings) -> bool:
 
 def caveat(method: str, settings: Settings) -> str | None:
     """What a reader of this method's scores must know."""
-    return CAVEATS.get(settings["type"].lower()) if method == "library" else None
+    return _t.CAVEATS.get(settings["type"].lower()) if method == "library" else None
 
 
 def changes_base(method: str, settings: Settings) -> bool:
@@ -153,10 +132,11 @@ def attach(model: "PreTrainedModel", method: str, settings: Settings, situation:
     Raises:
         ModelFault: the method does not fit this model, e.g. target modules that match nothing.
     """
-    if getattr(model, "is_quantized", False) and not traits(method, settings).on_quantised_base:
+    kind = quantized.kind(model)
+    why = unquantised(method, settings, kind)
+    if why:
         raise ModelFault(
-            f"peft={method} needs the numbers of the base weights, and these are quantised; load the base "
-            "unquantised, or choose another method"
+            f"peft={method} {why}; load the base unquantised, or choose another method than on {kind.value}"
         )
     config = configure(model, method, settings, situation)
     with explained(f"peft={method}", config, model):
@@ -180,6 +160,10 @@ def configure(model: "PreTrainedModel", method: str, settings: Settings, situati
         config = METHODS[method].build(without_start(settings) if is_meta(model) else settings, situation)
         config.task_type = "CAUSAL_LM"
         fitting.fit(config, own, model, prefix)
+        if not traits(method, settings).conv1d:
+            fitting.refuse_conv1d(
+                config, model, f"peft={method}" if method != "library" else f"library.type={settings['type']}"
+            )
     return config
 
 
@@ -212,9 +196,9 @@ def reload(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
     try:
         with quirks.around_wrapping(PeftConfig.from_pretrained(str(folder)), on_meta=False):
             loaded = PeftModel.from_pretrained(model, str(folder))
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # the last: torch without CUDA, for LoftQ
         raise ModelFault(f"the adapter in {folder} does not fit the base model: {error}") from error
-    return quirks.with_one_task(loaded).eval()
+    return quirks.settled(loaded).eval()
 
 
 def optimizer_for(
@@ -241,13 +225,17 @@ def optimizer_for(
 
 
 def finish(model: "PeftModel") -> dict[str, Any]:
-    """What follows training and precedes saving: diff pruning keeps its largest differences.
+    """What follows training and precedes saving: diff pruning keeps its largest differences, if it has not yet.
 
     Returns:
         Figures for the record; empty for every other method.
     """
     tuner: Any = model.base_model
-    return dict(tuner.project().as_dict()) if hasattr(tuner, "project") else {}
+    name = str(model.active_adapter)
+    if not hasattr(tuner, "project"):
+        return {}
+    done = tuner.peft_config[name].projected
+    return dict((tuner.sparsity_report(name) if done else tuner.project(name)).as_dict())
 
 
 def targeted(model: "PeftModel") -> list[str]:
@@ -287,7 +275,9 @@ def explained(who: str, config: "PeftConfig | None", model: "PreTrainedModel") -
         yield
     except ModelFault:
         raise
-    except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, AssertionError, ImportError) as error:
+    except ImportError as error:  # PEFT's own words name the package and the command that installs it
+        raise ModelFault(f"{who} lacks a package: {error}") from error
+    except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         if "not found in the base model" in reason or "specify `target_modules`" in reason:
             names = ", ".join(_linear_names(model))

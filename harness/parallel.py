@@ -1,8 +1,9 @@
 """Several processes for one run, one a device, started by ``torchrun`` or ``accelerate launch``.
 
-All processes walk the same stages with the same plan. What only one may do (records, scores, files) the first
-does and the others wait for, by ``agreed``; what training does differs by ``sharding``. A process that fails
-alone ends the command, and the first one's record says why. With one process everything here is a plain call.
+The first process is the command: it alone reads the configuration, decides what runs, and writes. It announces
+each run to the others, which ``follow``. Within a run all walk the same stages; what only one may do (records,
+scores, files) the first does and the others wait for, by ``agreed``; how they share training is ``sharding``'s.
+A process that fails alone ends the command, and the record says why. With one process all is a plain call.
 
 Imports no torch before a second process is there.
 """
@@ -10,25 +11,29 @@ Imports no torch before a second process is there.
 import logging
 import os
 import pickle
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from harness.errors import ConfigFault, RunFault
+from harness import provenance, stops
+from harness.errors import ConfigFault, Parted, RunFault
 from harness.schema import Config, Quantization, Stage, Strategy
-
-log = logging.getLogger(__name__)
 
 LONGEST_WAIT = timedelta(hours=12)  # the others wait while the first scores
 PATIENCE_S = 5.0  # within which a fault that all processes have shows in all of them
 COMMAND = "torchrun --nproc-per-node {} -m harness ..."
 
+NOT_SHARED = {
+    "cpt": "takes the mean of each batch for itself",
+    "diff_pruning": "fixes what it trains in the midst of training, each process for itself",
+}
 # Methods that need whole weights or gradients while they train.
 NOT_SHARDED = {
     "adalora": "prunes ranks by whole weights and gradients",
-    "diff_pruning": "draws its gates anew in each process",
     "vblora": "shares one bank of vectors among all layers, each a shard of its own",
 }
 
@@ -93,8 +98,8 @@ def _unfit(config: Config) -> Iterator[str]:
         )
     if config.model.device not in ("auto", "cpu", "cuda"):
         yield f"model.device={config.model.device} is one device for all processes; set model.device=auto"
-    if method == "cpt":
-        yield "peft=cpt takes the mean of each batch for itself, which several processes cannot share; use one process"
+    if method in NOT_SHARED:
+        yield f"peft={method} {NOT_SHARED[method]}, which processes cannot share; use one, with trainer/parallel=none"
     if strategy is not Strategy.ddp and method in NOT_SHARDED:
         yield f"peft={method} {NOT_SHARDED[method]}; {strategy.value} has only shards: use trainer/parallel=ddp"
     if strategy is not Strategy.ddp and method == "lora" and config.lora.lora_fa:
@@ -142,6 +147,7 @@ def refuse_engine(name: str) -> None:
 _store: Any = None  # what the processes tell each other beside the collectives; None: not joined yet
 _walk: Any = None  # the group in which they wait for each other, on the CPU whatever they train on
 _failures = 0  # of runs so far, the same number in all processes
+_over = False  # whether nothing more can be shared
 
 
 def _join() -> Any:
@@ -169,10 +175,8 @@ def agreed(decide: Callable[[], T]) -> T:
     """What the first process finds, in all of them; an error there is everyone's error."""
     if processes() == 1:
         return decide()
-    distributed = _join()
-    box: list[Any] = [_outcome(decide) if leads() else None]
-    distributed.broadcast_object_list(box, src=0, group=_walk)
-    value, error = box[0]
+    _join()
+    value, error = _spread(_outcome(decide) if leads() else None)
     if error is not None:
         raise error
     return value
@@ -217,30 +221,85 @@ def part(error: BaseException) -> tuple[BaseException, bool]:
         The error that began it, which may be another process's, and whether all failed alike. If not, this
         process can take part in nothing more: the others may be anywhere.
     """
-    global _failures
+    global _failures, _over
     if processes() == 1 or _store is None:
         return error, True
     _failures += 1
     keys = [f"failed/{_failures}/{number}" for number in range(processes())]
     began = f"parted/{_failures}"
     _store.set(keys[rank()], f"{type(error).__name__}: {error}")
-    if not _store.check([began]) and _until(lambda: _store.check(keys), PATIENCE_S):
+    _over = not isinstance(error, Exception)  # stopped from outside, as all the others are
+    if not _store.check([began]) and _until(lambda: bool(_store.check(keys)), PATIENCE_S):
         return error, True
+    _over = True
     first = int(_store.compare_set(began, "", str(rank())))
     _leave()  # what the others wait for will never come: their waiting ends in an error
-    if first != rank():
-        text = _store.get(keys[first]).decode()
-        error = RunFault(f"process {first} of {processes()} failed: {text}")
+    if first != rank() and isinstance(error, Exception):
+        error = RunFault(f"process {first} of {processes()} failed: {_store.get(keys[first]).decode()}")
     return error, False
 
 
 def written() -> None:
-    """Before a process ends alone: let the first one write its record, for torchrun stops it soon after."""
+    """Say, or wait for, that a failure is on record: torchrun stops all processes once one has ended."""
     key = f"written/{_failures}"
+    if not _over or _store is None:
+        return
     if leads():
         _store.set(key, "")
     else:
-        _until(lambda: _store.check([key]), 4 * PATIENCE_S)
+        _until(lambda: bool(_store.check([key])), 4 * PATIENCE_S)
+
+
+# --- the first process and those that follow it ---------------------------------------------------------
+
+
+def announce(plan: Any, options: Any, name: str) -> None:
+    """Tell the other processes which run begins. In them, which are told, this does nothing."""
+    if processes() > 1 and leads():
+        _join()
+        _spread((plan, options, name, provenance.code_version()))
+
+
+def dismiss() -> None:
+    """Let the other processes end; called by the first when its command has ended, however it did."""
+    if processes() > 1 and not _over:
+        with suppress(Exception):
+            _join()
+            _spread(None)
+        _leave()
+
+
+def follow(run: Callable[..., Any]) -> None:
+    """The course of any process but the first: its part of each run that is announced, until it is dismissed.
+
+    The first one speaks for all; a fault that all had alike leaves this one ready for the next run.
+    """
+    warnings.simplefilter("ignore")
+    logger = logging.getLogger("harness")
+    logger.handlers, logger.propagate = [logging.NullHandler()], False
+    with stops.listening():
+        try:
+            _join()
+            while (told := _spread(None)) is not None:
+                plan, options, name, code = told
+                if code != provenance.code_version():
+                    sys.exit(f"process {rank()} has other sources than the first; give every machine the same files")
+                with suppress(Exception):
+                    run(plan, options, name)
+        except Parted:
+            sys.exit(1)
+        except KeyboardInterrupt as stop:
+            sys.exit(stop.exit_code if isinstance(stop, stops.Interrupted) else 130)
+    _leave()
+
+
+def _spread(value: Any) -> Any:
+    """The first process's value, in all of them."""
+    from torch import distributed
+
+    box = [value]
+    distributed.broadcast_object_list(box, src=0, group=_walk)
+    return box[0]
 
 
 def _until(holds: Callable[[], bool], seconds: float) -> bool:

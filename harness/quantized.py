@@ -49,6 +49,13 @@ def loading(kind: Quantization, dtype: "torch.dtype") -> dict[str, Any]:
     return {"quantization_config": nf4}
 
 
+def kind(net: "nn.Module") -> Quantization:
+    """How the network's linear layers are stored; any quantiser but LLM.int8() packs them, and counts as nf4."""
+    if not getattr(net, "is_quantized", False):
+        return Quantization.none
+    return Quantization.int8 if getattr(net, "is_loaded_in_8bit", False) else Quantization.nf4
+
+
 def settle(net: "PreTrainedModel", model: Model) -> list[str]:
     """Make a quantised network fit to be trained on, and return notes for the record; others stay as they are.
 

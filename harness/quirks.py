@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def around_wrapping(config: "PeftConfig", on_meta: bool) -> Iterator[None]:
     """What must hold while PEFT makes the adapter's layers."""
     with_llama_adapters()
+    with_int8_scales()
     settle_boft(config)
     if on_meta and hasattr(config, "mask_fn"):
         config.mask_fn = None  # SHiRA's places: their number is known, where they are needs weights
@@ -33,7 +34,12 @@ def after_wrapping(model: "PeftModel", on_meta: bool) -> "PeftModel":
             parameter.requires_grad_(False)  # AdaLoRA's counter, which loses its flag on the meta device
         if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
             parameter.data = parameter.data.float()
-    return with_one_task(model)
+    return settled(model)
+
+
+def settled(model: "PeftModel") -> "PeftModel":
+    """What a model of PEFT's needs once it is made, whether new or loaded."""
+    return with_own_outputs(with_one_task(model))
 
 
 def with_one_task(model: "PeftModel") -> "PeftModel":
@@ -52,6 +58,46 @@ def with_one_task(model: "PeftModel") -> "PeftModel":
         if isinstance(module, Router | MultitaskPromptEmbedding):
             module.register_forward_pre_hook(first_task, with_kwargs=True)
     return model
+
+
+def with_own_outputs(model: "PeftModel") -> "PeftModel":
+    """Outputs of quantised layers with a bias as tensors of their own, for types that add to them in place.
+
+    bitsandbytes returns a view there, which autograd lets nobody write into.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    def own(module: Any, args: Any, output: Any) -> Any:
+        return output.clone()
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer) and type(module).__module__.split(".")[-2] in IN_PLACE:
+            base = module.get_base_layer()
+            if type(base).__name__ in ("Linear4bit", "Linear8bitLt") and base.bias is not None:
+                base.register_forward_hook(own)
+    return model
+
+
+IN_PLACE = ("c3a", "gralora", "poly")  # packages of PEFT's tuners
+
+
+def with_int8_scales() -> None:
+    """DoRA over a base in 8 bits on the CPU: PEFT's look at a weight that was used before would lose its scales.
+
+    It makes the parameter anew, without the scales that the first call moved to the layer; the next call then
+    takes the empty place for the truth.
+    """
+    from peft.tuners.lora import dora
+    from peft.utils.integrations import dequantize_module_weight
+
+    def look(module: Any) -> Any:
+        numbers = dequantize_module_weight(module)
+        if type(module.weight).__name__ == "Int8Params" and module.weight.SCB is None:
+            module.weight.CB = None  # the layer's own state holds both
+        return numbers
+
+    places: Any = dora
+    places.dequantize_module_weight = look
 
 
 def with_llama_adapters() -> None:

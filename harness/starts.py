@@ -86,12 +86,13 @@ def require_loftq() -> None:
 
     import torch
 
-    missing = [name for name in ("bitsandbytes", "scipy") if find_spec(name) is None]
-    if missing or not torch.cuda.is_available():
+    lacks = [] if find_spec("bitsandbytes") else ["bitsandbytes is not installed (pip install 'peft-harness[quant]')"]
+    lacks += [] if find_spec("scipy") else ["scipy, which PEFT asks for, is not installed (pip install scipy)"]
+    lacks += [] if torch.cuda.is_available() else ["this machine has no GPU"]
+    if lacks:
         raise ModelFault(
-            "lora.init_lora_weights=loftq quantises on a GPU with bitsandbytes and scipy; "
-            + (f"install {', '.join(missing)}" if missing else "there is no GPU")
-            + ", or choose another initialisation"
+            f"lora.init_lora_weights=loftq quantises on a GPU with bitsandbytes; {', and '.join(lacks)}; choose "
+            "another initialisation, such as pissa"
         )
 
 

@@ -22,9 +22,6 @@ class OptunaSweeper(Sweeper):
         """Called by Hydra before ``sweep``."""
         from hydra.core.plugins import Plugins
 
-        from harness import parallel
-
-        parallel.refuse_engine("hydra/sweeper=optuna")
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -35,7 +36,8 @@ needs_tiny = pytest.mark.skipif(
 
 def job(fingerprint: str = "f" * 12, model: str = "m", folder: Path = Path("/tmp"), *overrides: str) -> Job:
     source = Source(config_dir=str(CONF), config_name="config", searchpath=(), cwd=str(ROOT))
-    return Job(fingerprint, fingerprint, model, overrides, "s", source, provenance.code_version(), str(folder))
+    code = provenance.code_version()
+    return Job(fingerprint, fingerprint, model, overrides, "s", source, code, str(folder), tries=0, stop=None)
 
 
 def finished(fingerprint: str) -> Outcome:
@@ -46,10 +48,10 @@ def finished(fingerprint: str) -> Outcome:
 
 
 class ThreadSlot(engines.Slot):
-    """A slot whose jobs run in a thread; a fingerprint that starts with x kills it."""
+    """A slot whose jobs run in a thread; a fingerprint that starts with x kills it, one with s waits for close."""
 
     def __init__(self, dead: bool = False) -> None:
-        self.ran, self.restarts, self.closed, self._dead = [], 0, False, dead
+        self.ran, self.restarts, self.closed, self._dead = [], 0, threading.Event(), dead
         self._pool = ThreadPoolExecutor(1)
 
     def submit(self, job: Job) -> "Future[Outcome]":
@@ -62,13 +64,15 @@ class ThreadSlot(engines.Slot):
         time.sleep(0.02)
         if job.fingerprint.startswith("x"):
             raise RuntimeError("killed")
+        if job.fingerprint.startswith("s"):
+            self.closed.wait(60)
         return finished(job.fingerprint)
 
     def restart(self) -> None:
         self.restarts, self._dead = self.restarts + 1, False
 
     def close(self, busy: bool = False) -> None:
-        self.closed = True
+        self.closed.set()
 
 
 def test_every_job_has_one_outcome_though_workers_die():
@@ -95,10 +99,10 @@ def test_each_worker_keeps_its_base_model_as_long_as_there_is_work_for_it():
 
 def test_worker_in_the_middle_of_a_job_is_ended_when_the_sweep_is():
     slots = [ThreadSlot(), ThreadSlot()]
-    outcomes = engines.through(slots, [job(name) for name in "abc"], 0.0)
-    next(outcomes)
+    outcomes = engines.through(slots, [job(name) for name in "asb"], 0.0)
+    assert next(outcomes).fingerprint == "a"
     outcomes.close()
-    assert any(slot.closed for slot in slots)
+    assert [slot.closed.is_set() for slot in slots if "s" in slot.ran] == [True]
 
 
 def test_reason_of_a_death_names_the_signal():

@@ -105,8 +105,15 @@ def test_whole_run_on_a_quantised_base_records_its_memory(random_qwen2, rows, tm
 def test_methods_that_need_the_numbers_are_refused_before_anything_is_loaded(method, weightless):
     words = [f"model.path={weightless}", f"peft={method}", "model.quantization=nf4"]
     words += ["library.type=hra"] if method == "library" else []
-    with pytest.raises(ConfigFault, match=rf"peft={method} needs the numbers .* model.quantization=nf4"):
+    reason = "takes its sizes" if method == "loha" else "needs the numbers"
+    with pytest.raises(ConfigFault, match=rf"peft={method} .*{reason} .* model.quantization=nf4"):
         plan_of(*words)
+
+
+def test_what_four_bits_refuse_eight_may_take(weightless):
+    assert plan_of(f"model.path={weightless}", "peft=lokr", "model.quantization=int8")
+    with pytest.raises(ConfigFault, match=r"peft=lokr takes its sizes .* model\.quantization=nf4"):
+        plan_of(f"model.path={weightless}", "peft=lokr", "model.quantization=nf4")
 
 
 def test_initialisations_from_the_weights_are_refused(weightless):

@@ -1,0 +1,155 @@
+#!/usr/bin/env python
+"""Write what every method can do, from the code, into README.md and docs/methods.md.
+
+    python scripts/capability_table.py           # rewrites the sections between the markers
+    python scripts/capability_table.py --check   # fails where one is stale, and writes nothing
+
+What stands in the table is what ``harness.methods.traits`` says, which tests hold to behaviour. Parameters are
+counted on the meta device from the models' published dimensions, at the sheets' defaults.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run from a checkout that is not installed
+
+from omegaconf import OmegaConf  # noqa: E402
+
+from harness import capabilities, estimate, methods  # noqa: E402
+from harness.capabilities import Traits  # noqa: E402
+from harness.errors import ModelFault  # noqa: E402
+
+MODELS = {"qwen1_5_1_8b_chat": "Qwen1.5-1.8B", "smollm2_135m": "SmolLM2-135M", "gemma3_270m": "Gemma 3 270M"}
+COLUMNS: dict[str, Callable[[Traits], bool]] = {
+    "merges": lambda can: can.mergeable,
+    "starts as base": lambda can: can.identity_at_start,
+    "nf4": lambda can: can.nf4,
+    "int8": lambda can: can.int8,
+    "check-pointing": lambda can: can.checkpointing,
+    "dropout": lambda can: can.dropout,
+    "trains tied emb.": lambda can: can.tied_embeddings,
+    "multi-adapter": lambda can: can.multi_adapter,
+    "GPT-2": lambda can: can.conv1d,
+}
+LIBRARY_COLUMNS = {name: COLUMNS[name] for name in COLUMNS if name not in ("dropout", "trains tied emb.")}
+STARTS = ("gaussian", "eva", "orthogonal", "mica", "pissa", "corda", "lora_ga", "olora", "loftq")
+ARCHITECTURE = r"\b\w+ForCausalLM\b"  # so that two models of which one thing is said share a footnote
+Notes = dict[str, int]  # a footnote's text -> its number
+
+
+def main() -> int:
+    """Rewrite the sections, or say which are stale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a section is stale")
+    check = parser.parse_args().check
+    stale = False
+    for name, marker, lines in (("README.md", "capabilities", sheets()), ("docs/methods.md", "library", library())):
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = between(old, marker, "\n".join(lines))
+        if new == old:
+            continue
+        stale = True
+        if check:
+            print(f"{name} is stale; run python scripts/capability_table.py", file=sys.stderr)
+        else:
+            path.write_text(new, encoding="utf-8")
+            print(f"{name} rewritten")
+    return int(check and stale)
+
+
+def between(text: str, marker: str, content: str) -> str:
+    """The text with ``content`` between its two markers."""
+    start, end = f"<!-- table:{marker} -->", f"<!-- /table:{marker} -->"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise SystemExit(f"the page lacks the markers {start} and {end}, or has them twice")
+    before, rest = text.split(start)
+    return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def sheets() -> Iterator[str]:
+    """Lines of the table of all sheets, with the settings of LoRA that differ from their sheet."""
+    notes: Notes = {}
+    configs = {model: config_of(model) for model in MODELS}
+    yield row("`peft=`", *COLUMNS, *MODELS.values())
+    yield row("---", *[":-:"] * len(COLUMNS), *["--:"] * len(MODELS))
+    for method in methods.METHODS:
+        if method == "library":
+            continue
+        counts = [trained(config, method, notes) for config in configs.values()]
+        yield row(f"`{method}`", *cells(methods.METHODS[method].traits, COLUMNS, notes), *counts)
+        if method == "lora":
+            for names, can in starts():
+                yield row(f"… from {', '.join(names)}", *cells(can, COLUMNS, notes), *["as `lora`"] * len(configs))
+    yield from footnotes(notes)
+
+
+def library() -> Iterator[str]:
+    """Lines of the table of types that only ``peft=library`` reaches."""
+    notes: Notes = {}
+    yield row("`library.type=`", *LIBRARY_COLUMNS)
+    yield row("---", *[":-:"] * len(LIBRARY_COLUMNS))
+    for kind, can in capabilities.LIBRARY.items():
+        yield row(f"`{kind}`", *cells(can, LIBRARY_COLUMNS, notes))
+    yield from footnotes(notes)
+
+
+def starts() -> list[tuple[list[str], Traits]]:
+    """Initialisations whose traits differ from the sheet's, those of equal traits together."""
+    groups: dict[Traits, list[str]] = {}
+    for init in STARTS:
+        groups.setdefault(methods.traits("lora", {"init_lora_weights": init}), []).append(init)
+    groups.pop(methods.METHODS["lora"].traits)
+    return [(names, can) for can, names in groups.items()]
+
+
+def config_of(model: str) -> Mapping[str, Any]:
+    """The published dimensions, as ``conf/model`` has them."""
+    node: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{model}.yaml"), resolve=False)
+    return node["config_only"]
+
+
+def trained(config: Mapping[str, Any], method: str, notes: Notes) -> str:
+    """Trainable parameters and their share, or a dash and the reason."""
+    try:
+        counts = estimate.count_trainable(config, method, {})
+    except ModelFault as fault:
+        reason = str(fault).rpartition("does not fit this model: ")[2].rstrip(".")
+        return f"– {mark(re.sub(ARCHITECTURE, 'the model', reason), notes)}"
+    percent = 100 * counts.share
+    return f"{counts.trainable:,} ({percent:.0f} %)" if percent >= 10 else f"{counts.trainable:,} ({percent:.2g} %)"
+
+
+def cells(can: Traits, columns: Mapping[str, Callable[[Traits], bool]], notes: Notes) -> list[str]:
+    """A tick for what is claimed; a dash for the rest, with the reason where storage is at fault."""
+    shown = []
+    for name, has in columns.items():
+        reason = f" {mark(can.why_unquantised, notes)}" if name in ("nf4", "int8") else ""
+        shown.append("✓" if has(can) else f"–{reason}")
+    return shown
+
+
+def mark(text: str, notes: Notes) -> str:
+    """A footnote's sign; equal texts share one."""
+    return f"[{notes.setdefault(text, len(notes) + 1)}]"
+
+
+def footnotes(notes: Notes) -> Iterator[str]:
+    """The footnotes as a paragraph of lines."""
+    yield ""
+    for text, number in notes.items():
+        yield f"[{number}] {text}" + ("\\" if number < len(notes) else "")
+
+
+def row(*texts: str) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(texts)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
