@@ -3,6 +3,7 @@
 ``run`` is the pipeline; ``task`` is what Hydra calls with each composed config; ``main`` is the command.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness.plan import Options, Plan, read
@@ -12,16 +13,15 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run(plan: Plan, options: Options, name: str) -> dict[str, Any]:
-    """One experiment, from plan to record."""
+def run(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> dict[str, Any]:
+    """One experiment, from plan to record; ``held`` says whether the run is still this process's to publish."""
     from harness import experiment
 
-    with experiment.opened(plan, options, name) as this:
+    with experiment.opened(plan, options, name, held) as this:
         base = this.load()
         rows = this.tokenise(base)
         before = this.baseline(base, rows)
-        model = this.attach(base, rows)
-        this.train(model, base, rows)
+        model = this.tune(base, rows)
         this.save(model)
         after = this.score(model, base, rows)
         this.predictions(rows, before, after)
@@ -31,13 +31,13 @@ def run(plan: Plan, options: Options, name: str) -> dict[str, Any]:
 
 def task(composed: "DictConfig") -> dict[str, Any] | None:
     """One composed config. A sweep's launcher calls this once for each unique plan."""
-    from harness import ask, export, sweep
+    from harness import ask, cells, export, status, sweep
 
     plan, options = read(composed)
-    cell, in_sweep = sweep.cell_from_hydra(plan, options)
+    cell, in_sweep = cells.cell_from_hydra(plan, options)
     match options.stage:
         case Stage.run:
-            return sweep.run_cell(cell, run) if in_sweep else sweep.run_single(cell, run)
+            return cells.run_cell(cell, run) if in_sweep else sweep.run_single(cell, run)
         case Stage.plan:
             sweep.show_plan([cell])
         case Stage.generate:
@@ -48,6 +48,8 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
             export.score(options)
         case Stage.report:
             sweep.show_all(options.runs_dir)
+        case Stage.status:
+            status.show(options.runs_dir, options.sweep_name, options.watch)
     return None
 
 

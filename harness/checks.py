@@ -70,6 +70,7 @@ def faults(config: Config) -> list[str]:
     unsound = dict(fault for key, node in used.items() for fault in sound.faults(key, node))
     parts = (_model(config), _data(config), _trainer(config), _scoring(config), _tracker(config), _places(config))
     found = [fault for part in parts for fault in part]
+    found += _at_least("sweep.max_failures", config.sweep.max_failures, 0)
     found += _sheet(config.peft.method, vars(sheet))
     found += METHOD_CHECKS[config.peft.method](config) if config.peft.method in METHOD_CHECKS else []
     # A value that is no number at all needs no second word about its size.
@@ -177,6 +178,8 @@ def _trainer(config: Config) -> Iterator[str]:
     yield from _above("trainer.max_grad_norm", trainer.max_grad_norm, 0)
     yield from _at_least("trainer.evaluations", trainer.evaluations, 0)
     yield from _at_least("trainer.threads", trainer.threads, 1)
+    yield from _at_least("trainer.checkpoint_minutes", trainer.checkpoint_minutes, 0)
+    yield from _at_least("trainer.checkpoint_steps", trainer.checkpoint_steps, 1)
     if not 0 <= config.seed < 2**32:
         yield f"seed={config.seed} is out of range; use a whole number from 0 to {2**32 - 1}"
     if trainer.keep_best and trainer.evaluations < 1:
@@ -323,6 +326,7 @@ def _diff_pruning(config: Config) -> list[str]:
     return [
         *_above("diff_pruning.target_sparsity", sheet.target_sparsity, 0),
         *_share("diff_pruning.target_sparsity", sheet.target_sparsity, closed=True),
+        *_share("diff_pruning.final_share", sheet.final_share),
         *_at_least("diff_pruning.l0_weight", sheet.l0_weight, 0),
         *_above("diff_pruning.gate_speed", sheet.gate_speed, 0),
         *_above("diff_pruning.stretch_upper", sheet.stretch_upper, 1),

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness import keys, schema, shipped
+from harness import keys, schema, shipped, stops
 from harness.errors import HarnessError, RunFault, raise_together
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ class Stopped(BaseException):
 
 
 def start(task: Callable[..., Any]) -> None:
-    """Run ``task`` under Hydra; exit with 0 when all went well, 1 when a run failed, 2 on wrong input."""
+    """Run ``task`` under Hydra.
+
+    Exits with 0 when all went well, 1 when a run failed, 2 on wrong input, 130 on Ctrl-C and 143 on SIGTERM.
+    """
     import hydra
 
     wants_traceback = os.environ.get(TRACEBACK) == "1" or os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -47,9 +50,11 @@ def start(task: Callable[..., Any]) -> None:
     command = hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="config")(guarded)
     try:
         raise_together(keys.misused_groups(sys.argv[1:]))
-        command()
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to go on")
+        with stops.listening():
+            command()
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("stopped; the same command goes on from where it was\n")
+        sys.exit(stop.exit_code if isinstance(stop, stops.Interrupted) else 130)
     except (Exception, Stopped) as caught:
         error = caught.__cause__ if isinstance(caught, Stopped) and caught.__cause__ else caught
         if wants_traceback:

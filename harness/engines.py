@@ -7,23 +7,25 @@ worker that is killed costs its own run and no other: each worker is a slot of i
 import logging
 import math
 import os
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import worker
+from harness import stops, worker
 from harness.errors import ConfigFault, raise_together
 from harness.worker import DIED, Job, Outcome, Source
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 10.0  # for workers that Ctrl-C reaches too, to write down that they were interrupted
+GRACE_S = 60.0  # for workers to write a checkpoint, and that they were interrupted
 
 
 class Engine(ABC):
@@ -68,6 +70,9 @@ class Slot(ABC):
     def restart(self) -> None:
         """Replace a dead process."""
 
+    def ask_to_stop(self) -> None:  # noqa: B027 (most slots cannot be asked)
+        """Let the process write a checkpoint and end its run; its future then has a result."""
+
     @abstractmethod
     def close(self, busy: bool = False) -> None:
         """End the process; where it is busy, in the middle of what it does."""
@@ -87,6 +92,9 @@ def through(slots: Sequence[Slot], jobs: Sequence[Job], grace_s: float) -> Itera
                 slot, job = running.pop(future)
                 yield _outcome(future, slot, job)
     except BaseException:
+        if running and stops.asked() != signal.SIGINT:  # that one the terminal has sent to all
+            for slot, _ in running.values():
+                slot.ask_to_stop()
         cut = wait(running, timeout=grace_s).not_done
         for slot in [running[future][0] for future in cut]:
             slot.close(busy=True)
@@ -207,6 +215,11 @@ class LokySlot(Slot):
     def submit(self, job: Job) -> "Future[Outcome]":
         return self._pool.submit(run_alone, job)
 
+    def ask_to_stop(self) -> None:
+        for pid in list(self._pool._processes or ()):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+
     def restart(self) -> None:
         self.close(busy=True)
         self._start()
@@ -219,9 +232,16 @@ _busy = threading.Lock()  # of a worker process: held during a run
 
 
 def run_alone(job: Job) -> Outcome:
-    """``worker.run`` in a process that leaves no run half done, whatever becomes of its parent."""
+    """``worker.run`` in a process that leaves no run half done, whatever becomes of its parent.
+
+    Told to stop, it answers so: the process is none the worse for it.
+    """
     with _busy:
-        return worker.run(job)
+        try:
+            with stops.listening():
+                return worker.run(job)
+        except stops.Interrupted as stop:
+            return Outcome(job.fingerprint, DIED, f"its process was {stop}", 0.0)
 
 
 def leave_with(parent: int, look_s: float = 2.0) -> None:

@@ -27,6 +27,10 @@ class RunFault(HarnessError):
     """A run that could not go on: non-finite loss, no memory, no disk."""
 
 
+class Elsewhere(RunFault):
+    """Another process works on the same plan, or took it over; what it leaves is the result."""
+
+
 def raise_together(faults: Sequence[str], kind: type[HarnessError] = ConfigFault) -> None:
     """Raise one error that lists every fault; return when there is none."""
     if faults:

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ import torch
 
 from harness import (
     adapters,
-    estimate,
+    checkpoints,
     memory,
     methods,
     models,
+    progress,
     provenance,
     quantized,
     record,
@@ -28,10 +30,11 @@ from harness import (
     trackers,
     train,
 )
-from harness.errors import HarnessError
+from harness.errors import Elsewhere, HarnessError
 from harness.plan import Options, Plan
 from harness.schema import Objective
 from harness.score import Scores
+from harness.settings import freeze
 from harness.shared import Examples
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ SEEN_TO = (
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"
 SCRATCH = "scratch"
+CHECKPOINTS = "checkpoints"
 
 
 class Experiment:
@@ -60,6 +64,8 @@ class Experiment:
     def __init__(self, plan: Plan, options: Options, name: str, fields: dict[str, Any]) -> None:
         self.plan, self.options, self.name, self.fields = plan, options, name, fields
         self.folder = record.path(options.runs_dir, plan.fingerprint).parent
+        self.progress = progress.Beacon(self.folder)
+        self.held: Callable[[], bool] = lambda: True
         self.tracker: Any = None
         self._write: Callable[[Path], Any]
 
@@ -67,6 +73,7 @@ class Experiment:
         """The base model, shared by the runs of this process."""
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
+        self.progress.enter("loading")
         base, seconds = shared.base(self.plan)
         self.fields["times_s"]["load"] = seconds
         self.fields["device"] = provenance.device_info(str(base.device))
@@ -93,12 +100,36 @@ class Experiment:
 
     def baseline(self, base: models.Base, rows: Examples) -> Scores:
         """Scores of the untouched base under this plan's protocol."""
+        self.progress.enter("scoring before")
         started = time.perf_counter()
         code = self.fields["code"]["version"]
         before, reused = shared.baseline(self.plan, base, rows, self.options.runs_dir, code)
         self.fields["times_s"]["score_before"] = 0.0 if reused else time.perf_counter() - started
         self.fields["scores"]["before"] = before.values
         return before
+
+    def tune(self, base: models.Base, rows: Examples) -> "PeftModel":
+        """The method on a fork of the base, trained: ``attach`` and ``train``.
+
+        Where memory runs out, trainer.on_oom=halve does both again with smaller batches on the same rows.
+        """
+        plan, model = self.plan, None
+        while True:
+            try:
+                model = self.attach(base, rows)
+                self.train(model, base, rows, plan)
+                return model
+            except (MemoryError, RuntimeError) as error:  # torch's errors of memory are RuntimeErrors
+                smaller = _smaller(plan) if self.options.halve_on_oom and memory.ran_out(error) else None
+                if smaller is None:
+                    raise
+                plan, reason = smaller, str(error).partition("\n")[0][:200]
+            # Outside the handler: the error holds on to the frames of training, and they to its tensors.
+            del model
+            memory.release()
+            size, times = plan.trainer.batch_size, plan.trainer.gradient_accumulation_steps
+            self._note(f"out of memory ({reason}): trained again with {size} rows a pass and {times} passes a step")
+            self.fields["inferred"] |= {"batch_size": size, "gradient_accumulation_steps": times}
 
     def attach(self, base: models.Base, rows: Examples) -> "PeftModel":
         """The method on a fork of the base, seeded, ready to train."""
@@ -123,13 +154,15 @@ class Experiment:
         self._note(*filter(None, [methods.caveat(plan.method, plan.settings)]))
         return model
 
-    def train(self, model: "PeftModel", base: models.Base, rows: Examples) -> None:
-        """Train in place; the record gets costs, curves and what the labels amounted to."""
+    def train(self, model: "PeftModel", base: models.Base, rows: Examples, plan: Plan) -> None:
+        """Train in place by ``plan``; the record gets costs, curves and what the labels amounted to."""
+        self.progress.enter("training")
         teacher = self._teacher(base)
+        keeping = self._keeping()
         with memory.peak(base.device.type) as peak:
             done = train.train(
                 model,
-                self.plan,
+                plan,
                 rows.splits["train"],
                 rows.splits["validation"],
                 pad_id=int(base.tokenizer.pad_token_id),
@@ -138,13 +171,12 @@ class Experiment:
                 log=self.tracker.log,
                 label=self.name or self.plan.method,
                 teacher=teacher,
+                keeping=keeping,
+                say=self._note,
+                beacon=self.progress,
             )
-        counts = estimate.count(model)  # after the optimizer was made: some freeze weights there
-        self.fields["parameters"] = {
-            "total": counts.total,
-            "trainable": counts.trainable,
-            "share": counts.share,
-        }
+        counts = done.parameters
+        self.fields["parameters"] = {"total": counts.total, "trainable": counts.trainable, "share": counts.share}
         self.fields["times_s"]["train"] = done.step_seconds
         self.fields["memory_bytes"] |= {"train_peak": peak.bytes, "kind": peak.kind}
         self.fields["audit"] |= {
@@ -171,14 +203,22 @@ class Experiment:
         self._note(teacher.note)
         return teacher
 
+    def _keeping(self) -> checkpoints.Keeping:
+        """Where this run's checkpoints lie, and how often they are written."""
+        minutes, steps = self.options.checkpoint_minutes, self.options.checkpoint_steps
+        seconds = None if minutes is None else 60 * minutes
+        return checkpoints.Keeping(self.folder / CHECKPOINTS, self.fields["code"]["version"], seconds, steps)
+
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""
+        self.check_held()
         saved = adapters.save(self._write, self.folder / ADAPTER, self.plan, model)
         self.fields["adapter"] = {"path": ADAPTER, "bytes": saved.bytes, "files": saved.files}
         self.fields["parameters"] |= {"stored": saved.numbers, "trainable_final": saved.trainable_final}
 
     def score(self, model: "PeftModel", base: models.Base, rows: Examples) -> Scores:
         """Scores of the tuned model, by the protocol of the baseline."""
+        self.progress.enter("scoring after")
         started = time.perf_counter()
         with memory.peak(base.device.type) as peak:
             after = score.score(
@@ -208,6 +248,11 @@ class Experiment:
         self.fields["predictions"] = PREDICTIONS
         self.tracker.table("predictions", list(kept[0]), [list(row.values()) for row in kept[:200]])
 
+    def check_held(self) -> None:
+        """Elsewhere where another process has taken the run over: its files are not to be written then."""
+        if not self.held():
+            raise Elsewhere(f"another process has taken over {self.plan.fingerprint}; nothing more is written here")
+
     def check_base(self) -> None:
         """Prove that the shared base is still bit for bit what was loaded; a failed run is checked, too."""
         fault = shared.check_base(self.plan)
@@ -228,6 +273,20 @@ class Experiment:
     def _note(self, *texts: str) -> None:
         for text in texts:
             record.note(self.fields, text)
+
+
+def _smaller(plan: Plan) -> Plan | None:
+    """The plan with fewer rows a pass and as many a step; None where a pass has a single row.
+
+    Half of them, or the next smaller share that divides an odd number evenly.
+    """
+    rows = plan.trainer.batch_size
+    share = next((number for number in range(2, rows + 1) if rows % number == 0), None)
+    if share is None:
+        return None
+    accumulated = plan.trainer.gradient_accumulation_steps * share
+    trainer = replace(plan.trainer, batch_size=rows // share, gradient_accumulation_steps=accumulated)
+    return replace(plan, trainer=freeze(trainer))
 
 
 def _part_from_base(model: "PeftModel", base: models.Base) -> None:
@@ -254,16 +313,22 @@ def _quiet(messages: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
+def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> Iterator[Experiment]:
     """A run's record from ``running`` to its end, and its tracker beside it, closed with the true state.
 
     A failure is written into the record, then raised on.
+
+    Args:
+        held: whether this process may still publish; asked before files that another could have written meanwhile.
     """
     former = record.read(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
     fields = record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
     this = Experiment(plan, options, name, fields)
+    this.held = held
     try:
+        if options.rerun:
+            checkpoints.remove(this.folder / CHECKPOINTS)
         this.tracker = trackers.start(
             options.tracker,
             fingerprint=plan.fingerprint,
@@ -278,7 +343,10 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
             yield this
         shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
         this.tracker.summary(this.summary())
+        this.progress.end()
+        this.check_held()
         record.write(options.runs_dir, record.finished(fields))
+        checkpoints.remove(this.folder / CHECKPOINTS)
     except BaseException as error:
         _fail(this, error)
         raise
@@ -287,10 +355,14 @@ def opened(plan: Plan, options: Options, name: str) -> Iterator[Experiment]:
 
 def _fail(this: Experiment, error: BaseException) -> None:
     """Write the failure into the record and close the tracker; neither may hide the error itself."""
-    shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+    ours = this.held()
+    if ours:
+        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+        this.progress.end()
     try:
         this.check_base()
-        record.write(this.options.runs_dir, record.fail(this.fields, error))
+        if ours:
+            record.write(this.options.runs_dir, record.fail(this.fields, error))
     except HarnessError as second:
         log.error("%s", second)
     if this.tracker is not None:

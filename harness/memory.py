@@ -1,6 +1,8 @@
 """Peak memory of one phase, reset between phases."""
 
+import gc
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,3 +57,18 @@ def _reset_high_water_mark() -> bool:
 def _high_water_mark() -> int | None:
     found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
     return int(found[1]) * 1024 if found else None
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether the error says that memory, of the device or of the machine, did not suffice."""
+    said = str(error).lower()
+    known = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+    return isinstance(error, MemoryError) or any(text in said for text in known)
+
+
+def release() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -225,13 +225,17 @@ def optimizer_for(
 
 
 def finish(model: "PeftModel") -> dict[str, Any]:
-    """What follows training and precedes saving: diff pruning keeps its largest differences.
+    """What follows training and precedes saving: diff pruning keeps its largest differences, if it has not yet.
 
     Returns:
         Figures for the record; empty for every other method.
     """
     tuner: Any = model.base_model
-    return dict(tuner.project().as_dict()) if hasattr(tuner, "project") else {}
+    name = str(model.active_adapter)
+    if not hasattr(tuner, "project"):
+        return {}
+    done = tuner.peft_config[name].projected
+    return dict((tuner.sparsity_report(name) if done else tuner.project(name)).as_dict())
 
 
 def targeted(model: "PeftModel") -> list[str]:

@@ -22,6 +22,8 @@ from harness.settings import freeze
 
 FINGERPRINT_DIGITS = 12
 DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
+# The plan's own learning rate stands beside; the others change how a run is carried out, not what it does.
+IDLE_IN_TRAINER = ("learning_rate", "threads", "checkpoint_minutes", "checkpoint_steps", "on_oom")
 UNUSED = (("quantization", "none"), ("prune", 0.0))  # settings of the model at which nothing happens
 
 
@@ -89,7 +91,13 @@ class Options:
     tracker: schema.Tracker
     export: schema.Export
     threads: int | None
+    checkpoint_minutes: float | None
+    checkpoint_steps: int | None
+    halve_on_oom: bool
     sweep_name: str | None
+    max_failures: int | None
+    retry: schema.Retry
+    watch: bool | None
 
 
 def read(composed: DictConfig) -> tuple[Plan, Options]:
@@ -125,7 +133,7 @@ def digest(value: Any) -> str:
 
 def effective(plan: dict[str, Any]) -> dict[str, Any]:
     """The plan without settings that other settings have made idle."""
-    trainer = {key: value for key, value in plan["trainer"].items() if key not in ("learning_rate", "threads")}
+    trainer = {key: value for key, value in plan["trainer"].items() if key not in IDLE_IN_TRAINER}
     if trainer["max_steps"] is not None:
         del trainer["epochs"]
     if trainer["objective"] != schema.Objective.distill.value:
@@ -226,7 +234,13 @@ def _options(config: schema.Config) -> Options:
         tracker=freeze(config.tracker),
         export=freeze(config.export),
         threads=config.trainer.threads,
+        checkpoint_minutes=config.trainer.checkpoint_minutes,
+        checkpoint_steps=config.trainer.checkpoint_steps,
+        halve_on_oom=config.trainer.on_oom is schema.OnOom.halve,
         sweep_name=config.sweep.name,
+        max_failures=config.sweep.max_failures,
+        retry=config.sweep.retry,
+        watch=config.sweep.watch,
     )
 
 

@@ -20,15 +20,27 @@ CANNOT_CHANGE_A_RESULT = frozenset(
     {
         "__init__.py",
         "ask.py",
+        "cells.py",
         "cli.py",
+        "course.py",
+        "engines.py",
         "errors.py",
         "export.py",
+        "forecast.py",
+        "listing.py",
+        "locks.py",
         "plots.py",
+        "progress.py",
         "provenance.py",
         "record.py",
         "report.py",
+        "search.py",
+        "slurm.py",
+        "status.py",
+        "study.py",
         "sweep.py",
         "trackers.py",
+        "worker.py",
     }
 )
 DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")

@@ -69,6 +69,13 @@ def atomic_write_text(path: str | Path, content: str) -> None:
     atomic_write_bytes(path, content.encode("utf-8"))
 
 
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write one JSON object atomically, with secrets blanked as in a record."""
+    clean = _clean(content, "", [], _redactor())
+    text = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1)
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
+
+
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write one JSON object a line, atomically; returns how many. A failing iterator leaves no file."""
     count = 0
@@ -367,7 +374,7 @@ _HINTS: tuple[tuple[str, str], ...] = (
     (
         r"OutOfMemoryError|out of memory|MemoryError|TerminatedWorkerError|CUBLAS_STATUS_ALLOC_FAILED",
         "out of memory: lower trainer.batch_size and raise trainer.gradient_accumulation_steps by the same "
-        "factor, set trainer.gradient_checkpointing=true, or lower data.max_tokens",
+        "factor (trainer.on_oom=halve does), set trainer.gradient_checkpointing=true, or lower data.max_tokens",
     ),
     (
         r"non-?finite|not finite|\bnan\b.*\bloss|loss.*\bnan\b",

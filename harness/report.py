@@ -41,6 +41,7 @@ WIDTH_WITHOUT_TERMINAL = 140  # columns, where the output is a file or a pipe
 SAID_ELSEWHERE = ("method", "trainer.learning_rate", "trainer.threads")  # keys of a plan: other columns, or idle
 GAP = 2  # columns between columns
 NOTHING = "-"
+NOT_STARTED = "not started"
 EVERY = "every"  # the block of columns that each line begins with
 
 
@@ -55,7 +56,9 @@ class Cell:
     fingerprint: str
     method: str
     setting: str  # see setting_of
-    reused: bool = False  # the record is of an earlier command
+    reused: bool = False  # the record is not of this command
+    idle: bool = False  # this command did not come to it; a record that there is, is not of now
+    answer: str | None = None  # "finished by process 4711 on node7", while this command ran
 
 
 _WORD = re.compile(r"""(?:[^\s"'\[({]|"[^"]*"|'[^']*'|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+|\S""")
@@ -163,7 +166,7 @@ def table(cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]]) -> Ta
         owner = first.setdefault(cell.fingerprint, number)
         shares = owner if owner != number else None
         rows.append(_row(number, shares, cell, records.get(cell.fingerprint), scores))
-    return Table(rows, _columns(rows, scores), scores, _notes(rows, records, scores))
+    return Table(rows, _columns(rows, scores), scores, [*_answers(cells), *_notes(rows, records, scores)])
 
 
 def validation_loss(record: Mapping[str, Any]) -> float | None:
@@ -178,7 +181,8 @@ def validation_loss(record: Mapping[str, Any]) -> float | None:
 
 
 def _row(number: int, shares: int | None, cell: Cell, record: Mapping[str, Any] | None, scores: Sequence[str]) -> Row:
-    record = record or {"status": "not run", "error": None}
+    if record is None or cell.idle:
+        record = {"status": NOT_STARTED if cell.idle else "not run", "error": None}
     parameters, error = record.get("parameters", {}), record["error"] or {}
     row: Row = {
         "row": number,
@@ -245,7 +249,8 @@ def _number(row: Row) -> str:
 
 
 def _state(row: Row) -> str:
-    return "reused" if row["reused"] and row["state"] == "finished" else row["state"]
+    named = {"finished": "reused", "failed": "failed earlier"} if row["reused"] else {}
+    return str(named.get(row["state"], row["state"]))
 
 
 def _shown(name: str, form: Callable[[Any], str]) -> Callable[[Row], str]:
@@ -312,12 +317,21 @@ def _notes(rows: Sequence[Row], records: Mapping[str, Mapping[str, Any]], scores
         }
         notes.append(f"peak: in training; {', '.join(named.get(kind, kind) for kind in kinds)}")
     for row in rows:
-        if row["state"] not in ("finished", "not run") and not row["shares_row"]:
+        if row["state"] not in ("finished", "not run", NOT_STARTED) and not row["shares_row"]:
             # A message may hold a screen of text; its first line names the fault.
             message = (row["error"] or "").strip().partition("\n")[0]
             why = " - ".join(text for text in (message, row["hint"]) if text)
             notes.append(f"row {row['row']} {row['state']}{': ' if why else ''}{why}")
     return notes + _differences(runs, scores)
+
+
+def _answers(cells: Sequence[Cell]) -> list[str]:
+    """Whom to thank for results that another process made while the sweep ran."""
+    rows: dict[str, list[str]] = {}
+    for number, cell in enumerate(cells, start=1):
+        if cell.answer:
+            rows.setdefault(cell.answer, []).append(str(number))
+    return [f"row{'s' if numbers[1:] else ''} {', '.join(numbers)}: {answer}" for answer, numbers in rows.items()]
 
 
 def _baseline(runs: Sequence[tuple[Row, Mapping[str, Any]]], scores: Sequence[str]) -> list[str]:
@@ -414,7 +428,7 @@ def _console() -> Console:
 def _style(column: Column, row: Row) -> str:
     """Colour repeats what sign and arrow say; it is never the only sign."""
     if column.name == "state":
-        return {"finished": "", "running": "", "not run": "dim"}.get(row["state"], "bold red")
+        return {"finished": "", "running": "", "not run": "dim", NOT_STARTED: "dim"}.get(row["state"], "bold red")
     change = row.get(f"{column.name}_change")
     if row["shares_row"] or not change:
         return "dim" if row["shares_row"] else ""

@@ -22,6 +22,7 @@ class Stage(Enum):
     export = "export"  # merge a run's adapter into its base and write a plain model
     score = "score"  # score an exported model beside the run that it came from
     report = "report"  # tabulate the records found in runs_dir again
+    status = "status"  # how far a sweep has come, seen from another terminal
 
 
 class Source(Enum):
@@ -80,6 +81,13 @@ class Objective(Enum):
     distill = "distill"  # the completion's cross-entropy, mixed with the divergence from a teacher
 
 
+class OnOom(Enum):
+    """What running out of memory in training causes."""
+
+    fail = "fail"
+    halve = "halve"  # the run starts again with half the rows per pass and twice the accumulation: equivalent
+
+
 class Schedule(Enum):
     """Learning-rate schedule after warm-up, by transformers' names."""
 
@@ -94,6 +102,13 @@ class Tracking(Enum):
     none = "none"
     wandb = "wandb"
     tensorboard = "tensorboard"
+
+
+class Retry(Enum):
+    """What becomes of a plan whose record says ``failed``."""
+
+    failed = "failed"  # run again, like whatever else is not finished
+    none = "none"  # left alone and shown
 
 
 @dataclass
@@ -213,6 +228,9 @@ class Trainer(Settings):
     keep_best: bool  # end with the weights of the lowest validation loss
     deterministic: bool
     threads: int | None  # CPU threads; null: torch's choice
+    checkpoint_minutes: float | None  # between two checkpoints; null: only when the process is told to stop
+    checkpoint_steps: int | None  # optimizer steps between two checkpoints, besides
+    on_oom: OnOom
 
 
 @dataclass
@@ -262,6 +280,9 @@ class Sweep(Settings):
     """How the set of plans is worked off."""
 
     name: str | None  # null: from the overrides
+    max_failures: int | None  # failed runs of one command beyond which no further run starts
+    retry: Retry
+    watch: bool | None  # stage=status: draw anew until the sweep is over; null: on a terminal
 
 
 @dataclass

@@ -70,6 +70,7 @@ class DiffPruning(Settings):
     learning_rate: float
     modules: Any
     target_sparsity: float
+    final_share: float
     l0_weight: float
     structured: bool
     alpha_init: float

@@ -8,6 +8,7 @@ import getpass
 import json
 import logging
 import re
+import signal
 import subprocess
 import time
 import uuid
@@ -17,13 +18,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import record, worker
+from harness import record, stops, worker
 from harness.engines import Engine, check
 from harness.errors import ConfigFault
 from harness.worker import DIED, Job, Outcome
 
 log = logging.getLogger(__name__)
 
+USER_SIGNAL = signal.SIGUSR2  # what submitit asks SLURM to send, and requeues at
 LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless an administrator has changed it
 LOOKS = 3  # without a result that a job may be gone from the queue: shared folders show new files late
 
@@ -35,8 +37,16 @@ class Batch:
         self.jobs, self.done = list(jobs), list(done)
 
     def __call__(self) -> list[dict[str, Any]]:
-        for job in self.jobs[len(self.done) :]:
-            self.done.append(worker.run(job))
+        """Run what is not done. Told to stop, write a checkpoint, then let submitit do what it does on that signal."""
+        requeues = signal.getsignal(USER_SIGNAL)
+        try:
+            with stops.listening((*stops.SIGNALS, USER_SIGNAL)):
+                for job in self.jobs[len(self.done) :]:
+                    self.done.append(worker.run(job))
+        except stops.Interrupted as stop:
+            if stop.signum != USER_SIGNAL or not callable(requeues):
+                raise SystemExit(stop.exit_code) from stop  # SLURM itself puts what it pre-empts back
+            requeues(stop.signum, None)
         return [asdict(outcome) for outcome in self.done]
 
     def checkpoint(self) -> Any:

@@ -4,7 +4,6 @@ A study is kept as a journal in its sweep's folder, so that the same command goe
 those of a grid: one that was run before, by this study or by any other command, gives its record again.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import record, search, sweep
+from harness import cells, listing, record, search, sweep
+from harness.course import Begin, Course
 from harness.errors import ConfigFault, HarnessError, RunFault
 from harness.plan import digest, rebuild
 from harness.schema import Stage
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Prepare = Callable[[Sequence[Sequence[str]], int], tuple[list[sweep.Cell], sweep.Begin]]
+Prepare = Callable[[Sequence[Sequence[str]], int], tuple[list[cells.Cell], Begin]]
 
 JOURNAL = "study.journal"
 HOPELESS = 5  # trials refused, and none has ever run: then the command is wrong, not the draw
@@ -42,6 +42,7 @@ class Session:
     prepare: Prepare
     folder: Path
     runs_dir: Path
+    max_failures: int | None
 
     def run(self) -> "list[JobReturn]":
         """Run trials until there are ``n_trials``; show all of them, and the best.
@@ -60,11 +61,13 @@ class Session:
             )
         with lock, _quiet():
             study, results, trained = self._open(), dict[str, Any](), set[str]()
-            while (missing := self.settings.n_trials - len(standing(study))) > 0:
-                new, earlier = self._batch(study, min(missing, self.settings.parallel))
-                results |= new
-                trained |= new.keys() - earlier
-            self._show(study, results, trained)
+            course = Course(self.runs_dir, self.max_failures)
+            with listing.noted_command(self.folder):
+                while (missing := self.settings.n_trials - len(standing(study))) > 0 and not course.over:
+                    new, earlier = self._batch(study, min(missing, self.settings.parallel), course)
+                    results |= new
+                    trained |= new.keys() - earlier
+            self._show(study, results, trained, course)
         return list(results.values())
 
     def _open(self) -> "Study":
@@ -108,17 +111,17 @@ class Session:
         if not told:
             return True
         try:
-            return sweep.reusable(self._cell(told[-1].user_attrs["overrides"], 0)) is not None
+            return cells.reusable(self._cell(told[-1].user_attrs["overrides"], 0)) is not None
         except HarnessError:
             return False
 
-    def _batch(self, study: "Study", size: int) -> "tuple[dict[str, JobReturn], frozenset[str]]":
+    def _batch(self, study: "Study", size: int, course: Course) -> "tuple[dict[str, JobReturn], frozenset[str]]":
         """Ask for trials, run those that can work, tell the study how each went."""
         from optuna.trial import TrialState
 
         # Anew for each batch: then a study that was cut off proposes what it would have proposed.
         study.sampler = search.sampler(self.settings, self.settings.seed + len(standing(study)))
-        asked: dict[int, tuple[Trial, sweep.Cell]] = {}
+        asked: dict[int, tuple[Trial, cells.Cell]] = {}
         refusal = ""
         for trial in [study.ask(self.space) for _ in range(size)]:
             overrides = [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.space)]
@@ -136,13 +139,15 @@ class Session:
             _hope(study, refusal, min(HOPELESS, self.settings.n_trials))
             return {}, frozenset()
         _, begin = self.prepare([trial.user_attrs["overrides"] for trial, _ in asked.values()], min(asked))
-        results, earlier = sweep.attempt([cell for _, cell in asked.values()], begin, self.folder)
+        todo = [cell for _, cell in asked.values()]
+        self._list(study, [*self._cells(study), *todo])
+        results, earlier = sweep.attempt(todo, begin, self.folder, course)
         for trial, cell in asked.values():
             trial.set_user_attr("fingerprint", cell.plan.fingerprint)
-            self._tell(study, trial, cell, results[cell.plan.fingerprint])
+            self._tell(study, trial, cell, results.get(cell.plan.fingerprint))
         return results, earlier
 
-    def _cell(self, overrides: list[str], number: int) -> sweep.Cell:
+    def _cell(self, overrides: list[str], number: int) -> cells.Cell:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
@@ -153,15 +158,15 @@ class Session:
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigFault(explain(error).removeprefix("error: ")) from error
         search.check_objective(self.settings.objective, cell.plan)
-        if sweep.reusable(cell) is None:
+        if cells.reusable(cell) is None:
             sweep.check_models([cell])
         return cell
 
-    def _tell(self, study: "Study", trial: "Trial", cell: sweep.Cell, result: "JobReturn") -> None:
+    def _tell(self, study: "Study", trial: "Trial", cell: cells.Cell, result: "JobReturn | None") -> None:
         from hydra.core.utils import JobStatus
         from optuna.trial import TrialState
 
-        if result.status is JobStatus.FAILED:
+        if result is None or result.status is JobStatus.FAILED:  # none: too many had failed to start it
             study.tell(trial, state=TrialState.FAIL)
             return
         try:
@@ -172,31 +177,36 @@ class Session:
         study.tell(trial, value)
         log.info("trial %d: %s = %.6g: %s", trial.number, self.settings.objective, value, cell.name)
 
-    def _show(self, study: "Study", results: "Mapping[str, JobReturn]", trained: set[str]) -> None:
+    def _show(self, study: "Study", results: "Mapping[str, JobReturn]", trained: set[str], course: Course) -> None:
         """The table of all trials, the best of them, and the files that hold both."""
-        cells = list(self._cells(study))
-        best = _best(study)
-        content = {
-            "name": " ".join(self.fixed),
-            "cells": [{"overrides": list(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells],
-            "study": {**vars(self.settings), "direction": self.settings.towards}
-            | {"best": None if best is None else {"value": best.value, **best.user_attrs}},
-        }
-        record.atomic_write_text(self.folder / "sweep.json", json.dumps(content, ensure_ascii=False, indent=1))
-        if not cells:
+        shown, best = list(self._cells(study)), _best(study)
+        if not shown:
             raise RunFault("no trial has run; the lines above say why")
-        earlier = frozenset(cell.plan.fingerprint for cell in cells) - trained
+        self._list(study, shown)
+        earlier = frozenset(cell.plan.fingerprint for cell in shown) - trained
         try:
-            sweep.conclude(cells, results, earlier, self.folder)
+            sweep.conclude(shown, results, earlier, self.folder, course)
         finally:
             if best is not None:
-                shown = " ".join(f"{key}={value}" for key, value in best.params.items())
+                params = " ".join(f"{key}={value}" for key, value in best.params.items())
                 log.info(
                     "best of %d trials, run %s: %s = %.6g with %s",
-                    *(len(standing(study)), best.user_attrs["fingerprint"], self.settings.objective, best.value, shown),
+                    *(
+                        len(standing(study)),
+                        best.user_attrs["fingerprint"],
+                        self.settings.objective,
+                        best.value,
+                        params,
+                    ),
                 )
 
-    def _cells(self, study: "Study") -> Iterator[sweep.Cell]:
+    def _list(self, study: "Study", trials: Sequence[cells.Cell]) -> None:
+        best = _best(study)
+        about = {**vars(self.settings), "direction": self.settings.towards}
+        about["best"] = None if best is None else {"value": best.value, **best.user_attrs}
+        listing.keep(trials, self.folder, study=about)
+
+    def _cells(self, study: "Study") -> Iterator[cells.Cell]:
         """Of all trials that made a plan, from what their records keep."""
         options = None
         for trial in standing(study):
@@ -206,7 +216,7 @@ class Session:
             if options is None:
                 [cell], _ = self.prepare([trial.user_attrs["overrides"]], 0)
                 options = cell.options
-            yield sweep.Cell(tuple(trial.user_attrs["overrides"]), rebuild(kept["plan"]), options)
+            yield cells.Cell(tuple(trial.user_attrs["overrides"]), rebuild(kept["plan"]), options)
 
 
 def standing(study: "Study") -> "list[FrozenTrial]":
@@ -259,10 +269,11 @@ def open_session(
             "set hydra/sweeper=basic"
         )
     searched, fixed = search.space(overrides)
-    lines = sorted(line for each in overrides if not (line := str(each.input_line)).startswith(sweep.IDLE_OVERRIDES))
+    lines = sorted(line for each in overrides if not (line := str(each.input_line)).startswith(cells.IDLE_OVERRIDES))
     key = digest([lines, settings.objective, settings.towards, settings.sampler, settings.seed])
     runs_dir = Path(composed.runs_dir).expanduser().absolute()
-    return Session(settings, searched, fixed, prepare, runs_dir / "sweeps" / key, runs_dir)
+    folder = runs_dir / "sweeps" / key
+    return Session(settings, searched, fixed, prepare, folder, runs_dir, composed.sweep.max_failures)
 
 
 @contextmanager

@@ -1,16 +1,18 @@
 """A grid of cells becomes unique plans; each is run once, or its finished record is used again."""
 
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import provenance, record, report
+from harness import listing, provenance, record, report
+from harness.cells import Cell, Run, failure, left_failed, reusable, run_or_wait, told
+from harness.course import Begin, Course
 from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, RunFault, raise_together
-from harness.plan import Options, Plan, digest, read
+from harness.plan import digest, read
 from harness.schema import Stage
 
 if TYPE_CHECKING:
@@ -18,35 +20,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
-
-IDLE_OVERRIDES = ("runs_dir=", "rerun=", "stage=", "tracker", "sweep.", "export.", "hydra", "trainer.threads=")
-
-Run = Callable[[Plan, Options, str], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the grid: its overrides and the plan that they make; cells may share a plan."""
-
-    overrides: tuple[str, ...]
-    plan: Plan
-    options: Options
-
-    @property
-    def name(self) -> str:
-        """The overrides as typed, less those of options, which make no difference to a result."""
-        shown = [text for text in self.overrides if not text.lstrip("+~").startswith(IDLE_OVERRIDES)]
-        return " ".join(shown) or self.plan.method
-
-
-def cell_from_hydra(plan: Plan, options: Options) -> tuple[Cell, bool]:
-    """The cell that Hydra is running now, and whether it is one of a sweep's."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    hydra = HydraConfig.get()
-    in_sweep = not OmegaConf.is_missing(hydra.job, "num")
-    return Cell(tuple(hydra.overrides.task), plan, options), in_sweep
 
 
 def cells_of(composed: "Sequence[tuple[Sequence[str], DictConfig]]", name: str) -> list[Cell]:
@@ -84,24 +57,6 @@ def unique(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(first.values(), key=lambda cell: models.index(digest(cell.plan.as_dict()["model"])))
 
 
-def reusable(cell: Cell) -> dict[str, Any] | None:
-    """The finished record of this cell's plan by this code, unless it is to be done again."""
-    if cell.options.rerun:
-        return None
-    found = record.reusable(cell.options.runs_dir, cell.plan.fingerprint, provenance.code_version())
-    return found if found and _whole(cell, found) else None
-
-
-def _whole(cell: Cell, found: dict[str, Any]) -> bool:
-    """Whether the files that the record names are still there."""
-    folder = record.path(cell.options.runs_dir, cell.plan.fingerprint).parent
-    names = [found["adapter"]["path"] if found["adapter"] else None, found["predictions"]]
-    return all((folder / name).exists() for name in names if name)
-
-
-Begin = Callable[[Sequence[Cell], Path], "Iterator[tuple[Cell, JobReturn]]"]
-
-
 def work(cells: Sequence[Cell], begin: Begin) -> "list[JobReturn]":
     """Run each unique plan of the grid once, then show every cell; one Hydra result per cell.
 
@@ -111,7 +66,7 @@ def work(cells: Sequence[Cell], begin: Begin) -> "list[JobReturn]":
 
     Raises:
         HarnessError: some cell cannot work; nothing has run then.
-        RunFault: some run failed; all others have run, and the table has shown which.
+        RunFault: some run failed; the others have run unless too many failed, and the table has shown which.
     """
     from hydra.core.utils import JobReturn, JobStatus
 
@@ -119,53 +74,92 @@ def work(cells: Sequence[Cell], begin: Begin) -> "list[JobReturn]":
     if cells[0].options.stage is Stage.plan:
         show_plan(cells)
         return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]
-    folder = keep(cells)
-    results, earlier = attempt(cells, begin, folder)
-    conclude(cells, results, earlier, folder)
+    course = Course(cells[0].options.runs_dir, cells[0].options.max_failures)
+    folder = listing.keep(cells)
+    with listing.noted_command(folder):
+        results, earlier = attempt(cells, begin, folder, course)
+    conclude(cells, results, earlier, folder, course)
     return [results[cell.plan.fingerprint] for cell in cells]
 
 
-def attempt(cells: Sequence[Cell], begin: Begin, folder: Path) -> "tuple[dict[str, JobReturn], frozenset[str]]":
-    """Hydra's result of each unique plan, and the fingerprints of those that were finished earlier.
+def attempt(
+    cells: Sequence[Cell], begin: Begin, folder: Path, course: Course
+) -> "tuple[dict[str, JobReturn], frozenset[str]]":
+    """Hydra's result of each unique plan, and the fingerprints of those whose records are of an earlier command.
+
+    A plan has no result where the course was over before it could start.
 
     Raises:
         ModelFault: some plan does not fit its model; nothing has run then.
     """
-    from hydra.core.utils import JobReturn, JobStatus
+    from hydra.core.utils import JobStatus
 
-    plans = unique(cells)
-    found = {cell.plan.fingerprint: reusable(cell) for cell in plans}
-    todo = [cell for cell in plans if found[cell.plan.fingerprint] is None]
-    log.info(
-        "%d cells, %d runs, %d of them finished earlier; records in %s",
-        *(len(cells), len(plans), len(plans) - len(todo), _shown(cells[0].options.runs_dir)),
-    )
-    check_rows(todo)
-    check_models(todo)
+    plans = [_as_found(cell) for cell in unique(cells)]
     results: dict[str, JobReturn] = {}
     for cell in plans:
-        if (kept := found[cell.plan.fingerprint]) is not None:
+        if kept := reusable(cell):
             log.info("%s: finished %s; rerun=true does it again", cell.plan.fingerprint, kept["finished"])
-            done = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED, _return_value=kept)
-            results[cell.plan.fingerprint] = done
+            results[cell.plan.fingerprint] = _result(cell, kept)
+        elif kept := left_failed(cell):
+            log.warning("%s: failed %s; sweep.retry=failed runs it again", cell.plan.fingerprint, kept["finished"])
+            results[cell.plan.fingerprint] = _result(cell, failure(kept))
     earlier = frozenset(results)
-    for cell, result in begin(todo, folder) if todo else ():
+    todo = [cell for cell in plans if cell.plan.fingerprint not in earlier]
+    _announce(cells, plans, results, course.expect(todo) if todo else "")
+    check_rows(todo)
+    check_models(todo)
+    for cell, result in course.follow(todo, begin, folder):
         results[cell.plan.fingerprint] = result
         if result.status is JobStatus.FAILED:
             log.error("%s failed: %s", cell.name, result._return_value)
-    return results, earlier
+    course.idle |= {cell.plan.fingerprint for cell in todo} - results.keys()
+    return results, earlier | course.answers.keys()
 
 
-def conclude(cells: Sequence[Cell], results: "Mapping[str, JobReturn]", earlier: frozenset[str], folder: Path) -> None:
+def _as_found(cell: Cell) -> Cell:
+    """The cell with the number of attempts at its plan that are on record now."""
+    kept = cell.on_record()
+    return replace(cell, tries=kept["attempt"] if kept else 0)
+
+
+def _result(cell: Cell, value: "dict[str, Any] | RunFault") -> "JobReturn":
+    from hydra.core.utils import JobReturn, JobStatus
+
+    status = JobStatus.FAILED if isinstance(value, RunFault) else JobStatus.COMPLETED
+    return JobReturn(overrides=cell.overrides, status=status, _return_value=value)
+
+
+def _announce(cells: Sequence[Cell], plans: Sequence[Cell], results: "Mapping[str, JobReturn]", time: str) -> None:
+    """What will be run, and for how long, before any of it is."""
+    from hydra.core.utils import JobStatus
+
+    failed = sum(result.status is JobStatus.FAILED for result in results.values())
+    parts = [f"{len(cells)} cells, {len(plans)} runs, {len(results) - failed} of them finished earlier"]
+    if failed:
+        parts.append(f"{failed} failed earlier and left so")
+    if sharing := len(cells) - len(plans):
+        parts.append("1 cell shares the run of another" if sharing == 1 else f"{sharing} cells share runs of others")
+    parts.append(f"{len(plans) - len(results)} to run" + (f" ({time})" if time else ""))
+    log.info("%s; records in %s", ", ".join(parts), _shown(cells[0].options.runs_dir))
+
+
+def conclude(
+    cells: Sequence[Cell], results: "Mapping[str, JobReturn]", earlier: frozenset[str], folder: Path, course: Course
+) -> None:
     """Show every cell.
 
     Raises:
-        RunFault: some run failed.
+        RunFault: some run failed, or was not started.
     """
     from hydra.core.utils import JobStatus
 
-    whole = finish(cells, earlier, folder)
+    whole = finish(cells, earlier, folder, course.idle, course.answers)
     failed = sum(result.status is JobStatus.FAILED for result in results.values())
+    if course.over:
+        raise RunFault(
+            f"{course.failed} runs failed, more than sweep.max_failures={course.most_failures}, so {len(course.idle)} "
+            "were not started; mend the cause and run the same command again, or raise sweep.max_failures"
+        )
     if failed or not whole:
         raise RunFault(f"{failed} of {len(results)} runs failed; their records hold the tracebacks")
 
@@ -210,34 +204,42 @@ def check_models(cells: Sequence[Cell]) -> None:
     raise_together(faults, ModelFault)
 
 
-def run_cell(cell: Cell, run: Run) -> dict[str, Any]:
-    """The record of one cell: made now, or the finished one used again."""
-    found = reusable(cell)
-    if found:
-        log.info("%s: finished %s; rerun=true does it again", cell.plan.fingerprint, found["finished"])
-        return found
-    return run(cell.plan, cell.options, cell.name)
-
-
 def run_single(cell: Cell, run: Run) -> dict[str, Any]:
-    """One run on its own, with its table."""
+    """One run on its own, with its table.
+
+    Raises:
+        RunFault: it fails, or failed earlier and ``sweep.retry=none`` leaves it so.
+    """
+    cell = _as_found(cell)
+    if kept := left_failed(cell):
+        finish([cell], frozenset({cell.plan.fingerprint}), None)
+        raise RunFault(f"{failure(kept)}; sweep.retry=failed runs it again")
     done = reusable(cell) is not None
     if not done:
         check_rows([cell])
         check_models([cell])
-    reused = frozenset({cell.plan.fingerprint} if done else ())
-    kept = run_cell(cell, run)
-    finish([cell], reused, None)
+    kept = run_or_wait(cell, run)
+    by_another = kept["owner"] != provenance.owner()
+    reused = frozenset({cell.plan.fingerprint} if done or by_another else ())
+    finish([cell], reused, None, answers={} if done or not by_another else {cell.plan.fingerprint: told(kept)})
     return kept
 
 
-def finish(cells: Sequence[Cell], reused: frozenset[str], folder: Path | None) -> bool:
+def finish(
+    cells: Sequence[Cell],
+    reused: frozenset[str],
+    folder: Path | None,
+    idle: Collection[str] = (),
+    answers: Mapping[str, str] = MappingProxyType({}),
+) -> bool:
     """Print the table of the cells, write it into ``folder``; whether every cell has a finished record.
 
     Args:
-        reused: fingerprints whose records are of an earlier command.
+        reused: fingerprints whose records are not of this command.
+        idle: fingerprints that this command did not come to.
+        answers: who made the results that other processes made meanwhile, by fingerprint.
     """
-    found = {cell.plan.fingerprint: record.read(cell.options.runs_dir, cell.plan.fingerprint) for cell in cells}
+    found = {cell.plan.fingerprint: cell.on_record() for cell in cells}
     records = {fingerprint: kept for fingerprint, kept in found.items() if kept is not None}
     common = report.shared_overrides([cell.overrides for cell in cells])
     shown = [
@@ -247,6 +249,8 @@ def finish(cells: Sequence[Cell], reused: frozenset[str], folder: Path | None) -
             method=cell.plan.method,
             setting=report.setting_of(cell.name, cell.plan.method, common),
             reused=cell.plan.fingerprint in reused,
+            idle=cell.plan.fingerprint in idle,
+            answer=answers.get(cell.plan.fingerprint),
         )
         for cell in cells
     ]
@@ -271,16 +275,6 @@ def show_all(runs_dir: Path) -> None:
     report.to_console(table)
     report.write_all(runs_dir, table)
     log.info("%s; the table as CSV and Markdown: %s", report.outcome(table), _shown(runs_dir))
-
-
-def keep(cells: Sequence[Cell]) -> Path:
-    """Write the list of cells and their plans' fingerprints; returns the sweep's folder."""
-    runs_dir = cells[0].options.runs_dir
-    grid = [{"overrides": list(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
-    folder = runs_dir / "sweeps" / digest(grid)
-    content = {"name": cells[0].options.sweep_name, "cells": grid}
-    record.atomic_write_text(folder / "sweep.json", json.dumps(content, ensure_ascii=False, indent=1))
-    return folder
 
 
 def show_plan(cells: Sequence[Cell]) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from harness import methods, schema, tokens, watch
+from harness import checkpoints, estimate, methods, resume, schema, stops, tokens, watch
+from harness.checkpoints import Keeping
 from harness.errors import RunFault
 from harness.losses import mean_completion_loss
 from harness.plan import Plan
@@ -21,6 +22,7 @@ from harness.tokens import Example
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from harness.progress import Beacon
     from harness.teachers import Teacher
 
 MEGABATCH = 8  # optimizer steps whose rows are sorted by length together
@@ -40,6 +42,7 @@ class Training:
     curve: list[dict[str, float]]
     validation: list[dict[str, float]]
     best_step: int | None
+    parameters: estimate.Counts  # when training began, after the optimizer was made: some freeze weights there
 
     @property
     def tokens_per_s(self) -> float:
@@ -68,8 +71,13 @@ def train(
     log: Callable[[int, dict[str, float]], None],
     label: str,
     teacher: "Teacher | None" = None,
+    keeping: Keeping | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    beacon: "Beacon | None" = None,
 ) -> Training:
     """Train ``model`` in place; end with its best weights where the plan keeps them.
+
+    With a checkpoint there, of this plan and this code, training goes on from it, and ends as it would have.
 
     Args:
         dtype: of the base weights and of the arithmetic; the trainable weights are float32.
@@ -77,9 +85,13 @@ def train(
         log: receives ``(optimizer step, values)`` for the tracker.
         label: what the progress bar says.
         teacher: of trainer.objective=distill.
+        keeping: where checkpoints lie; None: neither read nor written.
+        say: receives what the record should note.
+        beacon: tells other processes how far training is.
 
     Raises:
         RunFault: a loss was not finite; names the step and the rows of the batch.
+        Interrupted: the process was told to stop; a checkpoint has been written.
     """
     if plan.trainer.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -91,6 +103,10 @@ def train(
     clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
+    if keeping:
+        callbacks.append(watch.Checkpoint(keeping.every_s, keeping.every_steps))
+    gathered = resume.Gathered(validate, best, clock, tally)
+    callbacks += [watch.Signal(beacon, clock, tally)] if beacon else []
     trainer = _Trainer(
         model=model,
         args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),
@@ -98,13 +114,21 @@ def train(
         data_collator=collator(plan.trainer.objective, pad_id),
         callbacks=callbacks,
         optimizers=(methods.optimizer_for(*_optimizer_terms(plan, model)), None),
-        tally=tally,
+        gathered=gathered,
+        keeping=keeping,
         teacher=teacher,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    if best is not None:
-        best.restore(model)
+    counts = estimate.count(model)
+    found = checkpoints.newest(keeping) if keeping else None
+    if found:
+        say(f"goes on from the checkpoint of optimizer step {checkpoints.step_of(found)} of {steps}")
+    with stops.deferred():
+        trainer.train_from(found)
+        if best is not None:
+            best.restore(model)
+        if keeping and not (found and resume.is_done(found)):
+            checkpoints.save(keeping, trainer.state.global_step, partial(resume.write_done, trainer, gathered))
     return Training(
         optimizer_steps=trainer.state.global_step,
         step_seconds=clock.seconds,
@@ -113,6 +137,7 @@ def train(
         curve=watch.curve_of(trainer.state.log_history),
         validation=validate.history,
         best_step=best.step if best else None,
+        parameters=counts,
     )
 
 
@@ -129,13 +154,52 @@ def seed_everything(seed: int, deterministic: bool) -> None:
 
 
 class _Trainer(Trainer):
-    """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite."""
+    """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite.
 
-    def __init__(self, *args: Any, tally: watch.Tally, teacher: "Teacher | None", **kwargs: Any) -> None:
+    Its checkpoints are ours: whole or absent, and of the weights that train alone.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        gathered: resume.Gathered,
+        keeping: Keeping | None,
+        teacher: "Teacher | None",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._tally, self._teacher = tally, teacher
+        self._tally, self._gathered, self._keeping, self._teacher = gathered.tally, gathered, keeping, teacher
         if _brings_its_loss(self.model):
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from there to the end; from the end itself, only bring its weights and figures back."""
+        if checkpoint is None:
+            self.train()
+            return
+        values = self._gathered.read(checkpoint)
+        if resume.is_done(checkpoint):
+            resume.read_model(self.model, checkpoint)
+            self.state = TrainerState.load_from_json(str(checkpoint / resume.TRAINER_STATE))
+            return
+        self.add_callback(resume.Losses(self, values))
+        self.train(resume_from_checkpoint=str(checkpoint))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self._keeping is not None
+        step = self.state.global_step
+        if self.args.process_index == 0:
+            checkpoints.save(self._keeping, step, self._write_together)
+        else:
+            self._write_together(checkpoints.partial(self._keeping, step))
+
+    def _write_together(self, folder: Path) -> None:
+        self.accelerator.wait_for_everyone()  # the folder is there
+        resume.write(self, self._gathered, folder)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        resume.read_model(self.model, Path(resume_from_checkpoint))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -278,7 +342,9 @@ def _validation_steps(trainer: schema.Trainer, steps: int) -> list[int]:
 
 
 def _settled_after(model: "PeftModel") -> int:
-    """First step whose weights may be kept: AdaLoRA's before its pruning ends exceed the rank budget."""
-    config: Any = model.peft_config[model.active_adapter]
+    """First step whose weights may be kept: before a method has pruned, they exceed its budget."""
+    config: Any = model.peft_config[str(model.active_adapter)]
+    if getattr(config, "project_step", None) is not None:
+        return int(config.project_step)
     total = getattr(config, "total_step", None)
     return total - config.tfinal if total else 0

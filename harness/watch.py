@@ -3,22 +3,24 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from harness import stops
 from harness.errors import RunFault
+from harness.progress import Beacon
 
 Log = Callable[[int, dict[str, float]], None]
 
 
 class Prune(TrainerCallback):
-    """Lets rank-allocating methods prune: after the optimizer's step, while gradients still stand."""
+    """Lets methods that prune do so at their time, by the optimizer step that their configuration names."""
 
     def on_optimizer_step(
         self,
@@ -28,9 +30,36 @@ class Prune(TrainerCallback):
         model: Any = None,
         **_: Any,
     ) -> None:
+        """AdaLoRA's ranks: after the optimizer's step, while gradients still stand."""
         tuner = model.base_model
         if hasattr(tuner, "update_and_allocate"):
             tuner.update_and_allocate(state.global_step + 1)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        """Diff pruning's differences: their places are fixed from here on."""
+        config = model.peft_config[str(model.active_adapter)]
+        if getattr(config, "project_step", None) == state.global_step:
+            model.base_model.project(str(model.active_adapter), trainable=True)
+            regroup(optimizer, model)
+
+
+def regroup(optimizer: Any, model: torch.nn.Module) -> None:
+    """Give the optimizer what trains now, in the groups that Trainer would make; moments of the rest are dropped."""
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for group, decays in zip(inner.param_groups, (True, False), strict=True):
+        group["params"] = [parameter for name, parameter in named if (name in decayed) is decays]
+    for former in set(inner.state) - {parameter for _, parameter in named}:
+        del inner.state[former]
 
 
 class Validate(TrainerCallback):
@@ -64,7 +93,7 @@ class KeepBest(TrainerCallback):
     """Keeps the trainable weights of the lowest validation loss on disk; works for every method alike."""
 
     def __init__(self, validate: Validate, folder: Path, first_step: int) -> None:
-        self._validate, self._path, self._first = validate, folder / "best.safetensors", first_step
+        self._validate, self.path, self._first = validate, folder / "best.safetensors", first_step
         self.step: int | None = None
         self._lowest = float("inf")
 
@@ -84,29 +113,75 @@ class KeepBest(TrainerCallback):
             if state.global_step < state.max_steps:
                 self._save(model)
             else:
-                self._path.unlink(missing_ok=True)  # the last weights are the best: nothing to restore
+                self.path.unlink(missing_ok=True)  # the last weights are the best: nothing to restore
 
     def restore(self, model: torch.nn.Module) -> None:
         """Put the best weights back; the last ones stay where they are the best, or none was eligible."""
-        if not self._path.exists():
+        if not self.path.exists():
             return
-        best = load_file(self._path)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(best[name])
-        self._path.unlink()
+        put(model, load_file(self.path))
+        self.path.unlink()
 
     def _save(self, model: torch.nn.Module) -> None:
-        weights = {
-            name: parameter.detach().contiguous()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
-        partial = self._path.with_suffix(".partial")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, partial)
-        partial.replace(self._path)
+        partial = self.path.with_suffix(".partial")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(trainable(model), partial)
+        partial.replace(self.path)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; the weights lie in ``path``."""
+        return {"step": self.step, "lowest": self._lowest if self.step is not None else None}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Back to what ``state`` gave."""
+        self.step = state["step"]
+        self._lowest = float("inf") if state["lowest"] is None else state["lowest"]
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that train, by name, for ``save_file``; tied ones once."""
+    named = model.named_parameters()
+    return {name: parameter.detach().contiguous() for name, parameter in named if parameter.requires_grad}
+
+
+def put(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copy what ``trainable`` gave back into the model."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(weights[name])
+
+
+class Checkpoint(TrainerCallback):
+    """Asks Trainer for a checkpoint when one is due, and stops after it where the process was told to."""
+
+    def __init__(self, every_s: float | None, every_steps: int | None) -> None:
+        self._every_s, self._every_steps, self._since = every_s, every_steps, time.monotonic()
+        self._stop: int | None = None
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        late = self._every_s is not None and time.monotonic() - self._since >= self._every_s
+        far = bool(self._every_steps) and state.global_step % (self._every_steps or 1) == 0
+        due, self._stop = _agreed(args, late or far, stops.asked())
+        if state.global_step < state.max_steps:  # the end of training is kept by itself
+            control.should_save = due or self._stop is not None
+
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+        if self._stop is not None:
+            raise stops.Interrupted(self._stop)
+
+
+def _agreed(args: TrainingArguments, due: bool, stop: int | None) -> tuple[bool, int | None]:
+    """The same answer in every process of a distributed run: saving is done by all of them together."""
+    if args.world_size == 1:
+        return due, stop
+    said = torch.tensor([int(due), stop or 0], device=args.device)
+    torch.distributed.all_reduce(said, torch.distributed.ReduceOp.MAX)
+    return bool(said[0]), int(said[1]) or None
 
 
 class Tally:
@@ -129,6 +204,14 @@ class Tally:
         supervised, present, padding = self._counts.tolist()
         prompt = present - supervised if self._labels_are_text else present
         return {"supervised_tokens": supervised, "prompt_tokens": prompt, "padding_tokens": padding}
+
+    def state(self) -> list[int]:
+        """For a checkpoint."""
+        return list(map(int, self._counts.tolist()))
+
+    def load(self, state: Sequence[int]) -> None:
+        """Back to what ``state`` gave."""
+        self._counts.copy_(torch.tensor(state))
 
     @property
     def text_tokens(self) -> int:
@@ -186,6 +269,32 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self._bar.close()
+
+
+class Signal(TrainerCallback):
+    """Tells other processes how far training is."""
+
+    def __init__(self, beacon: Beacon, clock: Clock, tally: Tally) -> None:
+        self._beacon, self._clock, self._tally = beacon, clock, tally
+        self._loss: float | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._beacon.begin(state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        self._loss = (logs or {}).get("loss", self._loss)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._beacon.due():  # counting the tokens waits for the device
+            rate = self._tally.text_tokens / max(self._clock.seconds, 1e-9)
+            self._beacon.step(state.global_step, self._loss, rate)
 
 
 class Curve(TrainerCallback):

@@ -36,10 +36,15 @@ def bitfit(settings: Settings, situation: Situation) -> "PeftConfig":
 
 
 def diff_pruning(settings: Settings, situation: Situation) -> "PeftConfig":
-    """Diff pruning (Guo et al. 2021, arXiv:2012.07463): a difference to the base that an L0 penalty makes sparse."""
+    """Diff pruning (Guo et al. 2021, arXiv:2012.07463): a difference to the base that an L0 penalty makes sparse.
+
+    The last ``final_share`` of the steps trains the differences that magnitude has chosen (section 3.2).
+    """
     from harness.tuners.diff_pruning import DiffPruningConfig
 
-    return DiffPruningConfig(**settings)
+    fields = {name: value for name, value in settings.items() if name != "final_share"}
+    final = round(settings["final_share"] * situation.optimizer_steps)
+    return DiffPruningConfig(**fields, project_step=situation.optimizer_steps - final if final else None)
 
 
 def ln_tuning(settings: Settings, situation: Situation) -> "PeftConfig":

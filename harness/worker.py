@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import provenance, record
-from harness.errors import ConfigFault
+from harness.errors import ConfigFault, Elsewhere
 
 log = logging.getLogger(__name__)
 
-FINISHED, FAILED, DIED = "finished", "failed", "died"
+FINISHED, FAILED, DIED, ELSEWHERE, IDLE = "finished", "failed", "died", "elsewhere", "not started"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Job:
     source: Source
     code: str  # code version of the process that started the sweep
     folder: str  # of the sweep: the log of the run goes there
+    tries: int | None  # attempts on record when the sweep began
+    stop: str | None  # a file; once it is there, no further run starts
 
 
 @dataclass(frozen=True)
@@ -52,31 +54,37 @@ class Outcome:
     """How a run went. ``died``: its process ended without an answer."""
 
     fingerprint: str
-    status: str  # finished, failed or died
+    status: str  # finished, failed, died, elsewhere (another process works on the plan), not started
     message: str
     seconds: float
+    answer: str = ""  # "finished by process 4711 on node7", where another process made the result meanwhile
 
 
 def run(job: Job) -> Outcome:
     """Run the job's plan here, or use its finished record. An ``Exception`` becomes a failed outcome.
 
-    The same process may be called again: runs of one base model share it.
+    Never waits: a plan that another process works on is ``elsewhere``. The same process may be called again:
+    runs of one base model share it.
     """
-    started = time.monotonic()
+    started, answer = time.monotonic(), ""
+    if job.stop and os.path.exists(job.stop):
+        return Outcome(job.fingerprint, IDLE, "too many runs have failed", 0.0)
     try:
         with _at_home(job), _logged(job):
-            message = _run(job)
+            message, answer = _run(job)
         status = FINISHED
+    except Elsewhere as error:
+        status, message = ELSEWHERE, str(error)
     except Exception as error:
         status, message = FAILED, _in_a_line(error)
-    return Outcome(job.fingerprint, status, message, time.monotonic() - started)
+    return Outcome(job.fingerprint, status, message, time.monotonic() - started, answer)
 
 
-def _run(job: Job) -> str:
-    """Compose, compare, run; returns what should be said beside "finished"."""
+def _run(job: Job) -> tuple[str, str]:
+    """Compose, compare, run; returns what should be said beside "finished", and who else made the result."""
     from dataclasses import replace
 
-    from harness import sweep
+    from harness import cells
     from harness.__main__ import run as pipeline
     from harness.plan import read
 
@@ -90,10 +98,11 @@ def _run(job: Job) -> str:
             "machine the same files"
         )
     options = replace(options, sweep_name=options.sweep_name or job.sweep_name)
-    sweep.run_cell(sweep.Cell(job.overrides, plan, options), pipeline)
+    kept = cells.run_cell(cells.Cell(job.overrides, plan, options, job.tries), pipeline)
+    answer = "" if kept["owner"] == owner else cells.told(kept)
     if provenance.code_version() == job.code:
-        return ""
-    return "by other sources than the sweep began with: the next command runs it again"
+        return "", answer
+    return "by other sources than the sweep began with: the next command runs it again", answer
 
 
 def _in_a_line(error: Exception) -> str:
@@ -163,6 +172,9 @@ def _logged(job: Job) -> Iterator[None]:
         try:
             yield
             log.info("finished")
+        except Elsewhere as error:
+            log.info("%s", error)
+            raise
         except BaseException:
             log.exception("ended early")
             raise

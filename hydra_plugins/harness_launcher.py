@@ -6,6 +6,7 @@ same plan share one run, finished plans are not run again, and one failure does 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
+    from harness.cells import Cell
+    from harness.course import Begin, Course
     from harness.engines import Engine
-    from harness.sweep import Begin, Cell
     from harness.worker import Job, Outcome
 
 log = logging.getLogger("harness.launcher")
@@ -101,14 +103,23 @@ class PlanLauncher(Launcher):
         )
         # Reversed: of cells that share a plan the first one runs, under its own name.
         composed = {cell.plan.fingerprint: job for cell, job in reversed(list(zip(cells, jobs, strict=True)))}
-        return cells, self._elsewhere if self.engine else lambda todo, _: self._here(todo, composed)
+        return cells, self._elsewhere if self.engine else partial(self._here, composed)
 
-    def _here(self, todo: "Sequence[Cell]", composed: "dict[str, DictConfig]") -> "Iterator[tuple[Cell, JobReturn]]":
+    def _here(
+        self, composed: "dict[str, DictConfig]", todo: "Sequence[Cell]", folder: "Path", course: "Course"
+    ) -> "Iterator[tuple[Cell, JobReturn]]":
         """One after the other in this process."""
         from hydra.core.utils import run_job
 
-        for number, cell in enumerate(todo, 1):
-            log.info("[%d/%d] %s: %s", number, len(todo), cell.plan.fingerprint, cell.name)
+        for number, cell in enumerate(todo):
+            if course.over:
+                return
+            answer = course.looked_up(cell)
+            if answer is not None:
+                yield cell, answer
+                continue
+            place = (course.ended + 1, course.total, cell.plan.fingerprint, cell.name)
+            log.info("[%d/%d] %s: %s; left: %s", *place, course.still(todo[number:]))
             yield (
                 cell,
                 run_job(
@@ -120,28 +131,44 @@ class PlanLauncher(Launcher):
                 ),
             )
 
-    def _elsewhere(self, todo: "Sequence[Cell]", folder: "Path") -> "Iterator[tuple[Cell, JobReturn]]":
+    def _elsewhere(
+        self, todo: "Sequence[Cell]", folder: "Path", course: "Course"
+    ) -> "Iterator[tuple[Cell, JobReturn]]":
         """In the engine's processes; a failure is in the result, never raised."""
+        import uuid
+
         from hydra.core.utils import JobReturn, JobStatus
 
         from harness import record, worker
-        from harness.errors import RunFault
+        from harness.errors import Elsewhere, RunFault
 
-        jobs = {cell.plan.fingerprint: self._job(cell, folder) for cell in todo}
+        stop = folder / "stops" / uuid.uuid4().hex[:12]  # of this command, not of others on the same sweep
+        jobs = {cell.plan.fingerprint: self._job(cell, folder, stop) for cell in todo}
         cells = {cell.plan.fingerprint: cell for cell in todo}
-        for number, outcome in enumerate(self._outcomes(jobs, cells, folder), 1):
+        for outcome in self._outcomes(jobs, cells, folder):
             cell = cells[outcome.fingerprint]
+            if outcome.status == worker.IDLE:
+                continue
+            if outcome.status == worker.ELSEWHERE:
+                yield cell, JobReturn(cell.overrides, status=JobStatus.FAILED, _return_value=Elsewhere(outcome.message))
+                continue
             result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
             if outcome.status == worker.FINISHED:
                 result.return_value = record.read(cell.options.runs_dir, outcome.fingerprint)
             else:
                 result.status, result.return_value = JobStatus.FAILED, RunFault(outcome.message)
-            said = f" {outcome.message}" if outcome.message and outcome.status == worker.FINISHED else ""
+            if outcome.answer:
+                course.answers[outcome.fingerprint] = outcome.answer
+            said = " ".join(text for text in (outcome.message, outcome.answer) if text)
             log.info(
                 "[%d/%d] %s: %s: %s after %.0f s%s",
-                *(number, len(todo), outcome.fingerprint, cell.name, outcome.status, outcome.seconds, said),
+                *(course.ended + 1, course.total, outcome.fingerprint, cell.name, outcome.status, outcome.seconds),
+                f" {said}" if said and outcome.status == worker.FINISHED else "",
             )
             yield cell, result
+            if course.over and not stop.exists():
+                # A file, because it also reaches jobs that wait in a queue.
+                record.atomic_write_text(stop, "")
 
     def _outcomes(self, jobs: "Mapping[str, Job]", cells: "Mapping[str, Cell]", folder: "Path") -> "Iterator[Outcome]":
         """The engine's; records of processes that died without a word, or were ended with this one, say so."""
@@ -164,7 +191,7 @@ class PlanLauncher(Launcher):
                     worker.bury(jobs[fingerprint], runs_dir, "the command that had started it was stopped")
             raise
 
-    def _job(self, cell: "Cell", folder: "Path") -> "Job":
+    def _job(self, cell: "Cell", folder: "Path", stop: "Path") -> "Job":
         """The cell as text, for a worker to compose again."""
         import os
 
@@ -189,6 +216,8 @@ class PlanLauncher(Launcher):
             ),
             code=provenance.code_version(),
             folder=str(folder),
+            tries=cell.tries,
+            stop=str(stop),
         )
 
     def _compose(self, overrides: Sequence[str], index: int, name: str) -> "DictConfig":

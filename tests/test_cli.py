@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CONF, overridden
-from harness import cli, keys, plan
+from harness import cli, keys, plan, stops
 from harness.__main__ import task
 from harness.errors import ConfigFault, ModelFault, RunFault
 
@@ -221,7 +221,8 @@ def raising(error: BaseException):
             1,
             "error: ZeroDivisionError: division by zero\nHARNESS_TRACEBACK=1 shows",
         ),
-        (KeyboardInterrupt(), 1, ""),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
+        (stops.Interrupted(15), 143, "stopped; the same command goes on"),
     ],
 )
 def test_exit_code_tells_wrong_input_from_a_failed_run(command, error, code, said):

@@ -61,6 +61,36 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it_quietly
     assert any("replaces attempt 1 (interrupted" in note for note in after["notes"])
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_cut_off_in_training_ends_with_the_weights_of_one_that_was_not(random_qwen2, rows, tmp_path, signum):
+    words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "trainer.max_steps=60", "trainer.checkpoint_steps=20"]
+    process = start(*words, cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "runs").glob("*/checkpoints/step-*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signum)
+    said = process.communicate()[1]
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[signum], said
+    [kept] = records_of(tmp_path / "runs").values()
+    assert kept["status"] == "interrupted"
+    done = command(*words)
+    assert done.code == 0, done.err
+    whole = command(*words, f"runs_dir={tmp_path / 'whole'}")
+    assert whole.code == 0, whole.err
+    [resumed], [expected] = (records_of(tmp_path / name).values() for name in ("runs", "whole"))
+    assert any("goes on from the checkpoint of optimizer step" in note for note in resumed["notes"])
+    for key in ("scores", "audit", "parameters", "adapter"):
+        assert resumed[key] == expected[key], key
+    assert resumed["training"]["curve"] == expected["training"]["curve"]
+    names = [
+        tmp_path / name / kept["fingerprint"] / "adapter" / "adapter_model.safetensors" for name in ("runs", "whole")
+    ]
+    assert names[0].read_bytes() == names[1].read_bytes()
+    assert not (tmp_path / "runs" / kept["fingerprint"] / "checkpoints").exists()
+
+
 QUIET = """
 import runpy, sys
 sys.argv = ["harness", *sys.argv[1:]]

@@ -127,8 +127,43 @@ def test_a_stop_from_outside_is_no_failure(run):
     with mock.patch.object(score, "generate", side_effect=KeyboardInterrupt):
         shared._baselines.clear()
         done, kept = run("scoring.generation.max_new_tokens=2")
-    assert done.code == 1
+    assert done.code == 130
     assert kept["status"] == "interrupted"
+
+
+def out_of_memory_above(rows: int):
+    """Training fails as on a GPU that holds so many rows a pass."""
+    step = train._Trainer.training_step
+
+    def limited(self, model, inputs, *rest):
+        if len(inputs["input_ids"]) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+        return step(self, model, inputs, *rest)
+
+    return mock.patch.object(train._Trainer, "training_step", limited)
+
+
+def test_out_of_memory_halves_the_batch_where_asked_and_trains_the_same(run):
+    with out_of_memory_above(3):
+        done, halved = run("trainer.on_oom=halve", "trainer.batch_size=8")
+    assert done.code == 0, done.err
+    assert halved["inferred"]["batch_size"] == 2
+    assert halved["inferred"]["gradient_accumulation_steps"] == 4
+    said = "out of memory (CUDA out of memory. Tried to allocate 2 GiB): trained again with"
+    first, second = [note.removeprefix(said) for note in halved["notes"] if note.startswith(said)]
+    assert (first, second) == (" 4 rows a pass and 2 passes a step", " 2 rows a pass and 4 passes a step")
+    _, same = run("trainer.batch_size=2", "trainer.gradient_accumulation_steps=4", "rerun=true")
+    assert same["fingerprint"] != halved["fingerprint"]
+    assert same["training"]["curve"] == halved["training"]["curve"]
+    assert same["scores"]["after"] == halved["scores"]["after"]
+
+
+@pytest.mark.parametrize("words", [(), ("trainer.on_oom=halve",)])
+def test_out_of_memory_is_a_failure_with_a_remedy_where_nothing_is_left_to_halve(run, words):
+    with out_of_memory_above(0 if words else 7):
+        done, kept = run("trainer.batch_size=8", *words)
+    assert (done.code, kept["status"]) == (1, "failed")
+    assert "trainer.on_oom=halve" in kept["error"]["hint"]
 
 
 def test_wandb_gets_one_run_per_plan_with_its_own_name_group_tags_and_state(random_qwen2, rows, tmp_path):

@@ -36,7 +36,8 @@ needs_tiny = pytest.mark.skipif(
 
 def job(fingerprint: str = "f" * 12, model: str = "m", folder: Path = Path("/tmp"), *overrides: str) -> Job:
     source = Source(config_dir=str(CONF), config_name="config", searchpath=(), cwd=str(ROOT))
-    return Job(fingerprint, fingerprint, model, overrides, "s", source, provenance.code_version(), str(folder))
+    code = provenance.code_version()
+    return Job(fingerprint, fingerprint, model, overrides, "s", source, code, str(folder), tries=0, stop=None)
 
 
 def finished(fingerprint: str) -> Outcome:

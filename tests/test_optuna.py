@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from harness import plan, record, search, study, sweep
+from harness import cells, plan, record, search, study, sweep
 from harness.errors import ConfigFault, RunFault
 
 SETTINGS = {
@@ -140,18 +140,21 @@ class Launcher:
         self.ran: list[int] = []
         self.failing: set[int] = set()
         self.stop_after = 1000
+        self.options: tuple[str, ...] = ()
         monkeypatch.setattr(sweep, "check_models", lambda cells: None)
-        monkeypatch.setattr(sweep, "_whole", lambda cell, found: True)
+        monkeypatch.setattr(cells, "_whole", lambda cell, found: True)
 
     def prepare(self, jobs, first):
-        cells = []
+        made = []
         for overrides in jobs:
-            made, options = read(*overrides, f"model.path={self.model}")
-            cells.append(sweep.Cell(tuple(overrides), made, replace(options, runs_dir=self.runs_dir)))
-        return cells, self.begin
+            plan_made, options = read(*overrides, f"model.path={self.model}")
+            made.append(cells.Cell(tuple(overrides), plan_made, replace(options, runs_dir=self.runs_dir)))
+        return made, self.begin
 
-    def begin(self, todo, folder):
+    def begin(self, todo, folder, course):
         for cell in todo:
+            if course.over:
+                return
             r = cell.plan.settings["r"]
             if len(self.ran) >= self.stop_after:
                 raise KeyboardInterrupt
@@ -166,7 +169,7 @@ class Launcher:
             yield cell, JobReturn(cell.overrides, status=JobStatus.COMPLETED, _return_value=fields)
 
     def study(self, *overrides: str, **changes) -> study.Session:
-        composed = compose(f"runs_dir={self.runs_dir}")
+        composed = compose(f"runs_dir={self.runs_dir}", *self.options)
         given = settings(**{"sampler": "random", **changes})
         return study.open_session(given, parsed(*(overrides or ("lora.r=interval(1,64)",))), self.prepare, composed)
 
@@ -216,6 +219,23 @@ def test_repeated_trial_gives_its_record_again(launcher):
     session.run()
     assert sorted(launcher.ran) == [4, 8]
     assert len(values(session)) == 6
+
+
+def test_the_same_command_trains_nothing_again_even_without_its_journal(launcher):
+    session = launcher.study("lora.r=4,8")
+    session.run()
+    launcher.study("lora.r=4,8").run()
+    (session.folder / study.JOURNAL).unlink()
+    launcher.study("lora.r=4,8").run()
+    assert sorted(launcher.ran) == [4, 8]
+    assert len(values(session)) == 4
+
+
+def test_study_ends_where_too_many_trials_have_failed(launcher):
+    launcher.failing, launcher.options = set(range(1, 65)), ("sweep.max_failures=1",)
+    with pytest.raises(RunFault, match=r"2 runs failed, more than sweep\.max_failures=1"):
+        launcher.study(n_trials=9).run()
+    assert len(launcher.ran) == 2
 
 
 def test_failed_trial_is_told_and_tried_again_by_the_next_command(launcher):

@@ -139,7 +139,10 @@ def test_every_setting_of_the_used_sheet_changes_the_fingerprint(base, method):
         assert plan.digest(plan.effective(changed)) != usual, name
 
 
-IDLE = ["trainer.threads=1", "model.config_only={model_type: llama}", "scoring.generation.top_p=0.5"]
+IDLE = [
+    *("trainer.threads=1", "trainer.checkpoint_minutes=1", "trainer.checkpoint_steps=7", "trainer.on_oom=halve"),
+    *("model.config_only={model_type: llama}", "scoring.generation.top_p=0.5"),
+]
 IDLE += ["scoring.generation.temperature=0.3", "scoring.forgetting_limit=3", "runs_dir=/elsewhere/runs", "rerun=true"]
 IDLE += [
     "stage=plan",

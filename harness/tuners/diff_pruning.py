@@ -5,7 +5,8 @@ Three stages, as in the paper:
 1. Train ``get_peft_model(model, DiffPruningConfig())``. Two parameters are trained per base weight
    (difference and gate), so memory is that of full fine-tuning and more; the saving is in what is stored.
 2. ``model.base_model.project()`` keeps the ``target_sparsity`` largest differences and drops the gates.
-3. Optionally ``project(trainable=True)`` instead, a new optimizer, and more training with the mask fixed.
+3. ``project(trainable=True)`` instead, ``regroup`` of the optimizer, and more training with the places fixed.
+   ``project_step`` tells a trainer when.
 
 Saved before stage 2, a checkpoint is dense and training can go on from it; saved after, it holds 4 bytes of
 index and 4 bytes of value per nonzero.
@@ -61,6 +62,13 @@ class DiffPruningConfig(OwnSelection):
     stretch_upper: float = field(default=1.5, metadata={"help": "Hard-concrete stretch r, above 1."})
     projected: bool = field(
         default=False, metadata={"help": "Whether the adapter is sparse. Set by project(), not by hand."}
+    )
+    project_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "Optimizer step after which a trainer projects, to train the kept differences alone from then "
+            "on (section 3.2). None: training ends first."
+        },
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules to train and save whole, such as a new classifier."}
@@ -205,6 +213,21 @@ class DiffPruningModel(OverrideModel):
         config.projected = True
         config.target_sparsity = share
         return self.sparsity_report(adapter_name)
+
+    def places(self, adapter_name: str = "default") -> dict[str, Tensor]:
+        """Flat indices of the kept differences of a projected adapter, by layer and parameter."""
+        return {
+            f"{name}.{key}": index
+            for name, layer in self._layers(adapter_name).items()
+            for key, index in entries(layer.diffprune_indices, adapter_name).items()
+        }
+
+    def fix_places(self, adapter_name: str, places: dict[str, Tensor]) -> None:
+        """Make a dense adapter what ``project(trainable=True)`` had made of another one, its values zero."""
+        for name, layer in self._layers(adapter_name).items():
+            own = {key: places[f"{name}.{key}"] for key in layer.base_parameters()}
+            layer.allocate_sparse(adapter_name, own)
+        self.peft_config[adapter_name].projected = True
 
     def sparsity_report(self, adapter_name: str = "default") -> DiffReport:
         """What a projected adapter stores. Raises ``ValueError`` before projection."""

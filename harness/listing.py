@@ -1,0 +1,75 @@
+"""The list that a sweep leaves: ``<runs_dir>/sweeps/<hash of its cells>/``, with who works it off and since when.
+
+``sweep.json`` names the cells and their plans; ``commands/`` holds one file for each command that worked on them,
+because two may do so at once.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import __version__, provenance, record
+from harness.cells import Cell
+from harness.plan import digest
+
+NAME = "sweep.json"
+ENDED = "ended"  # outcome of a command that came to its table, whatever that says
+
+
+def keep(cells: Sequence[Cell], folder: Path | None = None, **more: Any) -> Path:
+    """Write the list of cells and their plans' fingerprints; returns the sweep's folder.
+
+    Args:
+        folder: of a sweep whose cells are not known beforehand; null: named by the cells.
+        more: what else the list should say.
+    """
+    grid = [{"overrides": list(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
+    options = cells[0].options
+    folder = folder or options.runs_dir / "sweeps" / digest(grid)
+    shown = [{**entry, "name": cell.name, "method": cell.plan.method} for entry, cell in zip(grid, cells, strict=True)]
+    write(folder, {"name": options.sweep_name, "cells": shown, **more})
+    return folder
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Replace the list; secrets among the overrides are blanked."""
+    record.write_json(folder / NAME, content)
+
+
+@contextmanager
+def noted_command(folder: Path) -> Iterator[None]:
+    """Note this command as one that works on the sweep, and how it ended."""
+    owner = provenance.owner()
+    git = provenance.git_state()
+    content: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
+        "arguments": sys.argv[1:],
+        "folder": os.getcwd(),
+        "started": _now(),
+        "ended": None,
+        "outcome": None,
+        "owner": owner,
+        "code": {"version": provenance.code_version(), "harness": __version__}
+        | {"git_commit": git["commit"], "git_dirty": git["dirty"]},
+    }
+    file = folder / "commands" / f"{time.strftime('%Y%m%dT%H%M%S')}-{owner['host']}-{owner['pid']}.json"
+    record.write_json(file, content)
+    outcome = ENDED
+    try:
+        yield
+    except BaseException as error:
+        outcome = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise
+    finally:
+        with suppress(OSError):  # a full disk must not hide what ended the command
+            record.write_json(file, content | {"ended": _now(), "outcome": outcome})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,203 @@
+"""What is told of a sweep while it runs: the estimate before it, progress of a run, the view from elsewhere."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from conftest import CONF
+from harness import cells, forecast, listing, locks, progress, record, status
+from harness.errors import ConfigFault, RunFault
+from runs import plan_of
+
+
+@pytest.fixture
+def grid(tmp_path, weightless):
+    """Cells of lora.r=1 to 5."""
+    made = []
+    for r in range(1, 6):
+        plan, options = plan_of(f"model.path={weightless}", f"lora.r={r}")
+        made.append(cells.Cell(("seed=0", f"lora.r={r}"), plan, replace(options, runs_dir=tmp_path, sweep_name="mine")))
+    return made
+
+
+def fields_of(cell):
+    return record.start(cell.options.runs_dir, cell.plan.fingerprint, "lora", cell.plan.as_dict(), {"seed": 0})
+
+
+DEAD = {"pid": 2**22 - 1, "pid_started": 1.0}
+
+
+def states(tmp_path, folder):
+    return [row.state for row in status.look(tmp_path, folder).rows]
+
+
+# --- the view ---------------------------------------------------------------------------------------------
+
+
+def test_each_run_is_shown_as_it_is(grid, tmp_path):
+    folder = listing.keep(grid)
+    finished, failed, killed, running, _ = grid
+    record.write(tmp_path, record.finished(fields_of(finished)))
+    record.write(tmp_path, record.fail(fields_of(failed), RunFault("no")))
+    fields = fields_of(killed)
+    record.write(tmp_path, fields | {"owner": fields["owner"] | DEAD})
+    with listing.noted_command(folder), locks.take(running.folder):
+        assert states(tmp_path, folder) == ["finished", "failed", "interrupted", "starting", "waiting"]
+        fields_of(running)
+        beacon = progress.Beacon(running.folder)
+        beacon.enter("training")
+        beacon.begin(0, 40)
+        beacon.step(10, 1.25, 500.0)
+        row = status.look(tmp_path, folder).rows[3]
+        assert (row.state, row.name) == ("running", "lora.r=4")  # what all cells share is left out
+        assert (row.told.state, row.told.step, row.told.steps, row.told.loss) == ("training", 10, 40, 1.25)
+        assert row.told.left_s >= 0
+    # Nobody works on it any more: the record that says running belongs to a lock that was let go.
+    assert states(tmp_path, folder) == ["finished", "failed", "interrupted", "interrupted", "not started"]
+
+
+def test_progress_of_an_earlier_owner_is_not_shown(grid, tmp_path):
+    cell = grid[0]
+    folder = listing.keep([cell])
+    fields_of(cell)
+    beacon = progress.Beacon(cell.folder)
+    beacon._owner = beacon._owner | DEAD
+    beacon.enter("training")
+    with locks.take(cell.folder):
+        [row] = status.look(tmp_path, folder).rows
+    assert (row.state, row.told) == ("running", None)
+
+
+def test_command_prints_the_view_once_without_torch(grid, tmp_path, weightless):
+    listing.keep(grid)
+    code = (
+        "import sys; from harness.__main__ import main\ntry:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    words = ["stage=status", f"runs_dir={tmp_path}", f"model.path={weightless}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=CONF.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "False"
+    assert "5 runs: 5 not started" in done.stdout
+    assert "mine" in lines[0]
+
+
+def test_watching_ends_with_the_sweep_and_by_ctrl_c(grid, tmp_path, monkeypatch, capsys):
+    folder = listing.keep(grid)
+    status.show(tmp_path, None, watch=True)
+    assert "5 not started" in capsys.readouterr().out
+    slept = []
+
+    def stop(seconds):
+        slept.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", stop)
+    with listing.noted_command(folder):
+        status.show(tmp_path, None, watch=True)
+    assert len(slept) == 1
+
+
+def test_sweep_is_found_by_name_by_folder_and_newest_first(grid, tmp_path):
+    with pytest.raises(ConfigFault, match="holds no sweep"):
+        status.find(tmp_path, None)
+    first = listing.keep([replace(each, options=replace(each.options, sweep_name="first")) for each in grid[:2]])
+    second = listing.keep(grid)
+    with listing.noted_command(first):
+        assert status.find(tmp_path, None) == first
+    assert status.find(tmp_path, "mine") == second
+    assert status.find(tmp_path, second.name[:6]) == second
+    with pytest.raises(ConfigFault, match=r"sweep\.name=none is no sweep .*first"):
+        status.find(tmp_path, "none")
+
+
+# --- what a run tells -------------------------------------------------------------------------------------
+
+
+def test_progress_is_whole_rare_and_gone_at_the_end(tmp_path):
+    beacon = progress.Beacon(tmp_path)
+    beacon.begin(5, 25)
+    assert not beacon.due()
+    beacon.step(15, float("nan"), 10.0)
+    told = progress.read(tmp_path)
+    assert (told.step, told.steps, told.loss) == (15, 25, None)
+    assert [path.name for path in tmp_path.iterdir()] == [progress.NAME]
+    beacon.end()
+    beacon.end()
+    assert progress.read(tmp_path) is None
+
+
+def test_progress_that_cannot_be_written_or_read_disturbs_nobody(tmp_path):
+    progress.Beacon(tmp_path / "none").enter("loading")
+    (tmp_path / progress.NAME).write_text('{"state": "tr')
+    assert progress.read(tmp_path) is None
+
+
+# --- the list ---------------------------------------------------------------------------------------------
+
+
+def test_list_keeps_plans_and_commands_and_no_secret(grid, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "hunter2-hunter2")
+    monkeypatch.setattr(sys, "argv", ["harness", "-m", "lora.r=1,2", "tracker.project=hunter2-hunter2"])
+    folder = listing.keep(grid)
+    with pytest.raises(RunFault), listing.noted_command(folder):
+        raise RunFault("stopped")
+    content = json.loads((folder / listing.NAME).read_text())
+    assert content["name"] == "mine"
+    assert [cell["fingerprint"] for cell in content["cells"]] == [cell.plan.fingerprint for cell in grid]
+    assert content["cells"][1]["overrides"] == ["seed=0", "lora.r=2"]
+    [command] = [json.loads(file.read_text()) for file in (folder / "commands").iterdir()]
+    assert command["command"] == "python -m harness -m lora.r=1,2 tracker.project=<MY_API_KEY>"
+    assert {"started", "ended", "owner", "code", "arguments", "folder"} <= command.keys()
+    assert command["outcome"] == "RunFault: stopped"
+
+
+# --- the estimate -----------------------------------------------------------------------------------------
+
+
+def measured(plan, train_s, steps, host="here", once_s=5.0):
+    return {
+        "status": "finished", "method": plan.method, "plan": plan.as_dict(), "owner": {"host": host},
+        "times_s": {"load": once_s, "tokenise": 0.0, "score_before": 0.0, "train": train_s, "score_after": 2.0},
+        "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:01+00:00",
+        "training": {"optimizer_steps": steps}, "rows": {"train": 80},
+    }  # fmt: skip
+
+
+def plan(weightless, *words):
+    return plan_of(f"model.path={weightless}", "trainer.batch_size=8", "trainer.gradient_accumulation_steps=1", *words)[
+        0
+    ]
+
+
+def test_estimate_scales_training_by_steps_and_counts_the_start_once(weightless):
+    short = plan(weightless, "trainer.max_steps=10", "lora.r=2")
+    longer = [plan(weightless, "trainer.max_steps=30", f"lora.r={r}") for r in (4, 8)]
+    known = forecast.Forecast([measured(short, 10.0, 10)], "here")
+    assert known.seconds(longer) == (2 * (30.0 + 2.0) + 5.0, 0)
+    by_epochs = plan(weightless, "trainer.epochs=2")  # 80 rows in batches of 8
+    assert known.seconds([by_epochs]) == (20.0 + 2.0 + 5.0, 0)
+
+
+def test_estimate_prefers_the_same_method_and_this_machine(weightless):
+    lora, ia3 = plan(weightless, "trainer.max_steps=10"), plan(weightless, "trainer.max_steps=10", "peft=ia3")
+    seen = [measured(lora, 10.0, 10), measured(ia3, 4.0, 10), measured(ia3, 1.0, 10, host="other")]
+    assert forecast.Forecast(seen, "here").seconds([ia3]) == (4.0 + 2.0 + 5.0, 0)
+    assert forecast.Forecast(seen[:1], "here").seconds([ia3]) == (10.0 + 2.0 + 5.0, 0)
+
+
+def test_estimate_is_unknown_where_no_like_run_is_on_record(weightless):
+    lora = plan(weightless, "trainer.max_steps=10")
+    broken = {**measured(lora, 1.0, 10), "times_s": {}}
+    other = measured(plan(weightless, "trainer.max_steps=10", "trainer.batch_size=4"), 1.0, 10)
+    assert forecast.Forecast([broken, other], "here").seconds([lora]) == (0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(45, "45 s"), (754, "13 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")]
+)
+def test_durations_are_said_as_exactly_as_they_are_known(seconds, words):
+    assert forecast.in_words(seconds) == words
