@@ -169,7 +169,7 @@ class PlanLauncher(Launcher):
             log.info(
                 "[%d/%d] %s: %s: %s after %.0f s%s",
                 *(course.ended + 1, course.total, outcome.fingerprint, cell.name, outcome.status, outcome.seconds),
-                f" {said}" if said and outcome.status == worker.FINISHED else "",
+                f": {said}" if said and outcome.status == worker.FINISHED else "",
             )
             yield cell, result
             if course.over and not stop.exists():
