@@ -42,8 +42,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The overrides as typed, less those of options, which make no difference to a result."""
-        shown = [text for text in self.overrides if not text.lstrip("+~").startswith(IDLE_OVERRIDES)]
-        return " ".join(shown) or self.plan.method
+        return " ".join(effective(self.overrides)) or self.plan.method
 
     @property
     def folder(self) -> Path:
@@ -53,6 +52,11 @@ class Cell:
     def on_record(self) -> dict[str, Any] | None:
         """The record of this cell's plan, whatever its state and code."""
         return record.read(self.options.runs_dir, self.plan.fingerprint)
+
+
+def effective(overrides: Sequence[str]) -> list[str]:
+    """Overrides less those of options, which make no difference to a result."""
+    return [text for text in overrides if not text.lstrip("+~").startswith(IDLE_OVERRIDES)]
 
 
 def cell_from_hydra(plan: Plan, options: Options) -> tuple[Cell, bool]:

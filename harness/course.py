@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,13 @@ class Course:
         self.idle: set[str] = set()
         self.total = self.ended = self.failed = 0
         self.most_failures = most_failures
-        records = record.all_records(runs_dir, curves=False)
-        self._forecast = forecast.Forecast(records, str(provenance.owner()["host"]))
+        self._runs_dir = runs_dir
+
+    @cached_property
+    def _forecast(self) -> forecast.Forecast:
+        """Made when first asked: a sweep with nothing to run need not read every record."""
+        records = record.all_records(self._runs_dir, curves=False)
+        return forecast.Forecast(records, str(provenance.owner()["host"]))
 
     @property
     def over(self) -> bool:
@@ -46,9 +52,11 @@ class Course:
 
     def still(self, todo: Sequence[Cell]) -> str:
         """``about 12 min``, or ``time unknown``; the cost of starting the first run included."""
+        if not todo:
+            return "nothing"
         seconds, unknown = self._forecast.seconds([cell.plan for cell in todo])
-        if not todo or unknown == len(todo):
-            return "time unknown: no like run is on record" if todo else "nothing to run"
+        if unknown == len(todo):
+            return "time unknown: no like run is on record"
         return f"about {forecast.in_words(seconds)}" + (f" and {unknown} runs of unknown length" if unknown else "")
 
     def follow(self, todo: Sequence[Cell], begin: Begin, folder: Path) -> "Iterator[tuple[Cell, JobReturn]]":

@@ -1,7 +1,7 @@
 """How long runs will take, judged by finished ones of the same model, data, scoring and work per step."""
 
 import statistics
-from collections import defaultdict
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,36 +31,48 @@ class Forecast:
 
     def __init__(self, records: Iterable[Mapping[str, Any]], host: str) -> None:
         self._host = host
-        self._known: dict[str, list[_Measured]] = defaultdict(list)
+        # By kind, host and method, null standing for any; so that thousands of plans are forecast at a glance.
+        self._known: dict[tuple[str, str | None, str | None], deque[_Measured]] = {}
+        self._kinds: dict[int, tuple[Plan, str, str]] = {}  # the plan is kept, lest its id be used again
         for kept in records:
             self.learn(kept)
 
     def learn(self, kept: Mapping[str, Any]) -> None:
         """Take in a record; one that is not finished, or of another version's shape, says nothing."""
         try:
-            if kept["status"] == "finished":
-                self._known[_kind(kept["plan"])].append(_measured(kept))
+            if kept["status"] != "finished":
+                return
+            kind, measured = _kind(kept["plan"]), _measured(kept)
         except (KeyError, TypeError, ValueError):
             return
+        for host in (measured.host, None):
+            for method in (measured.method, None):
+                self._known.setdefault((kind, host, method), deque(maxlen=RECENT)).append(measured)
 
     def seconds(self, plans: Sequence[Plan]) -> tuple[float, int]:
         """For runs one after the other in one process, and how many of them the figure leaves out as unknown."""
         total, unknown, begun = 0.0, 0, dict[str, float]()
         for plan in plans:
-            like = self._like(plan)
+            kind, base = self._of(plan)
+            like = self._like(kind, plan.method)
             if not like:
                 unknown += 1
                 continue
             total += statistics.median(each.rest_s + each.train_s * _ratio(plan, each) for each in like)
-            base = digest(effective(plan.as_dict())["model"])
             begun[base] = max(begun.get(base, 0.0), max(each.once_s for each in like))
         return total + sum(begun.values()), unknown
 
-    def _like(self, plan: Plan) -> list[_Measured]:
+    def _like(self, kind: str, method: str) -> Sequence[_Measured]:
         """The latest measurements that come nearest: this machine's before others', the same method's first."""
-        known = self._known.get(_kind(plan.as_dict()), [])
-        here = [each for each in known if each.host == self._host] or known
-        return ([each for each in here if each.method == plan.method] or here)[-RECENT:]
+        nearest = ((kind, host, each) for host in (self._host, None) for each in (method, None))
+        return next((self._known[key] for key in nearest if key in self._known), ())
+
+    def _of(self, plan: Plan) -> tuple[str, str]:
+        """Hashes of the plan's kind and of its base model."""
+        if id(plan) not in self._kinds:
+            values = plan.as_dict()
+            self._kinds[id(plan)] = plan, _kind(values), digest(effective(values)["model"])
+        return self._kinds[id(plan)][1:]
 
 
 def _kind(plan: dict[str, Any]) -> str:

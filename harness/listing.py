@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__, provenance, record
-from harness.cells import Cell
+from harness.cells import Cell, effective
 from harness.plan import digest
 
 NAME = "sweep.json"
@@ -26,12 +26,13 @@ def keep(cells: Sequence[Cell], folder: Path | None = None, **more: Any) -> Path
     """Write the list of cells and their plans' fingerprints; returns the sweep's folder.
 
     Args:
-        folder: of a sweep whose cells are not known beforehand; null: named by the cells.
+        folder: of a sweep whose cells are not known beforehand; null: named by the cells, whatever the options.
         more: what else the list should say.
     """
     grid = [{"overrides": list(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
     options = cells[0].options
-    folder = folder or options.runs_dir / "sweeps" / digest(grid)
+    key = [{"overrides": effective(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
+    folder = folder or options.runs_dir / "sweeps" / digest(key)
     shown = [{**entry, "name": cell.name, "method": cell.plan.method} for entry, cell in zip(grid, cells, strict=True)]
     write(folder, {"name": options.sweep_name, "cells": shown, **more})
     return folder

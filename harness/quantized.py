@@ -59,8 +59,8 @@ def kind(net: "nn.Module") -> Quantization:
 def settle(net: "PreTrainedModel", model: Model) -> list[str]:
     """Make a quantised network fit to be trained on, and return notes for the record; others stay as they are.
 
-    Norms, embeddings and output head become float32 here, once, so that the baseline, training and scoring
-    see one model.
+    Norms, embeddings and output head become float32 here, biases of 4-bit layers what these compute in, once, so
+    that the baseline, training and scoring see one model.
     """
     if not getattr(net, "is_quantized", False):
         return []
@@ -72,6 +72,9 @@ def settle(net: "PreTrainedModel", model: Model) -> list[str]:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # bitsandbytes would repack the shared weights in place at the first answer, and never train again.
             module.support_avx512bf16_for_cpu = False
+            if module.bias is not None and module.compute_dtype is not None:
+                # It would do so itself, in the shared bias, at the first answer.
+                module.bias.data = module.bias.data.to(module.compute_dtype)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would announce each cast of int8's inputs
     notes = [INT8_NOTE] if getattr(net, "is_loaded_in_8bit", False) else []
     if model.quantization is Quantization.none:

@@ -108,7 +108,9 @@ def with_llama_adapters() -> None:
 
 
 def settle_boft(config: Any) -> None:
-    """Look for BOFT's CUDA kernel once, not once a layer; refuse where PEFT would drop butterfly factors for it.
+    """Look for BOFT's CUDA kernel once, and where it is needed; refuse where PEFT would drop butterfly factors.
+
+    PEFT would compile it at the first layer, which fails with torch 2.11; one factor does without it.
 
     Raises:
         ModelFault: more than one factor, and no kernel.
@@ -119,8 +121,9 @@ def settle_boft(config: Any) -> None:
     from peft.tuners.boft import layer as boft
 
     layer: Any = boft
-    layer._FBD_CUDA = (torch.cuda.is_available() and layer.get_fbd_cuda()) or False  # False is not asked again
-    if not layer._FBD_CUDA and config.boft_n_butterfly_factor > 1:
+    several = config.boft_n_butterfly_factor > 1
+    layer._FBD_CUDA = (several and torch.cuda.is_available() and layer.get_fbd_cuda()) or False  # False: not asked
+    if several and not layer._FBD_CUDA:
         raise ModelFault(
             f"boft.boft_n_butterfly_factor={config.boft_n_butterfly_factor} needs PEFT's CUDA kernel (a GPU, nvcc and "
             "ninja), without which PEFT trains one factor; set boft.boft_n_butterfly_factor=1"

@@ -21,8 +21,10 @@ from harness.errors import ConfigFault
 log = logging.getLogger(__name__)
 
 REDRAW_S = 1.0
+FRAME = 8  # lines of the view that are not rows: a title of two lines, rules, a summary, and the prompt
 WAITING, STARTING, RUNNING = "waiting", "starting", "running"
 UNDER_WAY = (WAITING, STARTING, RUNNING)
+FIRST_SHOWN = (RUNNING, STARTING, "failed", "interrupted", WAITING)  # where there is no room for all
 STYLES = {
     "finished": "green",
     "failed": "bold red",
@@ -78,7 +80,7 @@ def show(runs_dir: Path, name: str | None, watch: bool | None) -> None:
         try:
             while True:
                 view = look(runs_dir, folder)
-                live.update(drawn(view), refresh=True)
+                live.update(drawn(view, max(console.height - FRAME, 1)), refresh=True)
                 if not view.under_way:
                     return
                 time.sleep(REDRAW_S)
@@ -160,15 +162,18 @@ def _took(kept: Mapping[str, Any]) -> float | None:
     return (datetime.fromisoformat(kept["finished"]) - datetime.fromisoformat(kept["started"])).total_seconds()
 
 
-def drawn(view: View) -> Table:
-    """The view for a console: states, steps, figures and time left."""
-    table = Table(
-        title=Text(view.title), title_justify="left", caption=Text(summary(view.rows)), caption_justify="left"
-    )
+def drawn(view: View, room: int | None = None) -> Table:
+    """The view for a console: states, steps, figures and time left; at most ``room`` rows, the liveliest."""
+    rows, caption = view.rows, summary(view.rows)
+    if room is not None and len(rows) > room:
+        rank = {state: number for number, state in enumerate(FIRST_SHOWN)}
+        rows = sorted(rows, key=lambda row: rank.get(row.state, len(rank)))[:room]
+        caption += f"; {len(view.rows) - room} of them have no room here"
+    table = Table(title=Text(view.title), title_justify="left", caption=Text(caption), caption_justify="left")
     for column in ("run", "state", "step", "loss", "tokens/s", "time left", "host", "setting"):
         right = column in ("step", "loss", "tokens/s", "time left")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "setting", overflow="fold")
-    for row in view.rows:
+    for row in rows:
         told = row.told
         state = f"{row.state}: {told.state}" if told and row.state == RUNNING else row.state
         step = "" if told is None or told.step is None else f"{told.step}/{told.steps or '?'}"

@@ -60,8 +60,11 @@ class PlanLauncher(Launcher):
 
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
         """Called by Hydra before ``launch``."""
+        from harness import parallel
+
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         if self.engine:
+            parallel.refuse_engine("hydra/launcher")
             self.engine.check()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> "list[JobReturn]":
@@ -93,9 +96,12 @@ class PlanLauncher(Launcher):
         from omegaconf import OmegaConf
 
         from harness import sweep
+        from harness.cells import effective
 
         setup_globals()
-        name = " ".join(self.config.hydra.overrides.task)
+        # Without options: a sweep that goes on under another limit of failures keeps its name and its group.
+        given = list(self.config.hydra.overrides.task)
+        name = " ".join(effective(given) or given)
         jobs = [self._compose(each, first + i, name) for i, each in enumerate(job_overrides)]
         own = [OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]) for job in jobs]
         cells = sweep.cells_of(

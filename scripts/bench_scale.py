@@ -105,9 +105,9 @@ def scores() -> dict[str, float]:
 
 # Operations on names of the run's folder (open, stat, rename, mkdir, unlink, utime), counted with strace over runs of
 # the embedded model: what each run causes (lock, record, adapter, predictions, last checkpoint), and what a second of
-# it does: 3 every 15 s for the heartbeat, 2 every second for its progress, 25 every 5 minutes for a checkpoint.
+# it does: 3 every 15 s for the heartbeat, 2 every 1.5 s for its progress, 25 every 5 minutes for a checkpoint.
 PER_RUN = 150
-PER_SECOND = 3 / 15 + 2 / 1 + 25 / 300
+PER_SECOND = 3 / 15 + 2 / 1.5 + 25 / 300
 LOOKUP = 2  # operations to see that another has taken or finished a plan
 
 

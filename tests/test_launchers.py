@@ -343,8 +343,8 @@ def fingerprints() -> tuple[str, str]:
     return made[0], made[1]
 
 
-def assert_killed_then_resumed(launcher: tuple[str, ...], runs_dir: Path, fingerprints, **variables: str) -> None:
-    """One of two workers is killed; the other run ends well; the same command does the rest."""
+def assert_killed_then_resumed(launcher: tuple[str, ...], runs_dir: Path, fingerprints, **variables: str) -> dict:
+    """One of two workers is killed; the other run ends well; the same command does the rest. Returns the records."""
     victim, other = fingerprints
     sweep = Sweep(runs_dir, "lora.r=2,4", *launcher, **variables)
     os.kill(sweep.owner(victim), signal.SIGKILL)
@@ -359,21 +359,37 @@ def assert_killed_then_resumed(launcher: tuple[str, ...], runs_dir: Path, finger
     code, output = again.end()
     assert code == 0, output
     assert again.records()[victim]["status"] == "finished"
+    return again.records()
 
 
-def result(kept: dict) -> tuple:
-    return kept["training"]["curve"], kept["training"]["validation"], kept["scores"]
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory) -> dict[str, dict]:
+    """Records of lora.r=2,4 as the launcher `basic` leaves them."""
+    sweep = Sweep(tmp_path_factory.mktemp("basic") / "runs", "lora.r=2,4")
+    code, output = sweep.end()
+    assert code == 0, output
+    return sweep.records()
+
+
+def assert_same_results(got: dict[str, dict], expected: dict[str, dict]) -> None:
+    """All that a run leaves but its times, its place and its history."""
+    assert got.keys() == expected.keys()
+    for fingerprint, kept in got.items():
+        for key in ("scores", "audit", "rows", "parameters", "adapter", "plan"):
+            assert kept[key] == expected[fingerprint][key], key
+        for key in ("curve", "validation", "best_step", "tokens"):
+            assert kept["training"][key] == expected[fingerprint]["training"][key], key
 
 
 @needs_tiny
-def test_killed_process_costs_one_run_and_the_same_command_does_it_again(tmp_path, fingerprints):
+def test_killed_process_costs_one_run_and_the_same_command_does_it_again(tmp_path, fingerprints, in_process):
     pytest.importorskip("joblib")
     launcher = ("hydra/launcher=joblib", "hydra.launcher.engine.n_jobs=2")
-    assert_killed_then_resumed(launcher, tmp_path / "runs", fingerprints)
+    assert_same_results(assert_killed_then_resumed(launcher, tmp_path / "runs", fingerprints), in_process)
 
 
 @needs_tiny
-def test_two_ray_nodes_work_on_one_sweep(tmp_path, fingerprints):
+def test_two_ray_nodes_work_on_one_sweep(tmp_path, fingerprints, in_process):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -393,6 +409,7 @@ def test_two_ray_nodes_work_on_one_sweep(tmp_path, fingerprints):
     kept = sweep.records()
     assert [kept[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
     assert len({record["owner"]["pid"] for record in kept.values()}) == 2
+    assert_same_results(kept, in_process)
 
 
 # --- a real SLURM -----------------------------------------------------------------------------------------
@@ -441,8 +458,12 @@ def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path):
     assert code == 0, output
     assert "back in the queue" in output
     kept = sweep.records()
-    assert 2 in [record["attempt"] for record in kept.values()]
+    [cut_off] = [record for record in kept.values() if record["attempt"] == 2]
+    assert any("goes on from the checkpoint of optimizer step" in note for note in cut_off["notes"])
     assert [kept[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
+    whole = Sweep(tmp_path / "whole", "lora.r=2,4", long)
+    assert whole.end()[0] == 0
+    assert_same_results(kept, whole.records())
 
 
 def hasten(sweep: Sweep) -> None:

@@ -75,6 +75,14 @@ def test_lora_learns_on_a_quantised_base_and_is_the_same_when_loaded_again(kind,
     assert models.fingerprint_weights(ready.base.model) == kept
 
 
+def test_answers_leave_a_base_that_computes_in_half_precision_as_it_was(random_qwen2, rows, tmp_path):
+    # bitsandbytes casts the biases of 4-bit layers in place, and these belong to every fork.
+    ready = prepared(random_qwen2, rows, tmp_path, "model.quantization=nf4", "model.dtype=bfloat16")
+    kept = models.fingerprint_weights(ready.base.model)
+    logits_of(ready.base.model, ready.rows.splits["test"])
+    assert models.fingerprint_weights(ready.base.model) == kept
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_quantised_base_is_smaller_counts_the_same_and_is_shared_by_forks(kind, random_qwen2):
     whole = models.load_base(plan_of(f"model.path={random_qwen2}")[0].model)

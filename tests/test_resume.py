@@ -82,6 +82,13 @@ def test_a_training_cut_off_ends_as_if_it_had_not_been(make, tmp_path, keeping, 
     same(resumed, whole)
 
 
+def test_it_outlives_the_checkpoint_that_it_went_on_from(make, tmp_path, keeping):
+    often = replace(keeping, every_steps=1)
+    with pytest.raises(Cut):
+        trained(make(), tmp_path / "a", cut_at=2, keeping=often)
+    same(trained(make(), tmp_path / "b", keeping=often), trained(make(), tmp_path / "c"))
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [

@@ -101,6 +101,15 @@ def test_watching_ends_with_the_sweep_and_by_ctrl_c(grid, tmp_path, monkeypatch,
     assert len(slept) == 1
 
 
+def test_where_room_is_short_the_liveliest_rows_are_shown_and_all_are_counted():
+    rows = [status.Row(f"lora.r={number}", f"f{number}", "finished") for number in range(30)]
+    view = status.View("mine", [*rows, status.Row("lora.r=99", "f99", "running")])
+    table = status.drawn(view, room=5)
+    assert table.row_count == 5
+    assert next(iter(table.columns[0].cells)).plain == "f99"
+    assert table.caption.plain == "31 runs: 30 finished, 1 running; 26 of them have no room here"
+
+
 def test_sweep_is_found_by_name_by_folder_and_newest_first(grid, tmp_path):
     with pytest.raises(ConfigFault, match="holds no sweep"):
         status.find(tmp_path, None)

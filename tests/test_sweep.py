@@ -1,11 +1,16 @@
 """Sweeps: each plan once, each cell shown, each failure told, nothing run where something is wrong."""
 
 import csv
+import json
+from concurrent.futures import Future
+from dataclasses import replace
 from unittest import mock
 
 import pytest
+import torch
 
-from harness import models, shared, train
+from harness import course, engines, models, provenance, shared, trackers, train, worker
+from harness.errors import RunFault
 from runs import command, overrides, records_of, write_rows
 
 GRID = ("peft=lora,ia3", "lora.r=4,8,16")
@@ -32,7 +37,7 @@ def test_the_first_grid_is_four_runs_and_six_rows_and_is_done_once(sweep, tmp_pa
     with loading as load, training as trained:
         first = sweep(*GRID)
         assert (first.code, load.call_count, trained.call_count) == (0, 1, 4), first.err
-        assert "6 cells, 4 runs, 0 of them finished earlier" in first.err
+        assert "6 cells, 4 runs, 0 of them finished earlier, 2 cells share runs of others, 4 to run (time" in first.err
         assert "[4/4]" in first.err
         kept = records_of(tmp_path / "runs")
         assert sorted(record["method"] for record in kept.values()) == ["ia3", "lora", "lora", "lora"]
@@ -117,3 +122,161 @@ def test_batches_of_a_grid_are_refused_because_later_cells_would_be_unchecked(sw
     done = sweep("seed=0,1", "hydra.sweeper.max_batch_size=1")
     assert done.code == 2
     assert "hydra.sweeper.max_batch_size=1" in done.err
+
+
+# --- failures ---------------------------------------------------------------------------------------------
+
+
+class Broken:
+    """Training that fails in three ways, by seed, until it is mended."""
+
+    def __init__(self) -> None:
+        self.real, self.count, self.mended = train.train, 0, False
+
+    def __call__(self, model, plan, *arguments, **settings):
+        self.count += 1
+        if plan.seed == 2 and not self.mended:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if plan.seed == 5 and not self.mended:
+            raise OSError(28, "No space left on device", "best.safetensors")
+        if plan.seed == 7 and not self.mended:
+            plan = replace(plan, learning_rate=1e30)  # a real loss that is not finite
+        return self.real(model, plan, *arguments, **settings)
+
+
+def test_ten_runs_of_which_three_fail_are_seven_results_and_three_reasons(sweep, tmp_path, monkeypatch):
+    training = Broken()
+    monkeypatch.setattr(train, "train", training)
+    grid = ("seed=range(0,10)", "lora.r=2", "scoring.metrics=[]")
+    done = sweep(*grid)
+    assert (done.code, training.count) == (1, 10)
+    [table] = tables(tmp_path / "runs")
+    assert [row["state"] for row in table].count("finished") == 7
+    reasons = {int(row["row"]) - 1: (row["error"], row["hint"]) for row in table if row["state"] == "failed"}
+    assert set(reasons) == {2, 5, 7}
+    for seed, error, hint in ((2, "CUDA out of memory", "batch_size"), (5, "No space left", "free space"),
+                              (7, "the loss became", "learning_rate")):  # fmt: skip
+        assert error in reasons[seed][0]
+        assert hint in reasons[seed][1]
+        assert f"row {seed + 1} failed: " in done.out
+    assert "3 of 10 runs failed" in done.err
+
+    left = sweep(*grid, "sweep.retry=none")
+    assert (left.code, training.count) == (1, 10)
+    assert "7 of them finished earlier, 3 failed earlier and left so, 0 to run" in left.err
+    assert left.out.count("failed earlier") >= 3
+
+    training.mended = True
+    mended = sweep(*grid)
+    assert (mended.code, training.count) == (0, 13)
+    assert "3 to run (about " in mended.err  # there are measured runs to go by
+    assert {kept["status"] for kept in records_of(tmp_path / "runs").values()} == {"finished"}
+
+
+def test_after_too_many_failures_no_further_run_starts(sweep, tmp_path):
+    grid = ("trainer.learning_rate=1e30,1e29,1e-3", "lora.r=2")
+    done = sweep(*grid, "sweep.max_failures=0")
+    assert done.code == 1
+    assert "1 runs failed, more than sweep.max_failures=0, so 2 were not started" in done.err
+    [table] = tables(tmp_path / "runs")
+    assert [row["state"] for row in table] == ["failed", "not started", "not started"]
+    assert sweep(*grid, "sweep.max_failures=2").code == 1
+    [table] = tables(tmp_path / "runs")
+    assert [row["state"] for row in table] == ["failed", "failed", "finished"]
+    again = sweep(*grid, "sweep.max_failures=0")
+    assert again.code == 1
+    [table] = tables(tmp_path / "runs")
+    assert [row["state"] for row in table] == ["failed", "not started", "finished"]  # its old failure is not of now
+
+
+def test_negative_limit_of_failures_is_refused(sweep):
+    done = sweep("lora.r=2,4", "sweep.max_failures=-1")
+    assert done.code == 2
+    assert "sweep.max_failures=-1 is too small" in done.err
+
+
+class Slots(engines.Engine):
+    """Two slots in this thread; a job's plan fails where its name says so."""
+
+    def check(self):
+        """Nothing to look at."""
+
+    def run(self, jobs, folder):
+        return engines.through([Slot(), Slot()], jobs, 0.0)
+
+    def close(self):
+        """Nothing to end."""
+
+
+class Slot(engines.Slot):
+    def submit(self, job):
+        future = Future()
+        future.set_result(worker.run(job))
+        return future
+
+    def restart(self): ...
+
+    def close(self, busy=False): ...
+
+
+def test_limit_of_failures_reaches_the_workers(tmp_path, weightless, monkeypatch):
+    from harness.cells import Cell
+    from hydra_plugins.harness_launcher import PlanLauncher
+    from runs import plan_of
+
+    began = []
+
+    def fails(job):
+        began.append(job.fingerprint)
+        raise RunFault("no")
+
+    monkeypatch.setattr(worker, "_run", fails)
+    launcher = PlanLauncher(Slots())
+    source = worker.Source("", "config", (), str(tmp_path))
+    code = provenance.code_version()
+    launcher._job = lambda cell, folder, stop: worker.Job(
+        cell.plan.fingerprint, cell.name, "m", (), "s", source, code, str(folder), cell.tries, str(stop)
+    )
+    todo = []
+    for r in range(1, 7):
+        made, options = plan_of(f"model.path={weightless}", f"lora.r={r}")
+        todo.append(Cell((f"lora.r={r}",), made, replace(options, runs_dir=tmp_path), tries=0))
+    track = course.Course(tmp_path, 1)
+    results = list(track.follow(todo, launcher._elsewhere, tmp_path / "sweeps" / "s"))
+    assert track.over
+    assert len(results) == len(began) <= 4  # two had failed; those that had begun beside them ended
+
+
+# --- every way to write a grid ------------------------------------------------------------------------------
+
+
+def test_every_way_to_write_a_grid_comes_to_the_same_runs(sweep, tmp_path):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {lora.r: '2,4'}}}\n"
+    )
+    (tmp_path / "conf" / "peft").mkdir()
+    (tmp_path / "conf" / "peft" / "lorax.yaml").write_text("method: lora\n")
+    sweep("lora.r=2,4")
+    with mock.patch.object(train, "train", side_effect=train.train) as trained:
+        for words in (
+            ("lora.r=range(2,5,2)",),
+            ("lora.r=choice(4,2)",),
+            ("peft=glob(lorax)", "lora.r=2,4", f"--config-dir={tmp_path / 'conf'}"),
+            ("experiment=mine", f"--config-dir={tmp_path / 'conf'}"),
+        ):
+            done = sweep(*words)
+            assert (done.code, trained.call_count) == (0, 0), (words, done.err)
+            assert "2 cells, 2 runs, 2 of them finished earlier" in done.err
+
+
+def test_every_run_of_a_sweep_is_tracked_in_one_group(sweep, tmp_path):
+    with mock.patch.object(trackers, "start", side_effect=trackers.start) as started:
+        sweep("lora.r=2,4")
+        sweep("lora.r=8", "sweep.name=mine")
+    groups = [call.kwargs["group"] for call in started.call_args_list]
+    assert len(groups) == 3
+    assert groups[0] == groups[1] != "single"
+    assert groups[2] == "mine"
+    lists = [json.loads(file.read_text()) for file in (tmp_path / "runs" / "sweeps").glob("*/sweep.json")]
+    assert {content["name"] for content in lists} == {groups[0], "mine"}
