@@ -226,6 +226,16 @@ class _Trainer(Trainer):
         super().create_accelerator_and_postprocess()
         self.is_fsdp_enabled |= sharding.settle(self.accelerator, self.args.fsdp_plugin_args)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.optimizer is None:
+            return
+        # Loading puts moments beside their parameters; LoRA-FA's optimizer keeps them under names instead.
+        for key, values in self.optimizer.state.items():
+            for name, value in values.items() if isinstance(key, str) else ():
+                if isinstance(value, torch.Tensor):
+                    values[name] = value.to(self.args.device)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(example.input_ids) for example in rows if example is not None]

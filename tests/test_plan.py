@@ -124,7 +124,10 @@ def test_setting_with_an_effect_changes_the_fingerprint(base, override):
 
 
 def test_every_trainer_setting_is_in_one_of_the_lists():
-    listed = {key.partition("=")[0] for key in (*EFFECTIVE, *IDLE)} | {"trainer.teacher"}  # that one: test_distill
+    listed = {key.partition("=")[0] for key in (*EFFECTIVE, *IDLE)} | {
+        "trainer.teacher",
+        "trainer.parallel",
+    }  # test_distill, test_parallel
     assert {f"trainer.{name}" for name in vars(composed_once().trainer)["_content"]} <= listed
 
 
