@@ -228,10 +228,11 @@ class _Trainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or self.optimizer is None:
+        if checkpoint is None:
             return
         # Loading puts moments beside their parameters; LoRA-FA's optimizer keeps them under names instead.
-        for key, values in self.optimizer.state.items():
+        optimizer: Any = self.optimizer
+        for key, values in optimizer.state.items():
             for name, value in values.items() if isinstance(key, str) else ():
                 if isinstance(value, torch.Tensor):
                     values[name] = value.to(self.args.device)
