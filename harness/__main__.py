@@ -54,10 +54,18 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """The console script."""
+    """The console script; of several processes the first is the command, and the others do their part of its runs."""
+    from harness import parallel
+
+    if not parallel.leads():
+        parallel.follow(run)
+        return
     from harness.cli import start
 
-    start(task)
+    try:
+        start(task)
+    finally:
+        parallel.dismiss()
 
 
 if __name__ == "__main__":

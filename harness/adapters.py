@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import starts
+from harness import parallel, starts
 from harness.errors import ModelFault
 from harness.plan import Plan
 from harness.record import atomic_write_text
@@ -43,7 +43,8 @@ def keep_start(model: "PeftModel", scratch: Path) -> Callable[[Path], None]:
         return lambda folder: model.save_pretrained(str(folder))
     start = str(scratch / START)
     config.init_lora_weights = True  # so that loading the start does not rewrite the base again
-    model.save_pretrained(start)
+    if parallel.leads():
+        model.save_pretrained(start)
     config.init_lora_weights = init
 
     def save(folder: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness import sound
+from harness import parallel, sound
 from harness.keys import brief
 from harness.schema import SHEETS, Config, Objective, Quantization, RowFormat, Source, Template, Tracking
 
@@ -185,6 +185,7 @@ def _trainer(config: Config) -> Iterator[str]:
     if trainer.keep_best and trainer.evaluations < 1:
         yield "trainer.keep_best=true needs trainer.evaluations of at least 1, or set trainer.keep_best=false"
     yield from _distillation(config)
+    yield from parallel.faults(config)
     if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
         yield (
             f"trainer.objective=lesson reproduces the lesson's own prompt, not data.template="

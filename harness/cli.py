@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from harness import keys, schema, shipped, stops
-from harness.errors import HarnessError, RunFault, raise_together
+from harness.errors import HarnessError, Parted, RunFault, raise_together
 
 if TYPE_CHECKING:
     from hydra.errors import HydraException
@@ -55,8 +55,8 @@ def start(task: Callable[..., Any]) -> None:
     except KeyboardInterrupt as stop:
         sys.stderr.write("stopped; the same command goes on from where it was\n")
         sys.exit(stop.exit_code if isinstance(stop, stops.Interrupted) else 130)
-    except (Exception, Stopped) as caught:
-        error = caught.__cause__ if isinstance(caught, Stopped) and caught.__cause__ else caught
+    except (Exception, Stopped, Parted) as caught:
+        error = caught.__cause__ if isinstance(caught, Stopped | Parted) and caught.__cause__ else caught
         if wants_traceback:
             traceback.print_exception(error)
         sys.stderr.write(explain(error) + "\n")

@@ -31,6 +31,10 @@ class Elsewhere(RunFault):
     """Another process works on the same plan, or took it over; what it leaves is the result."""
 
 
+class Parted(BaseException):
+    """One of several processes failed alone, by its cause: no further run of the command can be shared."""
+
+
 def raise_together(faults: Sequence[str], kind: type[HarnessError] = ConfigFault) -> None:
     """Raise one error that lists every fault; return when there is none."""
     if faults:

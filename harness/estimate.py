@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from harness import fitting, formulas, library, methods, models, shipped
 from harness.errors import ModelFault
-from harness.plan import Plan
+from harness.plan import Plan, digest
 from harness.situation import COUNTING_STEPS, Situation
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
     from transformers import PreTrainedModel
+
+
+_counted: dict[str, "Counts"] = {}  # of plans, by what decides them
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,15 @@ def count_plan(plan: Plan) -> Counts:
     Raises:
         ModelFault: the configuration cannot be had, or the method does not fit the model.
     """
-    config = models.load_config(plan.model)
-    situation = methods.situation_for(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
-    return _count_sheet(models.skeleton(config), plan.method, plan.settings, methods.for_counting(situation))
+    whole = plan.as_dict()
+    # Sweeps over seeds, rates and data are many plans of one count.
+    key = digest([whole["model"], whole["method"], whole["settings"], whole["trainer"]["max_steps"]])
+    if key not in _counted:
+        config = models.load_config(plan.model)
+        situation = methods.situation_for(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
+        skeleton = models.skeleton(config)
+        _counted[key] = _count_sheet(skeleton, plan.method, plan.settings, methods.for_counting(situation))
+    return _counted[key]
 
 
 def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapping[str, Any]) -> Counts:

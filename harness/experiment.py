@@ -19,6 +19,7 @@ from harness import (
     memory,
     methods,
     models,
+    parallel,
     progress,
     provenance,
     quantized,
@@ -30,9 +31,9 @@ from harness import (
     trackers,
     train,
 )
-from harness.errors import Elsewhere, HarnessError
+from harness.errors import Elsewhere, HarnessError, Parted
 from harness.plan import Options, Plan
-from harness.schema import Objective
+from harness.schema import Objective, Strategy
 from harness.score import Scores
 from harness.settings import freeze
 from harness.shared import Examples
@@ -76,8 +77,10 @@ class Experiment:
             torch.set_num_threads(self.options.threads)
         self.progress.enter("loading")
         base, seconds = shared.base(self.plan)
+        if base.device.type == "cuda":
+            torch.cuda.set_device(base.device)
         self.fields["times_s"]["load"] = seconds
-        self.fields["device"] = provenance.device_info(str(base.device))
+        self.fields["device"] = provenance.device_info(str(base.device)) | {"processes": parallel.processes()}
         self.fields["inferred"] |= {
             "device": str(base.device),
             "dtype": str(base.dtype).removeprefix("torch."),
@@ -104,7 +107,7 @@ class Experiment:
         self.progress.enter("scoring before")
         started = time.perf_counter()
         code = self.fields["code"]["version"]
-        before, reused = shared.baseline(self.plan, base, rows, self.options.runs_dir, code)
+        before, reused = parallel.agreed(lambda: shared.baseline(self.plan, base, rows, self.options.runs_dir, code))
         self.fields["times_s"]["score_before"] = 0.0 if reused else time.perf_counter() - started
         self.fields["scores"]["before"] = before.values
         return before
@@ -121,7 +124,9 @@ class Experiment:
                 self.train(model, base, rows, plan)
                 return model
             except (MemoryError, RuntimeError) as error:  # torch's errors of memory are RuntimeErrors
-                smaller = _smaller(plan) if self.options.halve_on_oom and memory.ran_out(error) else None
+                # Of several processes one may run out alone, while the others wait for it within the step.
+                alone = parallel.processes() == 1
+                smaller = _smaller(plan) if alone and self.options.halve_on_oom and memory.ran_out(error) else None
                 if smaller is None:
                     raise
                 plan, reason = smaller, str(error).partition("\n")[0][:200]
@@ -147,6 +152,7 @@ class Experiment:
         self.fields["inferred"] |= settled | {
             "learning_rate": plan.learning_rate,
             "optimizer_steps": steps,
+            "rows_per_step": train.rows_per_step(plan.trainer),
             "target_modules": methods.targeted(model),
             "attn_implementation": base.model.config._attn_implementation,
         }
@@ -172,6 +178,7 @@ class Experiment:
                 log=self.tracker.log,
                 label=self.name or self.plan.method,
                 teacher=teacher,
+                idle=[base.model],
                 keeping=keeping,
                 say=self._note,
                 beacon=self.progress,
@@ -179,7 +186,9 @@ class Experiment:
         counts = done.parameters
         self.fields["parameters"] = {"total": counts.total, "trainable": counts.trainable, "share": counts.share}
         self.fields["times_s"]["train"] = done.step_seconds
-        self.fields["memory_bytes"] |= {"train_peak": peak.bytes, "kind": peak.kind}
+        peaks = [each for each in parallel.gathered(peak.bytes) if each is not None]
+        highest = max(peaks, default=None)  # of the process that needs most
+        self.fields["memory_bytes"] |= {"train_peak": highest, "kind": peak.kind}
         self.fields["audit"] |= {
             "trained_supervised_tokens": done.supervised_tokens,
             "trained_prompt_tokens": done.prompt_tokens,
@@ -204,32 +213,43 @@ class Experiment:
         self._note(teacher.note)
         return teacher
 
-    def _keeping(self) -> checkpoints.Keeping:
-        """Where this run's checkpoints lie, and how often they are written."""
+    def _keeping(self) -> checkpoints.Keeping | None:
+        """Where this run's checkpoints lie, and how often they are written; None: shards keep none."""
+        shares = self.plan.trainer.parallel
+        if shares.strategy not in (Strategy.none, Strategy.ddp):
+            self._note(
+                f"trainer.parallel.strategy={shares.strategy.value} writes no checkpoints: stopped, it begins anew"
+            )
+            return None
         minutes, steps = self.options.checkpoint_minutes, self.options.checkpoint_steps
         seconds = None if minutes is None else 60 * minutes
         return checkpoints.Keeping(self.folder / CHECKPOINTS, self.fields["code"]["version"], seconds, steps)
 
     def save(self, model: "PeftModel") -> None:
         """The adapter in PEFT's format, beside the template that it was trained with."""
-        self.check_held()
-        saved = adapters.save(self._write, self.folder / ADAPTER, self.plan, model)
+        saved = parallel.agreed(lambda: self._saved(model))
         self.fields["adapter"] = {"path": ADAPTER, "bytes": saved.bytes, "files": saved.files}
         self.fields["parameters"] |= {"stored": saved.numbers, "trainable_final": saved.trainable_final}
+
+    def _saved(self, model: "PeftModel") -> adapters.Saved:
+        self.check_held()
+        return adapters.save(self._write, self.folder / ADAPTER, self.plan, model)
 
     def score(self, model: "PeftModel", base: models.Base, rows: Examples) -> Scores:
         """Scores of the tuned model, by the protocol of the baseline."""
         self.progress.enter("scoring after")
         started = time.perf_counter()
         with memory.peak(base.device.type) as peak:
-            after = score.score(
-                model,
-                base.tokenizer,
-                rows.splits[self.plan.scoring.split],
-                rows.held_out,
-                self.plan.scoring,
-                equal_lengths=methods.prompt_learning(self.plan.method, self.plan.settings),
-                seed=self.plan.seed,
+            after = parallel.agreed(
+                lambda: score.score(
+                    model,
+                    base.tokenizer,
+                    rows.splits[self.plan.scoring.split],
+                    rows.held_out,
+                    self.plan.scoring,
+                    equal_lengths=methods.prompt_learning(self.plan.method, self.plan.settings),
+                    seed=self.plan.seed,
+                )
             )
         self.fields["times_s"]["score_after"] = time.perf_counter() - started
         self.fields["memory_bytes"]["score_peak"] = peak.bytes
@@ -322,13 +342,12 @@ def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = l
     Args:
         held: whether this process may still publish; asked before files that another could have written meanwhile.
     """
-    former = record.read(options.runs_dir, plan.fingerprint)
-    seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
-    fields = record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+    parallel.announce(plan, options, name)
+    former, fields = parallel.agreed(lambda: _started(plan, options))
     this = Experiment(plan, options, name, fields)
     this.held = held
     try:
-        if options.rerun:
+        if options.rerun and parallel.leads():
             checkpoints.remove(this.folder / CHECKPOINTS)
         this.tracker = trackers.start(
             options.tracker,
@@ -342,21 +361,37 @@ def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = l
         fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
         with _quiet(SEEN_TO):
             yield this
-        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
-        this.tracker.summary(this.summary())
-        this.progress.end()
-        this.check_held()
-        record.write(options.runs_dir, record.finished(fields))
-        checkpoints.remove(this.folder / CHECKPOINTS)
+        parallel.agreed(lambda: _conclude(this))
     except BaseException as error:
-        _fail(this, error)
-        raise
+        began, alike = parallel.part(error)
+        _fail(this, began)
+        parallel.written()
+        if alike or isinstance(error, KeyboardInterrupt):
+            raise
+        raise Parted from began
     this.tracker.finish(ok=True)
+
+
+def _started(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The record of an earlier attempt, and the one that takes its place."""
+    former = record.read(options.runs_dir, plan.fingerprint)
+    seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
+    return former, record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+
+
+def _conclude(this: Experiment) -> None:
+    """Publish the finished record, where it is still this process's to publish."""
+    shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
+    this.tracker.summary(this.summary())
+    this.progress.end()
+    this.check_held()
+    record.write(this.options.runs_dir, record.finished(this.fields))
+    checkpoints.remove(this.folder / CHECKPOINTS)
 
 
 def _fail(this: Experiment, error: BaseException) -> None:
     """Write the failure into the record and close the tracker; neither may hide the error itself."""
-    ours = this.held()
+    ours = parallel.leads() and this.held()
     if ours:
         shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
         this.progress.end()

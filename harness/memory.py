@@ -31,11 +31,14 @@ def peak(device_type: str) -> Iterator[Peak]:
     if device_type == "cuda":
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        devices = range(torch.cuda.device_count())  # device_map spreads a model over several
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             yield measured
         finally:
-            measured.bytes, measured.kind = torch.cuda.max_memory_allocated(), "cuda_allocated"
+            measured.bytes = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+            measured.kind = "cuda_allocated"
         return
     was_reset = _reset_high_water_mark()
     try:

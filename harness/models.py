@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from harness import pruned, quantized, weights
+from harness import parallel, pruned, quantized, weights
 from harness.converted import no_progress_bars
 from harness.errors import ModelFault
 from harness.schema import DType, Model, Quantization
@@ -55,6 +55,7 @@ def load_base(model: Model) -> Base:
     located = weights.locate(model)
     tokenizer, pad_note = load_tokenizer(located.folder, model.trust_remote_code)
     net = _read(model, located.folder, device, dtype)
+    _refuse_offloaded(net, model)
     notes = [located.note, pad_note, *quantized.settle(net, model)]
     share = pruned.prune(net, model.prune) if model.prune else None
     net.requires_grad_(False)
@@ -96,6 +97,16 @@ def _read(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) 
     return net
 
 
+def _refuse_offloaded(net: torch.nn.Module, model: Model) -> None:
+    """Raise ModelFault where ``device_map`` left weights outside of the GPUs: nothing trains there."""
+    away = [name for name, parameter in net.named_parameters() if parameter.is_meta]
+    if away:
+        raise ModelFault(
+            f"model.device_map={model.device_map}: {len(away)} weights do not fit the GPUs (first {away[0]}), and "
+            "training needs them there; use more or larger GPUs, model.quantization=nf4, or a smaller model"
+        )
+
+
 def _quantising(model: Model, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Arguments that quantise while loading. Raises ``ModelFault``: no bitsandbytes, or the files are quantised."""
     quantized.require(model.quantization)
@@ -106,14 +117,14 @@ def _quantising(model: Model, folder: Path, dtype: torch.dtype) -> dict[str, Any
 
 
 def pick_device(model: Model) -> torch.device:
-    """The device that ``model.device`` names; auto: the first GPU, else the CPU. Refuses an absent device."""
+    """The device that ``model.device`` names; auto: a GPU, else the CPU. Refuses an absent device."""
     if model.device_map is not None and model.device != "auto":
         raise ModelFault(
             f"model.device={model.device} and model.device_map={model.device_map} contradict each other; "
             "set model.device=auto, or model.device_map=null"
         )
     if model.device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return torch.device(f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(model.device)
     except RuntimeError as error:

@@ -136,6 +136,9 @@ def effective(plan: dict[str, Any]) -> dict[str, Any]:
     trainer = {key: value for key, value in plan["trainer"].items() if key not in IDLE_IN_TRAINER}
     if trainer["max_steps"] is not None:
         del trainer["epochs"]
+    trainer["parallel"] = {key: trainer["parallel"][key] for key in ("strategy", "processes", "deepspeed")}
+    if trainer["parallel"]["strategy"] == schema.Strategy.none.value:
+        del trainer["parallel"]
     if trainer["objective"] != schema.Objective.distill.value:
         trainer = {key: value for key, value in trainer.items() if key not in DISTILLATION}
     scoring = dict(plan["scoring"])

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import provenance
+from harness import parallel, provenance
 
 NAME = "progress.json"
 EVERY_S = 1.5  # between writes within training
@@ -66,10 +66,14 @@ class Beacon:
 
     def end(self) -> None:
         """The run has ended: its record says the rest."""
+        if not parallel.leads():
+            return
         with suppress(OSError):
             self._path.unlink()
 
     def _write(self, step: int | None, loss: float | None, tokens_per_s: float | None, left_s: float | None) -> None:
+        if not parallel.leads():  # one of a run's processes tells for all
+            return
         steps = self._steps[1] if self._steps else None
         known = loss if loss is not None and math.isfinite(loss) else None
         content = asdict(Progress(self._state, step, steps, known, tokens_per_s, left_s, time.time(), self._owner))

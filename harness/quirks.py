@@ -110,7 +110,7 @@ def with_llama_adapters() -> None:
 def settle_boft(config: Any) -> None:
     """Look for BOFT's CUDA kernel once, and where it is needed; refuse where PEFT would drop butterfly factors.
 
-    PEFT compiles it at the first layer, for a minute, and not at all with torch 2.11. One factor does without.
+    PEFT would compile it at the first layer, which fails with torch 2.11; one factor does without it.
 
     Raises:
         ModelFault: more than one factor, and no kernel.

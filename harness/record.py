@@ -5,6 +5,7 @@ of one: ``start`` -> fill in -> ``write`` as often as wanted -> ``finished`` or 
 """
 
 import errno
+import io
 import json
 import logging
 import math
@@ -20,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from harness import __version__, provenance
+from harness import __version__, parallel, provenance
 from harness.errors import ConfigFault, HarnessError, RunFault
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,13 @@ TRACEBACK_CHARACTERS = 20_000
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` on a clean exit and vanishes on any other."""
+    """A file that takes the place of ``path`` on a clean exit and vanishes on any other.
+
+    Of several processes on one run only the first writes; what the others write goes nowhere.
+    """
+    if not parallel.leads():
+        yield io.BytesIO()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private (0600), and a group's shared runs must stay readable.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")

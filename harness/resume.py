@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback
 
-from harness import watch
+from harness import parallel, watch
 
 WEIGHTS, METHOD, GATHERED, BEST = "trainable.safetensors", "method.pt", "gathered.json", "best.safetensors"
 TRAINER_STATE = "trainer_state.json"  # the name that Trainer looks for
@@ -32,17 +32,21 @@ class Gathered:
     clock: watch.Clock
     tally: watch.Tally
 
-    def write(self, folder: Path, trainer: Any, done: bool) -> None:
-        values = {
+    def values(self, trainer: Any, done: bool) -> dict[str, Any]:
+        """What ``write`` keeps; all processes of a distributed run must ask for it."""
+        losses = parallel.gathered(float(trainer._tr_loss))  # Trainer logs their mean
+        return {
             "done": done,
             "validation": self.validate.history,
             "best": self.best.state() if self.best else None,
             "step_seconds": self.clock.seconds,
             "tally": self.tally.state(),
-            "text_loss": [float(trainer._tr_loss), trainer._total_loss_scalar, trainer._globalstep_last_logged],
+            "text_loss": [sum(losses) / len(losses), trainer._total_loss_scalar, trainer._globalstep_last_logged],
         }
+
+    def write(self, folder: Path, values: Mapping[str, Any]) -> None:
         (folder / GATHERED).write_text(json.dumps(values), encoding="utf-8")
-        if self.best and self.best.path.exists() and not done:
+        if self.best and self.best.path.exists() and not values["done"]:
             shutil.copyfile(self.best.path, folder / BEST)
 
     def read(self, folder: Path) -> dict[str, Any]:
@@ -52,7 +56,7 @@ class Gathered:
         self.tally.load(values["tally"])
         if self.best:
             self.best.load(values["best"])
-            if (folder / BEST).exists():
+            if (folder / BEST).exists() and parallel.leads():
                 self.best.path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / BEST, self.best.path)
         return dict(values)
@@ -72,19 +76,20 @@ class Losses(TrainerCallback):
 
 def write(trainer: Any, gathered: Gathered, folder: Path) -> None:
     """Fill ``folder`` with the state after the optimizer step just made; in every process of a distributed run."""
+    values = gathered.values(trainer, done=False)
     if trainer.args.should_save:
         write_model(trainer.model, folder)
-        gathered.write(folder, trainer, done=False)
+        gathered.write(folder, values)
         trainer.state.save_to_json(str(folder / TRAINER_STATE))
     trainer._save_optimizer_and_scheduler(str(folder))
     trainer._save_scaler(str(folder))
     trainer._save_rng_state(str(folder))
 
 
-def write_done(trainer: Any, gathered: Gathered, folder: Path) -> None:
+def write_done(trainer: Any, gathered: Gathered, values: Mapping[str, Any], folder: Path) -> None:
     """Fill ``folder`` with the end of training: the weights that were kept, and no optimizer."""
     write_model(trainer.model, folder)
-    gathered.write(folder, trainer, done=True)
+    gathered.write(folder, values)
     trainer.state.save_to_json(str(folder / TRAINER_STATE))
 
 

@@ -96,6 +96,15 @@ class Schedule(Enum):
     constant = "constant_with_warmup"
 
 
+class Strategy(Enum):
+    """How the processes of one run share its training."""
+
+    none = "none"  # one process
+    ddp = "ddp"  # each has the whole model
+    fsdp = "fsdp"  # each has a shard of it (FSDP2)
+    deepspeed = "deepspeed"  # ZeRO, by the configuration beside it
+
+
 class Tracking(Enum):
     """Experiment tracker."""
 
@@ -207,6 +216,26 @@ class Data(Settings):
 
 
 @dataclass
+class Fsdp(Settings):
+    """Fully sharded training; transformers' names."""
+
+    reshard_after_forward: bool
+    cpu_offload: bool
+    transformer_layer_cls_to_wrap: list[str] | None  # null: the model's own blocks
+
+
+@dataclass
+class Parallel(Settings):
+    """Several processes for one run, one a device; torchrun or accelerate starts them."""
+
+    strategy: Strategy
+    processes: int
+    find_unused_parameters: bool  # strategy=ddp
+    fsdp: Fsdp
+    deepspeed: dict[str, Any]
+
+
+@dataclass
 class Trainer(Settings):
     """Optimisation; fields keep transformers' meaning."""
 
@@ -231,6 +260,7 @@ class Trainer(Settings):
     checkpoint_minutes: float | None  # between two checkpoints; null: only when the process is told to stop
     checkpoint_steps: int | None  # optimizer steps between two checkpoints, besides
     on_oom: OnOom
+    parallel: Parallel
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import data, models, score, tokens
+from harness import data, models, parallel, score, tokens, weights
 from harness.errors import DataFault
 from harness.plan import Plan, digest, plain
 from harness.record import atomic_write_text
@@ -57,6 +57,8 @@ def base(plan: Plan) -> tuple[models.Base, float]:
         return _bases[key].base, 0.0
     release()
     started = time.perf_counter()
+    if parallel.processes() > 1:  # one converts and caches, the others find it done
+        parallel.agreed(lambda: str(weights.locate(plan.model).folder))
     loaded = models.load_base(plan.model)
     _bases[key] = LoadedBase(loaded, models.fingerprint_weights(loaded.model))
     return loaded, time.perf_counter() - started

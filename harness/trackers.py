@@ -10,6 +10,7 @@ import secrets
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness import parallel
 from harness.errors import RunFault
 from harness.schema import Tracker, Tracking
 
@@ -43,7 +44,7 @@ def start(
     run_id: str | None,
 ) -> Run:
     """Open a run; ``run_id`` of an earlier one continues that. Raises ``RunFault``."""
-    if tracker.name is Tracking.none:
+    if tracker.name is Tracking.none or not parallel.leads():
         return NoRun()
     # The fingerprint alone would join a repetition of the plan to the run that it repeats.
     run_id = run_id or f"{fingerprint[:12]}-{secrets.token_hex(3)}"

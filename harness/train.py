@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from harness import checkpoints, estimate, methods, resume, schema, stops, tokens, watch
+from harness import checkpoints, estimate, methods, parallel, resume, schema, sharding, stops, tokens, watch
 from harness.checkpoints import Keeping
 from harness.errors import RunFault
 from harness.losses import mean_completion_loss
@@ -54,9 +54,14 @@ def optimizer_steps(trainer: schema.Trainer, rows: int) -> int:
     """Optimizer steps of a run over so many training rows."""
     if trainer.max_steps is not None:
         return trainer.max_steps
-    batches = math.ceil(rows / trainer.batch_size)
+    batches = math.ceil(rows / (trainer.batch_size * trainer.parallel.processes))
     per_epoch = math.ceil(batches / trainer.gradient_accumulation_steps)
     return math.ceil(trainer.epochs * per_epoch)
+
+
+def rows_per_step(trainer: schema.Trainer) -> int:
+    """Rows of one optimizer step, over all processes."""
+    return trainer.batch_size * trainer.gradient_accumulation_steps * trainer.parallel.processes
 
 
 def train(
@@ -71,6 +76,7 @@ def train(
     log: Callable[[int, dict[str, float]], None],
     label: str,
     teacher: "Teacher | None" = None,
+    idle: Sequence[torch.nn.Module] = (),
     keeping: Keeping | None = None,
     say: Callable[[str], None] = lambda text: None,
     beacon: "Beacon | None" = None,
@@ -85,6 +91,7 @@ def train(
         log: receives ``(optimizer step, values)`` for the tracker.
         label: what the progress bar says.
         teacher: of trainer.objective=distill.
+        idle: other models over the same weights, which make room where the strategy trains shards.
         keeping: where checkpoints lie; None: neither read nor written.
         say: receives what the record should note.
         beacon: tells other processes how far training is.
@@ -95,51 +102,62 @@ def train(
     """
     if plan.trainer.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    steps = optimizer_steps(plan.trainer, len(examples))
+    device, steps = next(model.parameters()).device, optimizer_steps(plan.trainer, len(examples))
     loss = partial(mean_completion_loss, examples=validation, pad_id=pad_id, batch_size=plan.scoring.loss_batch_size)
     validate = watch.Validate(loss, _validation_steps(plan.trainer, steps), log)
     best = watch.KeepBest(validate, folder, first_step=_settled_after(model)) if plan.trainer.keep_best else None
     completion = plan.trainer.objective is not schema.Objective.lesson
-    clock, tally = watch.Clock(), watch.Tally(next(model.parameters()).device, labels_are_text=completion)
+    clock, tally = watch.Clock(), watch.Tally(device, labels_are_text=completion)
     callbacks: list[TrainerCallback] = [watch.Prune(), validate, *([best] if best else []), clock]
     callbacks += [watch.Progress(label, clock, tally, validate), watch.Curve(log)]
     if keeping:
         callbacks.append(watch.Checkpoint(keeping.every_s, keeping.every_steps))
     gathered = resume.Gathered(validate, best, clock, tally)
     callbacks += [watch.Signal(beacon, clock, tally)] if beacon else []
-    trainer = _Trainer(
-        model=model,
-        args=_arguments(plan, next(model.parameters()).device, dtype, steps, folder),
-        train_dataset=list(examples),
-        data_collator=collator(plan.trainer.objective, pad_id),
-        callbacks=callbacks,
-        optimizers=(methods.optimizer_for(*_optimizer_terms(plan, model)), None),
-        gathered=gathered,
-        keeping=keeping,
-        teacher=teacher,
-    )
-    trainer.remove_callback(PrinterCallback)
-    counts = estimate.count(model)
-    found = checkpoints.newest(keeping) if keeping else None
+    found = parallel.agreed(lambda: checkpoints.newest(keeping) if keeping else None)
     done = found is not None and resume.is_done(found)  # asked now: newer ones will take its place
     if found:
         say(f"goes on from the checkpoint of optimizer step {checkpoints.step_of(found)} of {steps}")
-    with stops.deferred():
-        trainer.train_from(found)
+    # Without checkpoints there is nothing to wait for.
+    with stops.deferred() if keeping else nullcontext():
+        with sharding.subject(model, plan.trainer.parallel, idle) as subject:
+            trainer = _Trainer(
+                model=subject,
+                args=_arguments(plan, device, dtype, steps, folder),
+                train_dataset=[*examples, None],  # None: what a short step is filled up with among processes
+                data_collator=sharding.keeping_pace(collator(plan.trainer.objective, pad_id), examples[0]),
+                callbacks=callbacks,
+                optimizer=methods.optimizer_for(*_optimizer_terms(plan, subject)),
+                gathered=gathered,
+                keeping=keeping,
+                teacher=teacher,
+            )
+            trainer.remove_callback(PrinterCallback)
+            sharding.confirm(trainer.accelerator, plan.trainer.parallel.strategy)
+            counts = estimate.count(model)
+            torch.manual_seed(plan.seed + parallel.rank())  # else all processes would drop out alike
+            trainer.train_from(found)
         if best is not None:
             best.restore(model)
         if keeping and not done:
-            checkpoints.save(keeping, trainer.state.global_step, partial(resume.write_done, trainer, gathered))
+            _keep_end(trainer, gathered, keeping)
     return Training(
         optimizer_steps=trainer.state.global_step,
         step_seconds=clock.seconds,
         **tally.counts(),
-        text_tokens=tally.text_tokens,
+        text_tokens=tally.state()[1],
         curve=watch.curve_of(trainer.state.log_history),
         validation=validate.history,
         best_step=best.step if best else None,
         parameters=counts,
     )
+
+
+def _keep_end(trainer: "_Trainer", gathered: resume.Gathered, keeping: Keeping) -> None:
+    """The checkpoint of the end of training, which scoring would otherwise have to wait for once more."""
+    write = partial(resume.write_done, trainer, gathered, gathered.values(trainer, done=True))
+    if parallel.leads():
+        checkpoints.save(keeping, trainer.state.global_step, write)
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
@@ -163,12 +181,14 @@ class _Trainer(Trainer):
     def __init__(
         self,
         *args: Any,
+        optimizer: Any,
         gathered: resume.Gathered,
         keeping: Keeping | None,
         teacher: "Teacher | None",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.optimizer = optimizer  # not as an argument, which Trainer refuses where it shards
         self._tally, self._gathered, self._keeping, self._teacher = gathered.tally, gathered, keeping, teacher
         if _brings_its_loss(self.model):
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
@@ -202,11 +222,16 @@ class _Trainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         resume.read_model(self.model, Path(resume_from_checkpoint))
 
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled |= sharding.settle(self.accelerator, self.args.fsdp_plugin_args)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(example.input_ids) for example in rows]
-        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthSampler(lengths, rows_per_step, self.args.seed)
+        lengths = [len(example.input_ids) for example in rows if example is not None]
+        at_once = self.args.train_batch_size * parallel.processes()
+        together = at_once if parallel.processes() > 1 else 1
+        return LengthSampler(lengths, at_once * self.args.gradient_accumulation_steps, self.args.seed, together)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -221,15 +246,17 @@ class _Trainer(Trainer):
         divergence, cross_entropy = teachers.term(self._teacher, outputs.logits, given)
         alone = num_items_in_batch is None or not self.model_accepts_loss_kwargs
         tokens_in_step = (given["labels"][:, 1:] != tokens.IGNORED).sum() if alone else num_items_in_batch
-        loss = loss + self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
+        shared = 1 if alone else parallel.processes()  # gradients are averaged over processes, not summed
+        loss = loss + shared * self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._tally.add(inputs)
-        shares = self.current_gradient_accumulation_steps if self.model_accepts_loss_kwargs else 1
+        batches = self.current_gradient_accumulation_steps * parallel.processes()
+        shares = batches if self.model_accepts_loss_kwargs else 1
         with _penalty_shared(self.model, shares):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
+        if not parallel.every(bool(torch.isfinite(loss))):
             first = inputs["input_ids"][0][:12].tolist()
             raise RunFault(
                 f"the loss became {loss.item()} at optimizer step {self.state.global_step + 1}, in a batch of "
@@ -244,17 +271,20 @@ class LengthSampler(Sampler[int]):
 
     Rows are shuffled, sorted by length within stretches of ``MEGABATCH`` steps, cut into the rows of one
     optimizer step each, and these shuffled: little padding, and an order that needs no stored state to be
-    resumed. The unit is the step, so that accumulating smaller batches trains on the same rows.
+    resumed. The unit is the step, so that accumulating smaller batches, or sharing them among processes, trains
+    on the same rows. ``together``: rows that all processes take at once; a short step is filled up to a multiple
+    with -1, which stands for no row.
     """
 
-    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int, together: int = 1) -> None:
         self._lengths, self._batch, self._seed, self._epoch = lengths, rows_per_step, seed, 0
+        self._filling = -len(lengths) % together
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = int(epoch)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + self._filling
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
@@ -271,6 +301,7 @@ class LengthSampler(Sampler[int]):
             yield from full[index]
         for batch in short:
             yield from batch
+        yield from [-1] * self._filling
 
 
 def _optimizer_terms(plan: Plan, model: "PeftModel") -> tuple[Any, ...]:
@@ -324,7 +355,9 @@ def _arguments(plan: Plan, device: torch.device, dtype: torch.dtype, steps: int,
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
+        **sharding.arguments(trainer.parallel),
     )
+    sharding.place(arguments, device)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # else each step would take one batch for every GPU that is there
     return arguments
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness import stops
+from harness import parallel, sharding, stops
 from harness.errors import RunFault
 from harness.progress import Beacon
 
@@ -78,7 +78,8 @@ class Validate(TrainerCallback):
         **_: Any,
     ) -> None:
         if state.global_step in self._steps:
-            loss = self._loss(model)
+            # A whole model needs no other process; shards come together in all of them at once.
+            loss = self._loss(model) if sharding.sharded(model) else parallel.agreed(lambda: self._loss(model))
             if not math.isfinite(loss):
                 # The last update may have broken the weights, with no training step left to notice.
                 raise RunFault(
@@ -112,20 +113,26 @@ class KeepBest(TrainerCallback):
             self._lowest, self.step = latest["loss"], state.global_step
             if state.global_step < state.max_steps:
                 self._save(model)
-            else:
+            elif parallel.leads():
                 self.path.unlink(missing_ok=True)  # the last weights are the best: nothing to restore
 
     def restore(self, model: torch.nn.Module) -> None:
-        """Put the best weights back; the last ones stay where they are the best, or none was eligible."""
-        if not self.path.exists():
+        """Put the best weights back; the last ones stay where they are the best, or none was eligible.
+
+        Of several processes in the first alone, whose work all that follows training is.
+        """
+        if not (parallel.leads() and self.path.exists()):
             return
         put(model, load_file(self.path))
         self.path.unlink()
 
     def _save(self, model: torch.nn.Module) -> None:
+        weights = trainable(model)
+        if not parallel.leads():
+            return
         partial = self.path.with_suffix(".partial")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(trainable(model), partial)
+        save_file(weights, partial)
         partial.replace(self.path)
 
     def state(self) -> dict[str, Any]:
@@ -139,9 +146,9 @@ class KeepBest(TrainerCallback):
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that train, by name, for ``save_file``; tied ones once."""
+    """The weights that train, by name, for ``save_file``; tied ones once. All processes must ask for shards."""
     named = model.named_parameters()
-    return {name: parameter.detach().contiguous() for name, parameter in named if parameter.requires_grad}
+    return {name: sharding.whole(each).detach().contiguous() for name, each in named if each.requires_grad}
 
 
 def put(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
@@ -196,27 +203,32 @@ class Tally:
         """Count one batch of ``input_ids``, ``attention_mask`` and ``labels``, each of shape (b, t)."""
         present = inputs["attention_mask"].sum()
         supervised = (inputs["labels"][:, 1:] != -100).sum()  # nothing predicts the first token
+        present = present * (supervised > 0)  # a batch that only keeps pace with the other processes
         padding = inputs["attention_mask"].numel() - present
         self._counts += torch.stack((supervised, present, padding)).to(self._counts.device)
 
     def counts(self) -> dict[str, int]:
-        """Labels trained on, prompt tokens and padding tokens so far."""
-        supervised, present, padding = self._counts.tolist()
+        """Labels trained on, prompt tokens and padding tokens so far, of all processes."""
+        supervised, present, padding = self.state()
         prompt = present - supervised if self._labels_are_text else present
         return {"supervised_tokens": supervised, "prompt_tokens": prompt, "padding_tokens": padding}
 
     def state(self) -> list[int]:
-        """For a checkpoint."""
-        return list(map(int, self._counts.tolist()))
+        """For a checkpoint: supervised, present and padding tokens of all processes, all of which must ask."""
+        everywhere = parallel.gathered([int(each) for each in self._counts.tolist()])
+        return [sum(each) for each in zip(*everywhere, strict=True)]
 
     def load(self, state: Sequence[int]) -> None:
-        """Back to what ``state`` gave."""
-        self._counts.copy_(torch.tensor(state))
+        """Back to what ``state`` gave; of several processes the first has it all."""
+        self._counts.copy_(torch.tensor(state) if parallel.leads() else torch.zeros(3))
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of text that the model has read so far; padding does not count."""
-        return int(self._counts[1])
+        """Tokens of text that the model has read so far; padding does not count.
+
+        Other processes have read about as many as this one.
+        """
+        return int(self._counts[1]) * parallel.processes()
 
 
 class Clock(TrainerCallback):
@@ -245,7 +257,11 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._bar = tqdm(
-            total=state.max_steps, desc=self._label, unit="step", leave=False, disable=not sys.stderr.isatty()
+            total=state.max_steps,
+            desc=self._label,
+            unit="step",
+            leave=False,
+            disable=not (parallel.leads() and sys.stderr.isatty()),
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -60,8 +60,11 @@ class PlanLauncher(Launcher):
 
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
         """Called by Hydra before ``launch``."""
+        from harness import parallel
+
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         if self.engine:
+            parallel.refuse_engine("hydra/launcher")
             self.engine.check()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> "list[JobReturn]":
