@@ -104,11 +104,8 @@ class Course:
         self.ended += 1
         if result.status is JobStatus.FAILED:
             self.failed += 1
-            if self.over:
-                log.error(
-                    "%d runs have failed, more than sweep.max_failures=%s: no further run starts",
-                    *(self.failed, self.most_failures),
-                )
+            if self.over and self.failed == (self.most_failures or 0) + 1:
+                log.error("more runs failed than sweep.max_failures=%s: no further run starts", self.most_failures)
         else:
             kept: Any = result._return_value
             if isinstance(kept, dict):

@@ -157,7 +157,7 @@ def conclude(
     failed = sum(result.status is JobStatus.FAILED for result in results.values())
     if course.over:
         raise RunFault(
-            f"{course.failed} runs failed, more than sweep.max_failures={course.most_failures}, so {len(course.idle)} "
+            f"more runs failed ({course.failed}) than sweep.max_failures={course.most_failures}: {len(course.idle)} "
             "were not started; mend the cause and run the same command again, or raise sweep.max_failures"
         )
     if failed or not whole:

@@ -178,7 +178,7 @@ def test_after_too_many_failures_no_further_run_starts(sweep, tmp_path):
     grid = ("trainer.learning_rate=1e30,1e29,1e-3", "lora.r=2")
     done = sweep(*grid, "sweep.max_failures=0")
     assert done.code == 1
-    assert "1 runs failed, more than sweep.max_failures=0, so 2 were not started" in done.err
+    assert "more runs failed (1) than sweep.max_failures=0: 2 were not started" in done.err
     [table] = tables(tmp_path / "runs")
     assert [row["state"] for row in table] == ["failed", "not started", "not started"]
     assert sweep(*grid, "sweep.max_failures=2").code == 1
