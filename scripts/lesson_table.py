@@ -63,14 +63,13 @@ def faults_of(method: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
 def table(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The rows in the lesson's order; spreads are sample standard deviations."""
     lines = [
-        "| command | what is trained | paper | trainable | rate | names the medicine % | token F1 | loss | train s |",
-        "| --- | --- | --- | --: | --: | --: | --: | --: | --: |",
+        "| command | what is trained | paper | trainable | rate | names the medicine % | token F1 | loss |",
+        "| --- | --- | --- | --: | --: | --: | --: | --: |",
     ]
     for method, (what, paper) in METHODS.items():
         kept = by_method[method]
         after = [each["scores"]["after"] for each in kept]
         link = f"[{paper}](https://arxiv.org/abs/{paper})" if paper else ""
-        seconds = statistics.median(each["times_s"]["train"] for each in kept)
         cells = [
             f"`peft={method}`",
             *(what, link),
@@ -79,7 +78,6 @@ def table(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             spread([each["names_target"] for each in after], 1),
             spread([each["token_f1"] for each in after], 1),
             spread([each["loss"] for each in after], 3),
-            f"{seconds:.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
