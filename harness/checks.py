@@ -303,6 +303,8 @@ def _lora(config: Config) -> list[str]:
         found += _one_of("lora.init_lora_weights", init, LORA_INITS)
     if config.lora.lora_fa and config.lora.loraplus_lr_ratio is not None:
         found.append("lora.lora_fa=true and lora.loraplus_lr_ratio each bring an optimizer; unset one of them")
+    if config.lora.lora_fa and config.lora.use_dora:
+        found.append("lora.lora_fa=true takes pairs of A and B, and lora.use_dora=true adds a third; unset one of them")
     found += _at_least("lora.loraplus_lr_ratio", config.lora.loraplus_lr_ratio, 1)
     for name in ("eva", "corda", "lora_ga", "loftq"):
         if getattr(config.lora, f"{name}_config") and init != name:

@@ -3,6 +3,7 @@
 import gc
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,22 @@ def ran_out(error: BaseException) -> bool:
     said = str(error).lower()
     known = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
     return isinstance(error, MemoryError) or any(text in said for text in known)
+
+
+def forget(error: BaseException) -> None:
+    """Let go of what a failed run holds: its error keeps the frames, and they the model and the batch.
+
+    Else the runs after one that ran out of memory would find none either.
+    """
+    seen = set[int]()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            left += [each.__cause__, each.__context__]
+    release()
 
 
 def release() -> None:

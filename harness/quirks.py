@@ -61,9 +61,9 @@ def with_one_task(model: "PeftModel") -> "PeftModel":
 
 
 def with_own_outputs(model: "PeftModel") -> "PeftModel":
-    """Outputs of quantised layers with a bias as tensors of their own, for types that add to them in place.
+    """Outputs of quantised layers as tensors of their own, for types that add to them in place.
 
-    bitsandbytes returns a view there, which autograd lets nobody write into.
+    bitsandbytes returns views, which autograd lets nobody write into: of 8 bits on a GPU, elsewhere with a bias.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -73,7 +73,7 @@ def with_own_outputs(model: "PeftModel") -> "PeftModel":
     for module in model.modules():
         if isinstance(module, BaseTunerLayer) and type(module).__module__.split(".")[-2] in IN_PLACE:
             base = module.get_base_layer()
-            if type(base).__name__ in ("Linear4bit", "Linear8bitLt") and base.bias is not None:
+            if type(base).__name__ in ("Linear4bit", "Linear8bitLt"):
                 base.register_forward_hook(own)
     return model
 

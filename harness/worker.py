@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import provenance, record
+from harness import memory, provenance, record
 from harness.errors import ConfigFault, Elsewhere
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def run(job: Job) -> Outcome:
         status, message = ELSEWHERE, str(error)
     except Exception as error:
         status, message = FAILED, _in_a_line(error)
+        memory.forget(error)  # the same process takes the next job
     return Outcome(job.fingerprint, status, message, time.monotonic() - started, answer)
 
 

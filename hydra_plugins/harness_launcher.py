@@ -117,6 +117,8 @@ class PlanLauncher(Launcher):
         """One after the other in this process."""
         from hydra.core.utils import run_job
 
+        from harness import memory
+
         for number, cell in enumerate(todo):
             if course.over:
                 return
@@ -126,16 +128,16 @@ class PlanLauncher(Launcher):
                 continue
             place = (course.ended + 1, course.total, cell.plan.fingerprint, cell.name)
             log.info("[%d/%d] %s: %s; left: %s", *place, course.still(todo[number:]))
-            yield (
-                cell,
-                run_job(
-                    hydra_context=self.hydra_context,
-                    task_function=self.task_function,
-                    config=composed[cell.plan.fingerprint],
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                ),
+            result = run_job(
+                hydra_context=self.hydra_context,
+                task_function=self.task_function,
+                config=composed[cell.plan.fingerprint],
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
             )
+            if isinstance(result._return_value, Exception):
+                memory.forget(result._return_value)  # Hydra keeps the error to the sweep's end
+            yield cell, result
 
     def _elsewhere(
         self, todo: "Sequence[Cell]", folder: "Path", course: "Course"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import weakref
 from concurrent.futures import Future
 from dataclasses import replace
 from unittest import mock
@@ -142,6 +143,21 @@ class Broken:
         if plan.seed == 7 and not self.mended:
             plan = replace(plan, learning_rate=1e30)  # a real loss that is not finite
         return self.real(model, plan, *arguments, **settings)
+
+
+def test_failed_run_leaves_its_memory_to_the_next(sweep, monkeypatch):
+    models_seen = []
+
+    def fails(model, *arguments, **settings):
+        models_seen.append((weakref.ref(model), [earlier() is None for earlier, _ in models_seen]))
+        try:
+            raise ValueError("the reason behind it")
+        except ValueError as reason:
+            raise torch.OutOfMemoryError("CUDA out of memory") from reason
+
+    monkeypatch.setattr(train, "train", fails)
+    assert sweep("seed=range(0,3)", "lora.r=2", "scoring.metrics=[]").code == 1
+    assert [gone for _, gone in models_seen] == [[], [True], [True, True]]
 
 
 def test_ten_runs_of_which_three_fail_are_seven_results_and_three_reasons(sweep, tmp_path, monkeypatch):
