@@ -139,7 +139,11 @@ def test_a_fault_in_one_process_ends_the_command_and_is_on_record(random_qwen2, 
         (2, ["trainer/parallel=ddp", "model.device=cuda:1"], r"model.device=cuda:1 is one device for all processes"),
         (2, ["trainer/parallel=ddp", "peft=cpt"], r"peft=cpt takes the mean of each batch for itself"),
         (2, ["trainer/parallel=ddp", "peft=diff_pruning"], r"peft=diff_pruning fixes what it trains in the midst"),
-        (2, ["trainer/parallel=fsdp", "peft=adalora"], r"peft=adalora prunes ranks by whole .* use trainer/parallel=ddp"),
+        (
+            2,
+            ["trainer/parallel=fsdp", "peft=adalora"],
+            r"peft=adalora prunes ranks by whole .* use trainer/parallel=ddp",
+        ),
         (2, ["trainer/parallel=fsdp", "lora.lora_fa=true"], r"lora.lora_fa=true multiplies whole weights"),
         (2, ["trainer/parallel=fsdp", "model.quantization=nf4"], r"model.quantization=nf4 packs weights"),
     ],
@@ -236,7 +240,7 @@ def test_a_model_spread_by_hooks_trains_as_a_whole_one_does(random_qwen2, rows, 
 
     whole = prepared(random_qwen2, rows, tmp_path)
     base = copy.copy(loaded(random_qwen2))
-    places = {name: "cpu" for name in ("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head")}
+    places = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"), "cpu")
     places |= {f"model.layers.{layer}": "cpu" for layer in (0, 1)}
     base.model = dispatch_model(copy.deepcopy(base.model), places, main_device="cpu", force_hooks=True)
     spread = prepared(random_qwen2, rows, tmp_path, base=base)
