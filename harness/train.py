@@ -188,6 +188,15 @@ class _Trainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        rows: Any = self.train_dataset
+        lengths = [len(example.input_ids) for example in rows if example is not None]
+        at_once = self.args.train_batch_size * parallel.processes()
+        self._sampler = LengthSampler(
+            lengths,
+            at_once * self.args.gradient_accumulation_steps,
+            self.args.seed,
+            at_once if parallel.processes() > 1 else 1,
+        )
         self.optimizer = optimizer  # not as an argument, which Trainer refuses where it shards
         self._tally, self._gathered, self._keeping, self._teacher = gathered.tally, gathered, keeping, teacher
         if _brings_its_loss(self.model):
@@ -203,6 +212,8 @@ class _Trainer(Trainer):
             resume.read_model(self.model, checkpoint)
             self.state = TrainerState.load_from_json(str(checkpoint / resume.TRAINER_STATE))
             return
+        # Accelerate does not pass the epoch on through the sampler that skips, where several processes share it.
+        self._sampler.set_epoch(checkpoints.step_of(checkpoint) // self._sampler.steps)
         self.add_callback(resume.Losses(self, values))
         self.train(resume_from_checkpoint=str(checkpoint))
 
@@ -238,11 +249,7 @@ class _Trainer(Trainer):
                     values[name] = value.to(self.args.device)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(example.input_ids) for example in rows if example is not None]
-        at_once = self.args.train_batch_size * parallel.processes()
-        together = at_once if parallel.processes() > 1 else 1
-        return LengthSampler(lengths, at_once * self.args.gradient_accumulation_steps, self.args.seed, together)
+        return self._sampler
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -290,6 +297,11 @@ class LengthSampler(Sampler[int]):
     def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int, together: int = 1) -> None:
         self._lengths, self._batch, self._seed, self._epoch = lengths, rows_per_step, seed, 0
         self._filling = -len(lengths) % together
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(len(self._lengths) / self._batch)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = int(epoch)
