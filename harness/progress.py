@@ -33,9 +33,13 @@ class Progress:
 
 
 class Beacon:
-    """Writes the file of one run; each of its methods is cheap, and none raises."""
+    """Writes the file of one run; each of its methods is cheap, and none raises.
+
+    Of several processes that share the run the first speaks for all.
+    """
 
     def __init__(self, folder: Path) -> None:
+        self._speaks = parallel.leads()
         self._path, self._owner = folder / NAME, provenance.owner()
         self._state = "loading"
         self._steps: tuple[int, int] | None = None  # where training began, and where it ends
@@ -74,6 +78,9 @@ class Beacon:
     def _write(self, step: int | None, loss: float | None, tokens_per_s: float | None, left_s: float | None) -> None:
         if not parallel.leads():  # one of a run's processes tells for all
             return
+        self._written = time.monotonic()
+        if not self._speaks:
+            return
         steps = self._steps[1] if self._steps else None
         known = loss if loss is not None and math.isfinite(loss) else None
         content = asdict(Progress(self._state, step, steps, known, tokens_per_s, left_s, time.time(), self._owner))
@@ -82,7 +89,6 @@ class Beacon:
         with suppress(OSError):
             temporary.write_text(json.dumps(content), encoding="utf-8")
             os.replace(temporary, self._path)
-        self._written = time.monotonic()
 
 
 def read(folder: Path) -> Progress | None:

@@ -139,6 +139,12 @@ def test_progress_is_whole_rare_and_gone_at_the_end(tmp_path):
     assert progress.read(tmp_path) is None
 
 
+def test_of_several_processes_the_first_alone_tells(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress.parallel, "leads", lambda: False)
+    progress.Beacon(tmp_path).enter("training")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_progress_that_cannot_be_written_or_read_disturbs_nobody(tmp_path):
     progress.Beacon(tmp_path / "none").enter("loading")
     (tmp_path / progress.NAME).write_text('{"state": "tr')
