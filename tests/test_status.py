@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,7 +96,8 @@ def test_watching_ends_with_the_sweep_and_by_ctrl_c(grid, tmp_path, monkeypatch,
         slept.append(seconds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(status.time, "sleep", stop)
+    # Not time.sleep itself: other threads of the tests' process use it.
+    monkeypatch.setattr(status, "time", SimpleNamespace(sleep=stop))
     with listing.noted_command(folder):
         status.show(tmp_path, None, watch=True)
     assert len(slept) == 1
