@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_single_run_waits_for_the_other_and_uses_its_record(cell, monkeypatch):
         record.write(cell.options.runs_dir, record.finished(fields_of(cell)))
         lock.release()
 
-    monkeypatch.setattr(cells.time, "sleep", finish)
+    monkeypatch.setattr(cells, "time", SimpleNamespace(sleep=finish))
     kept = cells.run_or_wait(cell, lambda *_: pytest.fail("it ran"))
     assert kept["status"] == "finished"
 
