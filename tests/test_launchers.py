@@ -458,8 +458,11 @@ def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path):
     assert code == 0, output
     assert "back in the queue" in output
     kept = sweep.records()
-    [cut_off] = [record for record in kept.values() if record["attempt"] == 2]
-    assert any("goes on from the checkpoint of optimizer step" in note for note in cut_off["notes"])
+    # SLURM chooses whom the urgent job displaces: one of the two, or both.
+    cut_off = [record for record in kept.values() if record["attempt"] == 2]
+    assert cut_off
+    for again in cut_off:
+        assert any("goes on from the checkpoint of optimizer step" in note for note in again["notes"])
     assert [kept[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
     whole = Sweep(tmp_path / "whole", "lora.r=2,4", long)
     assert whole.end()[0] == 0
