@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
@@ -59,7 +60,7 @@ class Plan:
         """Pickled and copied in the shape that records keep."""
         return rebuild, (self.as_dict(),)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of what has an effect; equal fingerprints are the same experiment."""
         return digest(effective(self.as_dict()))

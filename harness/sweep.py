@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from harness import listing, provenance, record, report
 from harness.cells import Cell, Run, failure, left_failed, reusable, run_or_wait, told
 from harness.course import Begin, Course
 from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, RunFault, raise_together
-from harness.plan import digest, read
+from harness.plan import digest, plain, read
 from harness.schema import Stage
 
 if TYPE_CHECKING:
@@ -22,16 +23,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def cells_of(composed: "Sequence[tuple[Sequence[str], DictConfig]]", name: str) -> list[Cell]:
+def cells_of(grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]", name: str) -> list[Cell]:
     """Cells of a whole grid, each checked; faults of all cells are raised together, each said once.
+
+    Args:
+        grid: overrides of each cell, and what composes it.
+        name: of the sweep, where the configuration gives none.
 
     Raises:
         ConfigFault: some cell cannot work; nothing has run then.
     """
     cells, faults = [], dict[str, str]()
-    for overrides, config in composed:
+    for overrides, compose in grid:
         try:
-            plan, options = read(config)
+            plan, options = read(compose())
         except HarnessError as error:
             for line in str(error).splitlines():
                 faults.setdefault(line, " ".join(overrides))
@@ -53,8 +58,9 @@ def unique(cells: Sequence[Cell]) -> list[Cell]:
     first: dict[str, Cell] = {}
     for cell in cells:
         first.setdefault(cell.plan.fingerprint, cell)
-    models = list(dict.fromkeys(digest(cell.plan.as_dict()["model"]) for cell in first.values()))
-    return sorted(first.values(), key=lambda cell: models.index(digest(cell.plan.as_dict()["model"])))
+    of = {fingerprint: digest(plain(cell.plan.model)) for fingerprint, cell in first.items()}
+    order = {model: i for i, model in enumerate(dict.fromkeys(of.values()))}
+    return sorted(first.values(), key=lambda cell: order[of[cell.plan.fingerprint]])
 
 
 def work(cells: Sequence[Cell], begin: Begin) -> "list[JobReturn]":
@@ -293,17 +299,18 @@ def show_plan(cells: Sequence[Cell]) -> None:
     table = Table(title=f"{len(cells)} cells, {len(plans)} runs", title_justify="left")
     for column in ("run", "cells", "trainable", "share", "total", "finished earlier"):
         table.add_column(column, justify="left" if column in ("run", "cells") else "right", overflow="fold")
-    faults = []
+    sharing, faults = defaultdict[str, list[str]](list), []
+    for cell in cells:
+        sharing[cell.plan.fingerprint].append(cell.name)
     for cell in plans:
         try:
             counts = estimate.count_plan(cell.plan)
         except HarnessError as error:
             faults.append(f"{error} [in {cell.name}]")
             continue
-        sharing = [other.name for other in cells if other.plan.fingerprint == cell.plan.fingerprint]
         table.add_row(
             cell.plan.fingerprint,
-            escape("\n".join(sharing)),
+            escape("\n".join(sharing[cell.plan.fingerprint])),
             f"{counts.trainable:,}",
             f"{counts.share:.3%}",
             f"{counts.total:,}",

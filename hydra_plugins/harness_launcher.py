@@ -61,8 +61,10 @@ class PlanLauncher(Launcher):
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
         """Called by Hydra before ``launch``."""
         from harness import parallel
+        from harness.composer import Composer
 
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self._composer = Composer(hydra_context.config_loader, config)
         if self.engine:
             parallel.refuse_engine("hydra/launcher")
             self.engine.check()
@@ -93,7 +95,6 @@ class PlanLauncher(Launcher):
             ConfigFault: some cell cannot work.
         """
         from hydra.core.utils import setup_globals
-        from omegaconf import OmegaConf
 
         from harness import sweep
         from harness.cells import effective
@@ -102,17 +103,15 @@ class PlanLauncher(Launcher):
         # Without options: a sweep that goes on under another limit of failures keeps its name and its group.
         given = list(self.config.hydra.overrides.task)
         name = " ".join(effective(given) or given)
-        jobs = [self._compose(each, first + i, name) for i, each in enumerate(job_overrides)]
-        own = [OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"]) for job in jobs]
-        cells = sweep.cells_of(
-            [(list(job.hydra.overrides.task), each) for job, each in zip(jobs, own, strict=True)], name
-        )
+        composer = self._composer
+        cells = sweep.cells_of(((composer.task(each), partial(composer.own, each)) for each in job_overrides), name)
         # Reversed: of cells that share a plan the first one runs, under its own name.
-        composed = {cell.plan.fingerprint: job for cell, job in reversed(list(zip(cells, jobs, strict=True)))}
-        return cells, self._elsewhere if self.engine else partial(self._here, composed)
+        numbered = reversed(list(enumerate(zip(cells, job_overrides, strict=True), first)))
+        jobs = {cell.plan.fingerprint: (number, overrides) for number, (cell, overrides) in numbered}
+        return cells, self._elsewhere if self.engine else partial(self._here, jobs)
 
     def _here(
-        self, composed: "dict[str, DictConfig]", todo: "Sequence[Cell]", folder: "Path", course: "Course"
+        self, jobs: "Mapping[str, tuple[int, Sequence[str]]]", todo: "Sequence[Cell]", folder: "Path", course: "Course"
     ) -> "Iterator[tuple[Cell, JobReturn]]":
         """One after the other in this process."""
         from hydra.core.utils import run_job
@@ -131,7 +130,7 @@ class PlanLauncher(Launcher):
             result = run_job(
                 hydra_context=self.hydra_context,
                 task_function=self.task_function,
-                config=composed[cell.plan.fingerprint],
+                config=self._composed(cell, *jobs[cell.plan.fingerprint]),
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
@@ -228,11 +227,12 @@ class PlanLauncher(Launcher):
             stop=str(stop),
         )
 
-    def _compose(self, overrides: Sequence[str], index: int, name: str) -> "DictConfig":
+    def _composed(self, cell: "Cell", number: int, overrides: Sequence[str]) -> "DictConfig":
+        """What Hydra's ``run_job`` takes."""
         from omegaconf import open_dict
 
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        composed = self._composer.whole(overrides)
         with open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = index
-            composed.sweep.name = composed.sweep.name or name
+            composed.hydra.job.id = composed.hydra.job.num = number
+            composed.sweep.name = cell.options.sweep_name
         return composed
