@@ -1,10 +1,11 @@
 """Completion losses, the same in training-time validation and in scoring."""
 
+import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from harness.tokens import Example, by_length, collate
+from harness.tokens import Example, by_length, collate, predicting
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +30,14 @@ def mean_completion_loss(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, count = 0.0, 0
+    total, count, spare = 0.0, 0, spares_logits(model)
     lengths = [len(example.input_ids) for example in examples]
     with torch.no_grad(), arithmetic(model):
         for batch in by_length(lengths, batch_size):
             tensors = collate([examples[index] for index in batch], pad_id, "right")
+            given = {"logits_to_keep": predicting(tensors)} if spare else {}
             labels_bt = tensors.pop("labels").to(device)
-            logits_btv = model(**{name: tensor.to(device) for name, tensor in tensors.items()}).logits
+            logits_btv = model(**{name: tensor.to(device) for name, tensor in tensors.items()}, **given).logits
             loss_sum, tokens = completion_loss_sum(logits_btv, labels_bt)
             total += float(loss_sum)
             count += int(tokens)
@@ -46,15 +48,27 @@ def mean_completion_loss(
 def completion_loss_sum(logits_btv: "torch.Tensor", labels_bt: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
     """Summed cross-entropy of the labelled tokens (nats, float32), and their number.
 
-    Virtual tokens put before the text lengthen the logits; only the last ``t`` positions are the text's.
+    Virtual tokens put before the text lengthen the logits, and logits that nobody needs may be left out; so the two
+    are set beside each other at their ends.
     """
     from torch.nn import functional
 
-    text_btv = logits_btv[:, -labels_bt.shape[1] :]
-    predicting_btv, next_bt = text_btv[:, :-1], labels_bt[:, 1:]
+    length = min(logits_btv.shape[1], labels_bt.shape[1])
+    predicting_btv, next_bt = logits_btv[:, -length:-1], labels_bt[:, -length:][:, 1:]
     kept = next_bt != -100  # only these positions are widened to float32
     loss = functional.cross_entropy(predicting_btv[kept].float(), next_bt[kept], reduction="sum")
     return loss, kept.sum()
+
+
+def spares_logits(model: Any) -> bool:
+    """Whether the model computes the logits of the last positions alone when it is asked to, and its loss from them.
+
+    CPT computes a loss of its own, from all of them.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "logits_to_keep" not in inspect.signature(base.forward).parameters or base.loss_type not in (None, "ForCausalLM"):
+        return False
+    return base is model or model.peft_config[str(model.active_adapter)].peft_type != "CPT"
 
 
 def arithmetic(model: Any) -> AbstractContextManager[Any]:

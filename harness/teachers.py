@@ -73,14 +73,16 @@ def term(teacher: Teacher, student_btv: "torch.Tensor", inputs: dict[str, Any]) 
     import torch
     from torch.nn import functional
 
-    from harness.losses import arithmetic, completion_loss_sum
+    from harness.losses import arithmetic, completion_loss_sum, spares_logits
 
-    labels_bt = inputs["labels"]
     device = next(teacher.model.parameters()).device
     seen = {name: inputs[name].to(device) for name in ("input_ids", "attention_mask")}
+    labels_bt = inputs["labels"][:, -student_btv.shape[1] :]  # it may have left out logits that nobody needs
+    length = labels_bt.shape[1]  # virtual tokens before the text lengthen the logits
+    if spares_logits(teacher.model):
+        seen["logits_to_keep"] = length
     with torch.no_grad(), arithmetic(teacher.model):
         teacher_btv = teacher.model(**seen).logits.to(student_btv.device)
-    length = labels_bt.shape[1]  # virtual tokens before the text lengthen the logits
     kept = labels_bt[:, 1:] != -100
     size = min(student_btv.shape[-1], teacher_btv.shape[-1])  # past the vocabulary, widths are padding
     student, own = (logits[:, -length:-1][kept][:, :size].float() for logits in (student_btv, teacher_btv))

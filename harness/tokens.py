@@ -173,6 +173,30 @@ def collate(examples: Sequence[Example], pad_id: int, side: str) -> dict[str, "t
     }
 
 
+def predicting(batch: dict[str, "torch.Tensor"]) -> int:
+    """How many of the last positions matter to the loss: from the one that predicts the first labelled token on.
+
+    What transformers' models take as ``logits_to_keep``; at least 1. ``batch``: of ``collate``, or its ``labels``
+    alone, on the CPU.
+    """
+    labelled = (batch["labels"] != IGNORED).any(dim=0).nonzero()
+    length = batch["labels"].shape[1]
+    return min(length, length - int(labelled[0]) + 1) if len(labelled) else 1
+
+
+def sparing(batch: dict[str, "torch.Tensor"]) -> dict[str, Any]:
+    """The batch, asking for no logits before those that its loss looks at; loss and gradients are the same.
+
+    Prompts are most of a row and vocabularies are wide, so these logits can be most of a step's memory.
+    ``shift_labels``, shape (b, k): what the last k positions are to predict, as transformers' losses take it.
+    """
+    from torch.nn import functional
+
+    kept = predicting(batch)
+    shifted = functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    return {**batch, "logits_to_keep": kept, "shift_labels": shifted[:, -kept:].contiguous()}
+
+
 def lesson_collate(examples: Sequence[Example], pad_id: int, length: int = 512) -> dict[str, "torch.Tensor"]:
     """The published lesson's batch, exactly as written: to compare with (``trainer.objective=lesson``).
 

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from harness import checkpoints, estimate, methods, parallel, resume, schema, sharding, stops, tokens, watch
 from harness.checkpoints import Keeping
 from harness.errors import RunFault
-from harness.losses import mean_completion_loss
+from harness.losses import mean_completion_loss, spares_logits
 from harness.plan import Plan
 from harness.tokens import Example
 
@@ -125,7 +125,7 @@ def train(
                 model=subject,
                 args=_arguments(plan, device, dtype, steps, folder),
                 train_dataset=[*examples, None],  # None: what a short step is filled up with among processes
-                data_collator=sharding.keeping_pace(collator(plan.trainer.objective, pad_id), examples[0]),
+                data_collator=_collator(plan.trainer.objective, pad_id, examples[0], spares_logits(model)),
                 callbacks=callbacks,
                 optimizer=methods.optimizer_for(*_optimizer_terms(plan, subject)),
                 gathered=gathered,
@@ -385,11 +385,18 @@ def _arguments(plan: Plan, device: torch.device, dtype: torch.dtype, steps: int,
     return arguments
 
 
-def collator(objective: schema.Objective, pad_id: int) -> Callable[[list[Example]], dict[str, torch.Tensor]]:
-    """Training batches of examples, by the objective's labels."""
-    if objective is schema.Objective.lesson:
-        return partial(tokens.lesson_collate, pad_id=pad_id)
-    return partial(tokens.collate, pad_id=pad_id, side="right")
+def _collator(
+    objective: schema.Objective, pad_id: int, some: Example, sparing: bool
+) -> Callable[[Sequence[Example | None]], dict[str, Any]]:
+    """Training batches of examples, by the objective's labels; ``sparing``: without logits that no label needs."""
+    lesson = objective is schema.Objective.lesson
+    labelled = (
+        partial(tokens.lesson_collate, pad_id=pad_id)
+        if lesson
+        else partial(tokens.collate, pad_id=pad_id, side="right")
+    )
+    collate = sharding.keeping_pace(labelled, some)
+    return (lambda examples: tokens.sparing(collate(examples))) if sparing else collate
 
 
 def _validation_steps(trainer: schema.Trainer, steps: int) -> list[int]:

@@ -1,7 +1,7 @@
 """What thousands of runs cost the file system, the locks, the listing and the table: ``python scripts/bench_scale.py``.
 
 Makes synthetic records (the size of real ones, with curves) in a temporary folder and measures on this machine:
-writing them, listing them, the table of all, the status view of one sweep, taking and releasing every lock.
+writing them, listing them, the table of all, taking and releasing locks; and composing the cells of a grid.
 ``--runs`` and ``--folder`` change how many and where (a network file system, say). Beyond what was measured,
 ``--nodes`` workers are simulated over a file server that answers so many operations a second: see ``simulate``.
 """
@@ -18,7 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import locks, record, report
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from harness import cli, locks, plan, record, report, shipped
+from harness.composer import Composer
 
 METHODS = ("lora", "ia3", "adalora", "bitfit")
 POINTS = 50  # of the training curve
@@ -32,6 +37,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="medians are over so many")
     chosen = parser.parse_args()
     logging.getLogger("harness").setLevel(logging.ERROR)
+    compose(chosen.repeats)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         measure(Path(place), chosen.runs, chosen.repeats)
     print("\nsimulated: 64 nodes, a shared file server of so many metadata operations a second")
@@ -41,6 +47,19 @@ def main() -> None:
 
 
 # --- measured ---------------------------------------------------------------------------------------------
+
+
+def compose(repeats: int, cells: int = 200) -> None:
+    """Print what it costs to compose and read the cells of a grid before any of them runs."""
+    cli.register_schema()
+    with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+    grid = [(f"peft={method}", f"seed={seed}") for method in METHODS for seed in range(cells // len(METHODS))]
+    print(f"{cells} cells of {len(METHODS)} methods")
+    timed("composed, read", lambda: [plan.read(composer.own(overrides)) for overrides in grid], repeats)
+    few = grid[:: len(grid) // 20]
+    timed(f"by Hydra alone ({len(few)})", lambda: [loader.load_sweep_config(composer._command, [*o]) for o in few], 1)
 
 
 def measure(runs_dir: Path, runs: int, repeats: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from conftest import compose
-from harness import adapters, capabilities, library, methods, plan, schema, shipped
+from harness import adapters, capabilities, library, losses, methods, plan, schema, shipped, tokens
 from harness.errors import ConfigFault, ModelFault
 from harness.fitting import RULES
 from harness.situation import SEEDS
@@ -53,6 +53,7 @@ FIT = QWEN2 + [
 ]
 QUICK = [case for case in CASES if case != "lora:eva"]  # whose start takes seconds
 EXACT = 1e-5  # float32 sums in another order
+KEEP_ALL = ("cpt",)  # computes a loss of its own, from all logits
 
 every_case = pytest.mark.parametrize("case", CASES)
 every_quick_case = pytest.mark.parametrize("case", QUICK)
@@ -120,6 +121,26 @@ def test_only_what_is_trainable_changes_and_the_loss_falls(case, kind):
     assert run.changed
     assert run.changed <= run.trainable
     assert run.losses[-1] < run.losses[0]
+
+
+@every_fit
+def test_logits_that_no_label_needs_may_be_left_out(case, kind):
+    model, batch = trained(case, kind).model, next(batches())
+    assert losses.spares_logits(model) == (case not in KEEP_ALL)
+    if case in KEEP_ALL:
+        return
+    found = []
+    for given in (batch, tokens.sparing(batch)):
+        model.zero_grad()
+        outcome = model(**given)
+        if outcome.loss.requires_grad:  # diff pruning has finished and trains no more
+            outcome.loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append((outcome.loss.item(), torch.cat([each.flatten() for each in gradients] or [torch.zeros(1)])))
+    model.zero_grad()
+    assert outcome.logits.shape[1] == 6  # before each of five labels, and after the last
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-4, atol=1e-6)
 
 
 @every_fit

@@ -273,3 +273,24 @@ def test_the_embedded_rows_fit_their_window(tmp_path: Path) -> None:
     done = tokens.tokenise(data.read(chosen), chosen, qwen_tokenizer())
     assert (done.bad, done.cut) == ((), 0)
     assert json.dumps(tokens.audit(done.splits["train"]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ([[-100, -100, 5, 6], [-100, -100, -100, 7]], 3),  # from the position that predicts the 5
+        ([[-100, -100, -100, 7]], 2),
+        ([[4, 5, -100, -100]], 4),  # nothing predicts the 4
+        ([[-100, 5]], 2),
+        ([[-100, -100]], 1),  # a batch without rows
+    ],
+)
+def test_only_positions_that_predict_a_label_or_follow_one_that_does_are_kept(labels, kept):
+    batch = {"labels": torch.tensor(labels)}
+    spared = tokens.sparing(batch)
+    assert spared["logits_to_keep"] == kept
+    shifted = [[*row[1:], -100] for row in labels]
+    assert spared["shift_labels"].tolist() == [row[-kept:] for row in shifted]
+    left_out = [label for row in shifted for label in row[:-kept]]
+    assert set(left_out) <= {-100}
+    assert spared["labels"] is batch["labels"]
