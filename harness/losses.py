@@ -66,7 +66,10 @@ def spares_logits(model: Any) -> bool:
     CPT computes a loss of its own, from all of them.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "logits_to_keep" not in inspect.signature(base.forward).parameters or base.loss_type not in (None, "ForCausalLM"):
+    if "logits_to_keep" not in inspect.signature(base.forward).parameters or base.loss_type not in (
+        None,
+        "ForCausalLM",
+    ):
         return False
     return base is model or model.peft_config[str(model.active_adapter)].peft_type != "CPT"
 
