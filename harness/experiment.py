@@ -89,7 +89,7 @@ class Experiment:
         if base.pruned_share is not None:
             self.fields["inferred"]["pruned_share"] = base.pruned_share
         self.fields["inferred"]["base_weights"] = shared.checksum(self.plan)
-        self._note(*base.notes)
+        self._note(*base.notes, of_many=True)
         return base
 
     def tokenise(self, base: models.Base) -> Examples:
@@ -99,7 +99,7 @@ class Experiment:
         self.fields["rows"] = rows.rows
         objective = self.plan.trainer.objective
         self.fields["audit"] = {"labels": objective.value} | tokens.audit(rows.splits["train"], rows.refused, objective)
-        self._note(*rows.notes)
+        self._note(*rows.notes, of_many=True)
         return rows
 
     def baseline(self, base: models.Base, rows: Examples) -> Scores:
@@ -291,9 +291,9 @@ class Experiment:
         figures |= {f"times_s/{name}": value for name, value in self.fields["times_s"].items()}
         return figures
 
-    def _note(self, *texts: str) -> None:
+    def _note(self, *texts: str, of_many: bool = False) -> None:
         for text in texts:
-            record.note(self.fields, text)
+            record.note(self.fields, text, of_many)
 
 
 def _smaller(plan: Plan) -> Plan | None:

@@ -174,10 +174,22 @@ def start(
     return record
 
 
-def note(record: dict[str, Any], text: str) -> None:
-    """Say on the console and in the record what was reused, resumed, inferred or fell back."""
-    log.warning("%s %s: %s", record["method"], record["fingerprint"][:8], text)
+def note(record: dict[str, Any], text: str, of_many: bool = False) -> None:
+    """Say on the console and in the record what was reused, resumed, inferred or fell back.
+
+    ``of_many``: of what many runs share; the console has it once, each record has it.
+    """
+    if of_many:
+        say_once(text)
+    else:
+        log.warning("%s %s: %s", record["method"], record["fingerprint"][:8], text)
     record["notes"].append(text)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Say on the console what this process has not said yet."""
+    log.warning(text)
 
 
 def finished(record: dict[str, Any]) -> dict[str, Any]:

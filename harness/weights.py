@@ -7,17 +7,14 @@ No torch at import: ``digest`` and ``locate`` of a folder are cheap enough for p
 """
 
 import hashlib
-import logging
 import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness import converted, shipped
+from harness import converted, record, shipped
 from harness.errors import ModelFault
 from harness.schema import Model, Source
-
-log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 WEIGHT_ENDINGS = (".safetensors", ".gguf")
@@ -73,14 +70,9 @@ def _from_hub_or_packages(model: Model) -> Located:
             reason = str(fault).partition(";")[0]  # without the remedy: there is one in the packages
     names = ", ".join(part.requirement for part in model.packages)
     note = f"weights dequantised from the GGUF in {names}, so not those of the hub; {reason}"
-    _say_once(note)
+    record.say_once(note)
     folder = converted.folder(model.name, model.sha256, lambda at: converted.assemble(model, at))
     return Located(folder, "package", note, model.sha256)
-
-
-@cache
-def _say_once(note: str) -> None:
-    log.warning(note)
 
 
 def locate_config(model: Model) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import converted, weights
+from harness import converted, record, weights
 from harness.errors import ModelFault
 from harness.schema import DType, Model, Package, Quantization, Source
 
@@ -31,7 +31,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     weights._hub_commit.cache_clear()
-    weights._say_once.cache_clear()
+    record.say_once.cache_clear()
     yield
     weights._hub_commit.cache_clear()
 
