@@ -60,14 +60,14 @@ class View:
 
 
 def show(runs_dir: Path, name: str | None, watch: bool | None) -> None:
-    """Print a sweep's runs; where ``watch``, draw them anew until the sweep is over or Ctrl-C.
+    """Print a sweep's runs, and single ones under way; where ``watch``, anew until all is over or Ctrl-C.
 
     Args:
         name: of the sweep, or the first characters of its folder's; null: the newest.
         watch: null: where the output is a terminal.
 
     Raises:
-        ConfigFault: there is no such sweep.
+        ConfigFault: there is no such sweep, and no single run under way.
     """
     folder = find(runs_dir, name)
     console = Console() if sys.stdout.isatty() else Console(width=report.WIDTH_WITHOUT_TERMINAL)
@@ -88,15 +88,20 @@ def show(runs_dir: Path, name: str | None, watch: bool | None) -> None:
             return  # ends the looking, which is what was asked for; the sweep goes on
 
 
-def find(runs_dir: Path, name: str | None) -> Path:
+def find(runs_dir: Path, name: str | None) -> Path | None:
     """Folder of the sweep of that name, else of the one whose last command is the newest.
+
+    Returns:
+        None where there is no sweep, and none was asked for, but single runs are under way.
 
     Raises:
         ConfigFault: there is none.
     """
     found = sorted((file.parent for file in runs_dir.glob(f"sweeps/*/{listing.NAME}")), key=_begun)
+    if not found and name is None and _telling(runs_dir):
+        return None
     if not found:
-        raise ConfigFault(f"runs_dir={runs_dir} holds no sweep; start one with -m, or set runs_dir")
+        raise ConfigFault(f"runs_dir={runs_dir} holds no sweep and no run under way; start one, or set runs_dir")
     if name is None:
         return found[-1]
     named = [folder for folder in found if _read(folder / listing.NAME).get("name") == name]
@@ -112,8 +117,10 @@ def _begun(folder: Path) -> tuple[str, float]:
     return max((each["started"] for each in commands), default=""), (folder / listing.NAME).stat().st_mtime
 
 
-def look(runs_dir: Path, folder: Path) -> View:
-    """The sweep in this folder, one row a plan, in the order of its list."""
+def look(runs_dir: Path, folder: Path | None) -> View:
+    """The sweep in this folder, one row a plan, in the order of its list; then runs under way that are not of it."""
+    if folder is None:
+        return View(f"single runs in {runs_dir}", _others(runs_dir, ()))
     content = _read(folder / listing.NAME)
     commands = _commands(folder)
     working = [each for each in commands if each["ended"] is None and provenance.alive(each["owner"]) is not False]
@@ -122,7 +129,23 @@ def look(runs_dir: Path, folder: Path) -> View:
         first.setdefault(cell["fingerprint"], cell)
     shared = report.shared_overrides([cell["name"] for cell in content.get("cells", [])])
     rows = [_row(runs_dir, cell, shared, bool(working)) for cell in first.values()]
+    rows += _others(runs_dir, first)
     return View(f"{content.get('name') or folder.name} ({folder.name}): {_at_work(commands, working)}", rows)
+
+
+def _others(runs_dir: Path, known: Collection[str]) -> list[Row]:
+    """Runs that tell their progress and are not among the known ones: single runs, or another sweep's."""
+    rows = []
+    for fingerprint in _telling(runs_dir):
+        kept = None if fingerprint in known else record.read(runs_dir, fingerprint, curve=False)
+        if kept is not None and kept["status"] == "running":
+            cell = {"fingerprint": fingerprint, "name": "", "method": kept["method"]}
+            rows.append(_row(runs_dir, cell, (), worked_on=False))
+    return rows
+
+
+def _telling(runs_dir: Path) -> list[str]:
+    return sorted(file.parent.name for file in runs_dir.glob(f"*/{progress.NAME}"))
 
 
 def _at_work(commands: Sequence[Mapping[str, Any]], working: Sequence[Mapping[str, Any]]) -> str:

@@ -72,6 +72,24 @@ def test_progress_of_an_earlier_owner_is_not_shown(grid, tmp_path):
     assert (row.state, row.told) == ("running", None)
 
 
+def test_single_run_is_shown_without_a_sweep_and_below_one(grid, tmp_path):
+    single, *others = grid
+    fields_of(single)
+    progress.Beacon(single.folder).enter("training")
+    with locks.take(single.folder):
+        assert status.find(tmp_path, None) is None
+        view = status.look(tmp_path, None)
+        assert [(row.name, row.fingerprint, row.state) for row in view.rows] == [
+            ("lora", single.plan.fingerprint, "running")
+        ]
+        assert view.under_way
+        folder = listing.keep(others)
+        assert states(tmp_path, folder) == ["not started"] * 4 + ["running"]
+        assert states(tmp_path, listing.keep(grid)) == ["running"] + ["not started"] * 4  # once
+    record.write(tmp_path, record.finished(record.read(tmp_path, single.plan.fingerprint)))
+    assert states(tmp_path, folder) == ["not started"] * 4
+
+
 def test_command_prints_the_view_once_without_torch(grid, tmp_path, weightless):
     listing.keep(grid)
     code = (
@@ -113,7 +131,7 @@ def test_where_room_is_short_the_liveliest_rows_are_shown_and_all_are_counted():
 
 
 def test_sweep_is_found_by_name_by_folder_and_newest_first(grid, tmp_path):
-    with pytest.raises(ConfigFault, match="holds no sweep"):
+    with pytest.raises(ConfigFault, match="holds no sweep and no run under way"):
         status.find(tmp_path, None)
     first = listing.keep([replace(each, options=replace(each.options, sweep_name="first")) for each in grid[:2]])
     second = listing.keep(grid)
