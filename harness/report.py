@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.text import Text
@@ -388,7 +388,7 @@ def to_console(table: Table, console: Console | None = None) -> None:
     for number, block in enumerate(blocks):
         if number:
             console.print()
-        console.print(Segments(_segments(table, block, console)), soft_wrap=True, end="")
+        console.print(Segments(_segments(table, block, console, again=number > 0)), soft_wrap=True, end="")
     notes = list(table.notes)
     if left_out:
         notes.append(f"left out at this width: {', '.join(left_out)}; table.csv and table.md have them")
@@ -396,8 +396,11 @@ def to_console(table: Table, console: Console | None = None) -> None:
         console.print(Text(note, style="dim"))
 
 
-def _segments(table: Table, columns: Sequence[Column], console: Console) -> list[Segment]:
-    """The lines of one block. Rich's own table takes half a minute for ten thousand rows, and may cut numbers."""
+def _segments(table: Table, columns: Sequence[Column], console: Console, again: bool) -> list[Segment]:
+    """The lines of one block; ``again``: settings stand whole in an earlier one, and a line of each is enough.
+
+    Rich's own table takes half a minute for ten thousand rows, and may cut numbers.
+    """
     widths = {column.name: _narrowest(table, column) for column in columns}
     spare = console.width - sum(widths.values()) - GAP * (len(columns) - 1)
     widths["setting"] = min(widths["setting"] + max(spare, 0), _natural(table, next(c for c in columns if c.folds)))
@@ -408,6 +411,8 @@ def _segments(table: Table, columns: Sequence[Column], console: Console) -> list
             text = column.show(row) if row else column.label
             too_long = column.folds and cell_len(text) > widths[column.name]
             lines = Text(text).wrap(console, widths[column.name], overflow="fold") if too_long else [text]
+            if again and len(lines) > 1:
+                lines = [set_cell_size(text, widths[column.name] - 1) + "…"]
             parts.append([str(line).rstrip() for line in lines])
         for number in range(max(map(len, parts))):
             for column, lines in zip(columns, parts, strict=True):
