@@ -222,7 +222,9 @@ def _left(row: Row) -> str:
 def summary(rows: Sequence[Row]) -> str:
     """``4 runs: 2 finished, 1 running, 1 waiting; about 3 min left``, judged by this sweep's finished runs."""
     states = Counter(row.state for row in rows)
-    text = f"{len(rows)} runs: " + ", ".join(f"{count} {state}" for state, count in states.items())
+    text = f"{len(rows)} run{'' if len(rows) == 1 else 's'}: " + ", ".join(
+        f"{count} {state}" for state, count in states.items()
+    )
     took = [row.took_s for row in rows if row.took_s is not None]
     waiting = states[WAITING] + states[STARTING]
     if not took or not any(states[state] for state in UNDER_WAY):

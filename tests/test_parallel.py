@@ -5,13 +5,16 @@ The processes here train on the CPU over gloo; the losses of theirs and of one p
 
 import copy
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 import torch
 
@@ -39,19 +42,26 @@ main()
 """
 
 
-def torchrun(*words: str, cwd: Path, script: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command in two processes."""
+def start(*words: str, cwd: Path, script: Path | None = None) -> subprocess.Popen[str]:
+    """The command in two processes, and torchrun that watches over them."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     settings = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
     settings |= {"DS_ACCELERATOR": "cpu", "COLUMNS": "200"}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *launch, *([str(script)] if script else ["-m", "harness"]), *words],
         cwd=cwd,
         env=os.environ | settings,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=500,
     )
+
+
+def torchrun(*words: str, cwd: Path, script: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The same, to its end."""
+    process = start(*words, cwd=cwd, script=script)
+    out, err = process.communicate(timeout=500)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +133,40 @@ def test_a_fault_in_one_process_ends_the_command_and_is_on_record(random_qwen2, 
     [kept] = records_of(tmp_path / "runs").values()  # of the second seed there is none
     assert kept["status"] == "failed"
     assert kept["error"]["message"] == "process 1 of 2 failed: ValueError: only here"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_that_are_stopped_together_go_on_together(random_qwen2, rows, tmp_path, signum):
+    words = ["trainer/parallel=ddp", "trainer.max_steps=120", "trainer.batch_size=4", "trainer.checkpoint_steps=10"]
+    words += ["lora.lora_dropout=0.1"]  # each process draws for itself, and must go on drawing where it was
+    cut, whole = ([*overrides(random_qwen2, rows, tmp_path / name), *words] for name in ("cut", "whole"))
+    process = start(*cut, cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "cut").glob("*/checkpoints/step-*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if signum is signal.SIGTERM:
+        process.send_signal(signum)  # torchrun hands it on
+    else:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
+    process.communicate()
+    [kept] = records_of(tmp_path / "cut").values()
+    assert kept["status"] == "interrupted"
+    for command_ in (cut, whole):
+        done = torchrun(*command_, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    [resumed], [expected] = (records_of(tmp_path / name).values() for name in ("cut", "whole"))
+    assert any("goes on from the checkpoint of optimizer step" in note for note in resumed["notes"])
+    for key in ("curve", "validation", "best_step", "tokens"):
+        assert resumed["training"][key] == expected["training"][key], key
+    assert resumed["scores"] == expected["scores"]
+    weights = [
+        (tmp_path / name / kept["fingerprint"] / "adapter" / "adapter_model.safetensors").read_bytes()
+        for name in ("cut", "whole")
+    ]
+    assert weights[0] == weights[1]
 
 
 # --- what cannot work -----------------------------------------------------------------------------------
