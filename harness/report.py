@@ -188,7 +188,7 @@ def _row(number: int, shares: int | None, cell: Cell, record: Mapping[str, Any] 
         "row": number,
         "shares_row": shares,
         "overrides": cell.overrides,
-        "method": cell.method,
+        "method": _method(cell, record),
         "setting": cell.setting,
         "fingerprint": cell.fingerprint,
         "state": record["status"],
@@ -214,6 +214,12 @@ def _row(number: int, shares: int | None, cell: Cell, record: Mapping[str, Any] 
         old, new = before.get(name), after.get(name)
         row |= {name: new, f"{name}_change": None if old is None or new is None else new - old}
     return row | {"error": error.get("message"), "hint": error.get("hint")}
+
+
+def _method(cell: Cell, record: Mapping[str, Any]) -> str:
+    """``library`` is many methods; the record knows which."""
+    kind = record.get("plan", {}).get("settings", {}).get("type") if cell.method == "library" else None
+    return f"library:{kind}" if kind else cell.method
 
 
 def _columns(rows: Sequence[Row], scores: Sequence[str]) -> list[Column]:

@@ -332,3 +332,10 @@ def test_report_needs_no_torch():
     code = "import sys, harness.report; sys.exit('torch' in sys.modules)"
     root = provenance.PACKAGE.parent
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
+
+
+def test_method_of_the_library_is_told_by_its_type():
+    [cell] = grid("peft=library library.type=lily")
+    made = a_record(cell.fingerprint, "library", plan={"settings": {"type": "lily"}})
+    assert report.table([cell], {cell.fingerprint: made}).rows[0]["method"] == "library:lily"
+    assert report.table([cell], {}).rows[0]["method"] == "library"
