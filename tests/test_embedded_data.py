@@ -90,8 +90,9 @@ def test_sentence_frames_are_disjoint(unseen):
 
 
 def test_every_test_row_is_made_of_test_wordings():
+    known = wordings("test")
     for row in rows("test"):
-        assert sum(words in row["input"] for words in wordings("test")) >= 2, row["input"]
+        assert sum(words in row["input"] for words in known) >= 2, row["input"]
 
 
 def test_every_complaint_identifies_its_medicine():

@@ -135,25 +135,14 @@ def test_a_fault_in_one_process_ends_the_command_and_is_on_record(random_qwen2, 
     assert kept["error"]["message"] == "process 1 of 2 failed: ValueError: only here"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_processes_that_are_stopped_together_go_on_together(random_qwen2, rows, tmp_path, signum):
-    words = ["trainer/parallel=ddp", "trainer.max_steps=120", "trainer.batch_size=4", "trainer.checkpoint_steps=10"]
+def test_processes_that_are_stopped_together_go_on_together(random_qwen2, rows, tmp_path):
+    words = ["trainer/parallel=ddp", "trainer.max_steps=240", "trainer.batch_size=4", "trainer.checkpoint_steps=10"]
     words += ["lora.lora_dropout=0.1"]  # each process draws for itself, and must go on drawing where it was
     cut, whole = ([*overrides(random_qwen2, rows, tmp_path / name), *words] for name in ("cut", "whole"))
-    process = start(*cut, cwd=tmp_path)
-    deadline = time.monotonic() + 300
-    while not list((tmp_path / "cut").glob("*/checkpoints/step-*")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    if signum is signal.SIGTERM:
-        process.send_signal(signum)  # torchrun hands it on
-    else:
-        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
-            each.kill()
-    process.communicate()
-    [kept] = records_of(tmp_path / "cut").values()
-    assert kept["status"] == "interrupted"
+    for attempt, signum in enumerate((signal.SIGTERM, signal.SIGKILL), start=1):
+        stopped_after_a_checkpoint(start(*cut, cwd=tmp_path), tmp_path / "cut", signum)
+        [kept] = records_of(tmp_path / "cut").values()
+        assert (kept["status"], kept["attempt"]) == ("interrupted", attempt)
     for command_ in (cut, whole):
         done = torchrun(*command_, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -167,6 +156,21 @@ def test_processes_that_are_stopped_together_go_on_together(random_qwen2, rows, 
         for name in ("cut", "whole")
     ]
     assert weights[0] == weights[1]
+
+
+def stopped_after_a_checkpoint(process: subprocess.Popen, runs_dir: Path, signum: signal.Signals) -> None:
+    """Stop the command once it has written a checkpoint of its own."""
+    earlier, deadline = set(runs_dir.glob("*/checkpoints/step-*")), time.monotonic() + 300
+    while not set(runs_dir.glob("*/checkpoints/step-*")) - earlier:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if signum is signal.SIGTERM:
+        process.send_signal(signum)  # torchrun hands it on
+    else:
+        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+            each.kill()
+    process.communicate()
 
 
 # --- what cannot work -----------------------------------------------------------------------------------
