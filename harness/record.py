@@ -5,6 +5,7 @@ of one: ``start`` -> fill in -> ``write`` as often as wanted -> ``finished`` or 
 """
 
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -30,6 +31,7 @@ SCHEMA_VERSION = 1
 NAME = "record.json"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 TRACEBACK_CHARACTERS = 20_000
+CHECKSUM = b',\n "sha256": "'
 
 
 # --- files that are whole or absent -------------------------------------------------------------------
@@ -214,15 +216,17 @@ def fail(record: dict[str, Any], error: BaseException, hint: str | None = None) 
 def write(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
     """Replace the record's file atomically; returns its path. RunFault where the disk refuses.
 
-    Secrets are blanked. Numbers that JSON cannot hold (nan, inf) become null, and a note tells where.
+    Secrets are blanked. Numbers that JSON cannot hold (nan, inf) become null, and a note tells where. The last key,
+    ``sha256``, is of all bytes before its line.
     """
     target, lost = path(runs_dir, record["fingerprint"]), list[str]()
     clean = _clean(record, "", lost, _redactor())
     if lost:
         clean["notes"].append(f"not finite, written as null: {', '.join(lost[:5])}{' ...' if lost[5:] else ''}")
-    content = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1)
+    text = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1).removesuffix("\n}")
+    content = text.encode("utf-8", "backslashreplace")
     try:
-        atomic_write_bytes(target, content.encode("utf-8", "backslashreplace") + b"\n")
+        atomic_write_bytes(target, content + CHECKSUM + hashlib.sha256(content).hexdigest().encode() + b'"\n}\n')
     except OSError as error:
         raise RunFault(f"runs_dir={runs_dir}: {target} cannot be written ({error}). {hint_for(error)}") from error
     return target
@@ -231,17 +235,19 @@ def write(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
 def read(runs_dir: str | Path, fingerprint: str, curve: bool = True) -> dict[str, Any] | None:
     """The record, or None where there is none. One left ``running`` by a dead process reads ``interrupted``.
 
-    A file that is not a record is set aside as ``record.json.corrupt-<n>`` and reported, so that the run can
-    be done again. RunFault where it cannot be read, or was written by a newer harness. ``curve=False`` leaves
-    ``training.curve`` empty, for tables over thousands of long runs.
+    A file that is not a record, or not as it was written, is set aside as ``record.json.corrupt-<n>`` and reported,
+    so that the run can be done again. RunFault where it cannot be read, or was written by a newer harness.
+    ``curve=False`` leaves ``training.curve`` empty, for tables over thousands of long runs.
     """
     file = path(runs_dir, fingerprint)
     try:
         content = file.read_bytes()
+        _check(content)
         record = json.loads(content if curve else _without_curve(content))
         version = record["schema_version"]
         if version == SCHEMA_VERSION:
             _touch_what_readers_rely_on(record)
+            record.pop("sha256", None)  # of the file, which it has left
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -299,6 +305,13 @@ def _validator() -> Any:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _check(content: bytes) -> None:
+    """ValueError where the text is not what its checksum was made of; without one there is nothing to hold it to."""
+    body, found, rest = content.rpartition(CHECKSUM)
+    if found and rest != hashlib.sha256(body).hexdigest().encode() + b'"\n}\n':
+        raise ValueError("its checksum does not fit")
 
 
 def _without_curve(content: bytes) -> bytes:
