@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import parallel, starts
 from harness.errors import ModelFault
+from harness.files import atomic_write_text
 from harness.plan import Plan
-from harness.record import atomic_write_text
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import RunFault
-from harness.record import atomic_write_text, hint_for
+from harness.files import atomic_write_text
+from harness.hints import hint_for
 
 log = logging.getLogger(__name__)
 

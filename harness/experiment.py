@@ -16,6 +16,7 @@ import torch
 from harness import (
     adapters,
     checkpoints,
+    files,
     memory,
     methods,
     models,
@@ -265,7 +266,7 @@ class Experiment:
             {"prompt": example.prompt, "reference": example.row.output, "before": old, "after": new}
             for example, old, new in zip(examples, before.answers, after.answers, strict=True)
         ]
-        record.write_jsonl(self.folder / PREDICTIONS, kept)
+        files.write_jsonl(self.folder / PREDICTIONS, kept)
         self.fields["predictions"] = PREDICTIONS
         self.tracker.table("predictions", list(kept[0]), [list(row.values()) for row in kept[:200]])
 

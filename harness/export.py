@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import ask, provenance, record
+from harness import ask, files, provenance, record
 from harness.errors import ConfigFault, ModelFault
 from harness.plan import Options, Plan
 from harness.schema import Quantization, Source
@@ -51,7 +51,7 @@ def write(options: Options) -> None:
         note |= {"quantization": kind.value, "bytes": _size(partial)}
         kept = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
         text = json.dumps(kept | {"export": note, "plan": plan.as_dict()}, ensure_ascii=False, indent=1)
-        record.atomic_write_text(partial / _note(), text)
+        files.atomic_write_text(partial / _note(), text)
     print(
         f"{folder}: run {plan.fingerprint} ({plan.method}) merged, {note['bytes']:,} bytes, quantization={kind.value}; "
         f"before quantisation its logits differed from the unmerged model's by {note['difference']:.1e} of the largest"
@@ -83,7 +83,7 @@ def score(options: Options) -> None:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     place = record.path(options.runs_dir, found["fingerprint"]).parent / f"export-{made['quantization']}.json"
-    record.atomic_write_text(place, json.dumps(kept, ensure_ascii=False, indent=1))
+    files.atomic_write_text(place, json.dumps(kept, ensure_ascii=False, indent=1))
     _show(kept["scores"], f"{plan.fingerprint} ({plan.method}), export.quantization={made['quantization']}")
     print(place)
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import __version__, provenance, record
+from harness import __version__, files, provenance
 from harness.cells import Cell, effective
 from harness.plan import digest
 
@@ -40,7 +40,7 @@ def keep(cells: Sequence[Cell], folder: Path | None = None, **more: Any) -> Path
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
     """Replace the list; secrets among the overrides are blanked."""
-    record.write_json(folder / NAME, content)
+    files.write_json(folder / NAME, content)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def noted_command(folder: Path) -> Iterator[None]:
         | {"git_commit": git["commit"], "git_dirty": git["dirty"]},
     }
     file = folder / "commands" / f"{time.strftime('%Y%m%dT%H%M%S')}-{owner['host']}-{owner['pid']}.json"
-    record.write_json(file, content)
+    files.write_json(file, content)
     outcome = ENDED
     try:
         yield
@@ -69,7 +69,7 @@ def noted_command(folder: Path) -> Iterator[None]:
         raise
     finally:
         with suppress(OSError):  # a full disk must not hide what ended the command
-            record.write_json(file, content | {"ended": _now(), "outcome": outcome})
+            files.write_json(file, content | {"ended": _now(), "outcome": outcome})
 
 
 def _now() -> str:

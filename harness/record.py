@@ -4,26 +4,22 @@ A record is a plain dict in the shape of ``record.schema.json``; ``docs/record.m
 of one: ``start`` -> fill in -> ``write`` as often as wanted -> ``finished`` or ``fail`` -> ``write``.
 """
 
-import errno
 import hashlib
-import io
 import json
 import logging
-import math
 import os
 import re
 import traceback
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from harness import __version__, parallel, provenance
+from harness import __version__, files, provenance
 from harness.errors import ConfigFault, HarnessError, RunFault
+from harness.hints import hint_for
 
 log = logging.getLogger(__name__)
 
@@ -32,93 +28,6 @@ NAME = "record.json"
 SCHEMA_FILE = Path(__file__).with_name("record.schema.json")
 TRACEBACK_CHARACTERS = 20_000
 CHECKSUM = b',\n "sha256": "'
-
-
-# --- files that are whole or absent -------------------------------------------------------------------
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` on a clean exit and vanishes on any other.
-
-    Of several processes on one run only the first writes; what the others write goes nowhere.
-    """
-    if not parallel.leads():
-        yield io.BytesIO()
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are private (0600), and a group's shared runs must stay readable.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    if os.name == "posix":  # the rename itself must outlive a power cut
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def atomic_write_bytes(path: str | Path, content: bytes) -> None:
-    """Replace ``path`` with ``content``: readers and crashes see the old file or the new one, never a mix."""
-    with _replacing(Path(path)) as file:
-        file.write(content)
-
-
-def atomic_write_text(path: str | Path, content: str) -> None:
-    """``atomic_write_bytes`` of UTF-8 text, line ends as given."""
-    atomic_write_bytes(path, content.encode("utf-8"))
-
-
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write one JSON object atomically, with secrets blanked as in a record."""
-    clean = _clean(content, "", [], _redactor())
-    text = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1)
-    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
-
-
-def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one JSON object a line, atomically; returns how many. A failing iterator leaves no file."""
-    count = 0
-    with _replacing(Path(path)) as file:
-        for row in rows:
-            file.write(_json_line(row) + b"\n")
-            count += 1
-    return count
-
-
-def _json_line(row: Mapping[str, Any]) -> bytes:
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_plain)
-    # These end a line for str.splitlines, and so for some readers of JSONL.
-    text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085")
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, which only JSON's escapes can carry
-        return json.dumps(row, allow_nan=False, default=_plain).encode("ascii")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON lacks but records contain: paths, enums, and numbers of numpy and torch."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    if callable(getattr(value, "item", None)):
-        return value.item()
-    raise TypeError(f"a record cannot hold {value!r} of type {type(value).__name__}; give a number or text")
-
-
-# --- one record -----------------------------------------------------------------------------------------
 
 
 def path(runs_dir: str | Path, fingerprint: str) -> Path:
@@ -220,13 +129,13 @@ def write(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
     ``sha256``, is of all bytes before its line.
     """
     target, lost = path(runs_dir, record["fingerprint"]), list[str]()
-    clean = _clean(record, "", lost, _redactor())
+    clean = files.clean(record, "", lost, files.redactor())
     if lost:
         clean["notes"].append(f"not finite, written as null: {', '.join(lost[:5])}{' ...' if lost[5:] else ''}")
     text = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1).removesuffix("\n}")
     content = text.encode("utf-8", "backslashreplace")
     try:
-        atomic_write_bytes(target, content + CHECKSUM + hashlib.sha256(content).hexdigest().encode() + b'"\n}\n')
+        files.atomic_write_bytes(target, content + CHECKSUM + hashlib.sha256(content).hexdigest().encode() + b'"\n}\n')
     except OSError as error:
         raise RunFault(f"runs_dir={runs_dir}: {target} cannot be written ({error}). {hint_for(error)}") from error
     return target
@@ -351,102 +260,3 @@ def _with_true_status(record: dict[str, Any]) -> dict[str, Any]:
         details = {"type": "Interrupted", "message": message, "hint": hint, "traceback": ""}
         record.update(status="interrupted", error=details)
     return record
-
-
-# --- what must not reach a record -----------------------------------------------------------------------
-
-_SECRET_NAME = re.compile(r"API_?KEY|ACCESS_?KEY|TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$", re.IGNORECASE)
-_SECRET_TEXT = re.compile(
-    r"(?P<user>(?<=://)[^\s/@]+(?=@))"  # https://name:password@host
-    r"|(?P<bearer>(?<=Bearer )\S{8,})"
-    r"|(?P<key>\b(?:hf_|sk-|ghp_|gho_|github_pat_|glpat-|wandb_v1_)[A-Za-z0-9_-]{16,}|\bAKIA[0-9A-Z]{16}\b)"
-)
-_LEAST_SECRET = 8  # shorter values ("true", "0") are flags, and blanking them would garble the record
-
-
-def _redactor() -> Callable[[str], str]:
-    """A function that blanks known shapes of keys, and the values of environment variables named like one."""
-    named = {value: f"<{name}>" for name, value in os.environ.items() if _SECRET_NAME.search(name)}
-    # Longest first: a secret may contain another.
-    secrets = sorted((value for value in named if len(value) >= _LEAST_SECRET), key=len, reverse=True)
-
-    @cache  # a curve repeats its keys thousands of times
-    def redact(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, named[secret])
-        return _SECRET_TEXT.sub("<secret>", text)
-
-    return redact
-
-
-def _clean(value: Any, where: str, lost: list[str], redact: Callable[[str], str]) -> Any:
-    """A copy that JSON can hold; the places of numbers that it cannot are appended to ``lost``."""
-    if isinstance(value, str) and not isinstance(value, Enum):
-        return redact(value)
-    if isinstance(value, bool | int) or value is None:
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        lost.append(where)
-        return None
-    if isinstance(value, Mapping):
-        return {
-            redact(str(key)): _clean(item, f"{where}.{key}".lstrip("."), lost, redact) for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_clean(item, f"{where}[{number}]", lost, redact) for number, item in enumerate(value)]
-    return _clean(_plain(value), where, lost, redact)
-
-
-# --- what to do about an error --------------------------------------------------------------------------
-
-_UNREACHABLE = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ConnectError", "LocalEntryNotFoundError")
-_HINTS: tuple[tuple[str, str], ...] = (
-    (
-        r"OutOfMemoryError|out of memory|MemoryError|TerminatedWorkerError|CUBLAS_STATUS_ALLOC_FAILED",
-        "out of memory: lower trainer.batch_size and raise trainer.gradient_accumulation_steps by the same "
-        "factor (trainer.on_oom=halve does), set trainer.gradient_checkpointing=true, or lower data.max_tokens",
-    ),
-    (
-        r"non-?finite|not finite|\bnan\b.*\bloss|loss.*\bnan\b",
-        "the loss is not finite: lower trainer.learning_rate, raise trainer.warmup_share, or use "
-        "model.dtype=bfloat16 or float32 instead of float16",
-    ),
-    (
-        r"\[Errno (28|122)\]|No space left|Disk quota",
-        "the disk is full: free space, or set runs_dir to another disk",
-    ),
-    (r"\[Errno (13|30)\]", "not allowed to write there: check permissions, or set runs_dir elsewhere"),
-    (
-        r"GatedRepo|gated repo|\b40[13] Client Error",
-        "the hub refuses access: accept the model's terms and log in to it",
-    ),
-    (
-        "|".join(_UNREACHABLE)
-        + r"|OfflineMode|couldn't connect to|Max retries exceeded|Name or service not known|Name resolution",
-        "the hub cannot be reached: check the network, or use model.source=folder and a local data.path",
-    ),
-    (
-        r"device-side assert|illegal memory access",
-        "a CUDA kernel failed: CUDA_LAUNCH_BLOCKING=1 shows which one",
-    ),
-)
-
-
-def hint_for(error: BaseException) -> str:
-    """What the user may do about an error, judged by it and by what caused it; "" where nothing is known."""
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "stopped from outside; run the same command again"
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "the disk is full: free space, or set runs_dir to another disk"
-        text = f"{type(cause).__name__}: {cause}"
-        for pattern, hint in _HINTS:
-            if re.search(pattern, text, re.IGNORECASE):
-                return hint
-        cause = cause.__cause__ or cause.__context__
-    return ""

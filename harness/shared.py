@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import data, models, parallel, score, tokens, weights
 from harness.errors import DataFault
+from harness.files import atomic_write_text
 from harness.plan import Plan, digest, plain
-from harness.record import atomic_write_text
 
 if TYPE_CHECKING:
     from harness.score import Scores

@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness import record, stops, worker
+from harness import files, stops, worker
 from harness.engines import Engine, check
 from harness.errors import ConfigFault
 from harness.worker import DIED, Job, Outcome
@@ -222,7 +222,7 @@ def _tell(path: Path, batch: Sequence[Job], before: str | None, now: str | None)
 
 def _note(folder: Path, waiting: Mapping[Path, Sequence[Job]]) -> None:
     kept = {str(path.relative_to(folder)): [job.fingerprint for job in batch] for path, batch in waiting.items()}
-    record.atomic_write_text(folder / "slurm" / "jobs.json", json.dumps(kept, indent=1))
+    files.atomic_write_text(folder / "slurm" / "jobs.json", json.dumps(kept, indent=1))
 
 
 def _rejoin(folder: Path, jobs: Sequence[Job]) -> dict[Path, list[Job]]:

@@ -62,3 +62,25 @@ def unwritable(runs_dir: str, stage: Stage) -> Iterator[str]:
         yield f"runs_dir={runs_dir} cannot be made: {place} is no folder; name another place"
     elif stage in (Stage.run, Stage.report, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
         yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another place"
+
+
+def at_least(key: str, value: float | None, low: float) -> Iterator[str]:
+    if value is not None and not value >= low:
+        yield f"{key}={value} is too small; use at least {low:g}"
+
+
+def above(key: str, value: float | None, low: float) -> Iterator[str]:
+    if value is not None and not (value > low and value < float("inf")):
+        yield f"{key}={value} must be a finite number above {low:g}"
+
+
+def share(key: str, value: float, closed: bool = False) -> Iterator[str]:
+    if not (0 <= value < 1 or (closed and value == 1)):
+        yield f"{key}={value} is no share; use a number from 0 to {'1' if closed else 'below 1'}"
+
+
+def one_of(key: str, value: Any, known: tuple[Any, ...]) -> Iterator[str]:
+    # 1 == True in Python, and 1 is no flag.
+    if not any(value == item and type(value) is type(item) for item in known):
+        choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in known)
+        yield f"{key}={value} is unknown; choose one of {choices}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import listing, provenance, record, report
+from harness import console, listing, provenance, record, report
 from harness.cells import Cell, Run, failure, left_failed, reusable, run_or_wait, told
 from harness.course import Begin, Course
 from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, RunFault, raise_together
@@ -261,7 +261,7 @@ def finish(
         for cell in cells
     ]
     table = report.table(shown, records)
-    report.to_console(table)
+    console.to_console(table)
     if folder is not None:
         report.write_all(folder, table)
         log.info("%s; the table as CSV and Markdown: %s", report.outcome(table), _shown(folder))
@@ -278,7 +278,7 @@ def show_all(runs_dir: Path) -> None:
     if not records:
         raise ConfigFault(f"runs_dir={runs_dir} holds no record; run something first, or set runs_dir")
     table = report.table(report.cells_of(records), {kept["fingerprint"]: kept for kept in records})
-    report.to_console(table)
+    console.to_console(table)
     report.write_all(runs_dir, table)
     log.info("%s; the table as CSV and Markdown: %s", report.outcome(table), _shown(runs_dir))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import memory, provenance, record
+from harness import files, memory, provenance, record
 from harness.errors import ConfigFault, Elsewhere
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def _at_home(job: Job) -> Iterator[None]:
             "every machine sees under the same name"
         ) from error
     try:
-        record.atomic_write_text(_owner_file(job), json.dumps(provenance.owner()))
+        files.atomic_write_text(_owner_file(job), json.dumps(provenance.owner()))
         yield
     finally:
         with suppress(OSError):

@@ -146,7 +146,7 @@ class PlanLauncher(Launcher):
 
         from hydra.core.utils import JobReturn, JobStatus
 
-        from harness import record, worker
+        from harness import files, record, worker
         from harness.errors import Elsewhere, RunFault
 
         stop = folder / "stops" / uuid.uuid4().hex[:12]  # of this command, not of others on the same sweep
@@ -175,7 +175,7 @@ class PlanLauncher(Launcher):
             yield cell, result
             if course.over and not stop.exists():
                 # A file, because it also reaches jobs that wait in a queue.
-                record.atomic_write_text(stop, "")
+                files.atomic_write_text(stop, "")
 
     def _outcomes(self, jobs: "Mapping[str, Job]", cells: "Mapping[str, Cell]", folder: "Path") -> "Iterator[Outcome]":
         """The engine's; records of processes that died without a word, or were ended with this one, say so."""

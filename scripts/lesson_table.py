@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import record
+from harness import files, record
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- table:methods -->\n", "<!-- /table:methods -->"
@@ -48,7 +48,7 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    record.atomic_write_text(README, before + BEGIN + table(by_method) + END + after)
+    files.atomic_write_text(README, before + BEGIN + table(by_method) + END + after)
 
 
 def faults_of(method: str, records: Sequence[Mapping[str, Any]]) -> list[str]:

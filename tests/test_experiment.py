@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_trackers import closed, offline_files
 
-from harness import experiment, models, score, shared, train
+from harness import experiment, loop, models, score, shared, train
 from runs import command, overrides, records_of, write_rows
 
 
@@ -133,14 +133,14 @@ def test_a_stop_from_outside_is_no_failure(run):
 
 def out_of_memory_above(rows: int):
     """Training fails as on a GPU that holds so many rows a pass."""
-    step = train._Trainer.training_step
+    step = loop.Loop.training_step
 
     def limited(self, model, inputs, *rest):
         if len(inputs["input_ids"]) > rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
         return step(self, model, inputs, *rest)
 
-    return mock.patch.object(train._Trainer, "training_step", limited)
+    return mock.patch.object(loop.Loop, "training_step", limited)
 
 
 def test_out_of_memory_halves_the_batch_where_asked_and_trains_the_same(run):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CONF, compose
-from harness import engines, plan, provenance, record, slurm, worker
+from harness import engines, files, plan, provenance, record, slurm, worker
 from harness.errors import ConfigFault
 from harness.worker import DIED, FAILED, FINISHED, Job, Outcome, Source
 
@@ -230,7 +230,7 @@ def running(tmp_path):
     kept["owner"] |= {"host": "node7", "pid": 4711}
     record.write(tmp_path, kept)
     here = job("f" * 12, "m", tmp_path / "sweeps" / "s")
-    record.atomic_write_text(worker._owner_file(here), json.dumps(kept["owner"]))
+    files.atomic_write_text(worker._owner_file(here), json.dumps(kept["owner"]))
     return here, tmp_path, kept
 
 

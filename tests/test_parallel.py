@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from conftest import overridden
-from harness import models, parallel, plan, sharding, tokens, train
+from harness import loop, models, parallel, plan, sharding, tokens, train
 from harness.errors import ConfigFault, ModelFault
 from runs import command, loaded, overrides, plan_of, prepared, records_of, write_rows
 
@@ -30,13 +30,13 @@ STEPS = ["trainer.max_steps=5", "trainer.warmup_share=0", "trainer.gradient_accu
 
 FAILING = """
 import os
-from harness import train
-step = train._Trainer.training_step
+from harness import loop
+step = loop.Loop.training_step
 def failing(self, *args, **kwargs):
     if os.environ["RANK"] == "1" and self.state.global_step == 1:
         raise ValueError("only here")
     return step(self, *args, **kwargs)
-train._Trainer.training_step = failing
+loop.Loop.training_step = failing
 from harness.__main__ import main
 main()
 """
@@ -235,10 +235,10 @@ def test_launchers_that_start_processes_are_refused_under_torchrun(monkeypatch):
 
 def test_rows_of_a_step_are_the_same_however_many_processes_share_it():
     lengths = [(7 * number) % 13 + 1 for number in range(26)]
-    alone = list(train.LengthSampler(lengths, 8, 0))
-    shared = list(train.LengthSampler(lengths, 8, 0, together=4))
+    alone = list(loop.LengthSampler(lengths, 8, 0))
+    shared = list(loop.LengthSampler(lengths, 8, 0, together=4))
     assert shared == [*alone, -1, -1]  # a multiple of four: each of two processes takes two at once
-    assert len(train.LengthSampler(lengths, 8, 0, together=4)) == 28
+    assert len(loop.LengthSampler(lengths, 8, 0, together=4)) == 28
 
 
 def test_a_batch_without_rows_keeps_pace_and_adds_nothing(random_qwen2, rows, tmp_path):

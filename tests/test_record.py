@@ -12,7 +12,7 @@ import time
 import pytest
 from jsonschema import Draft202012Validator
 
-from harness import provenance, record
+from harness import files, hints, provenance, record
 from harness.errors import ConfigFault, RunFault
 
 ROOT = provenance.PACKAGE.parent
@@ -124,7 +124,7 @@ def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names))[1])
-    record.atomic_write_text(tmp_path / "x.txt", "x")
+    files.atomic_write_text(tmp_path / "x.txt", "x")
     assert calls == ["fsync", "replace", "fsync"]
 
 
@@ -172,7 +172,7 @@ def test_a_rerun_says_what_it_replaces_on_the_console_too(tmp_path, caplog):
 def test_a_corrupt_record_is_set_aside_and_reported(tmp_path, caplog, content):
     for number in (1, 2):
         file = record.path(tmp_path, "a1")
-        record.atomic_write_bytes(file, content)
+        files.atomic_write_bytes(file, content)
         assert record.read(tmp_path, "a1") is None
         assert not file.exists()
         assert file.with_name(f"record.json.corrupt-{number}").read_bytes() == content
@@ -188,14 +188,14 @@ def test_record_that_is_not_as_it_was_written_is_set_aside(tmp_path, caplog):
     changed = written.replace(b'"attempt": 1', b'"attempt": 7')  # still JSON, still a record
     assert changed != written
     for damaged in (changed, written.replace(b'"sha256": "', b'"sha256": "0', 1), written + b"\n"):
-        record.atomic_write_bytes(file, damaged)
+        files.atomic_write_bytes(file, damaged)
         assert record.read(tmp_path, run["fingerprint"], curve=False) is None
     assert "its checksum does not fit" in caplog.text
 
 
 def test_a_record_of_a_newer_harness_is_refused_and_left_alone(tmp_path):
     file = record.path(tmp_path, "a1")
-    record.atomic_write_text(file, json.dumps({"schema_version": 2}))
+    files.atomic_write_text(file, json.dumps({"schema_version": 2}))
     with pytest.raises(RunFault, match="schema_version=2"):
         record.read(tmp_path, "a1")
     assert file.exists()
@@ -258,11 +258,11 @@ def test_predictions_are_one_object_a_line_whatever_the_model_wrote(tmp_path):
         {"prompt": "b", "reference": "", "before": "", "after": ""},
     ]
     file = tmp_path / "run" / "predictions.jsonl"
-    assert record.write_jsonl(file, rows) == 2
+    assert files.write_jsonl(file, rows) == 2
     text = file.read_text(encoding="utf-8")
     assert len(text.splitlines()) == 2
     assert [json.loads(line) for line in text.splitlines()] == rows
-    record.write_jsonl(file, rows[1:])
+    files.write_jsonl(file, rows[1:])
     assert "答" not in file.read_text(encoding="utf-8")
 
 
@@ -272,9 +272,9 @@ def test_rows_that_fail_half_way_leave_the_old_predictions(tmp_path):
         raise ValueError("no more")
 
     file = tmp_path / "predictions.jsonl"
-    record.write_jsonl(file, [{"prompt": "old"}])
+    files.write_jsonl(file, [{"prompt": "old"}])
     with pytest.raises(ValueError, match="no more"):
-        record.write_jsonl(file, rows())
+        files.write_jsonl(file, rows())
     assert json.loads(file.read_text()) == {"prompt": "old"}
     assert list(tmp_path.iterdir()) == [file]
 
@@ -299,7 +299,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_hints_name_the_remedy(error, hint):
-    found = record.hint_for(error)
+    found = hints.hint_for(error)
     assert hint in found
     assert bool(hint) == bool(found)
 
@@ -307,7 +307,7 @@ def test_hints_name_the_remedy(error, hint):
 def test_the_hint_looks_at_the_cause():
     error = ValueError("wrapped")
     error.__cause__ = MemoryError()
-    assert "trainer.batch_size" in record.hint_for(error)
+    assert "trainer.batch_size" in hints.hint_for(error)
 
 
 def test_a_failure_keeps_type_message_and_traceback(tmp_path):
@@ -330,8 +330,8 @@ def test_listing_skips_what_is_no_run_and_survives_broken_ones(tmp_path, caplog)
     record.write(tmp_path, filled(tmp_path, "c3"))
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "table.csv").write_text("x")
-    record.atomic_write_text(record.path(tmp_path, "d4"), "{")
-    record.atomic_write_text(record.path(tmp_path, "e5"), '{"schema_version": 9}')
+    files.atomic_write_text(record.path(tmp_path, "d4"), "{")
+    files.atomic_write_text(record.path(tmp_path, "e5"), '{"schema_version": 9}')
     assert [run["fingerprint"] for run in record.all_records(tmp_path)] == ["b2", "c3"]
     assert "schema_version=9" in caplog.text
     assert record.all_records(tmp_path / "absent") == []
@@ -373,6 +373,6 @@ def test_open_is_never_used_to_overwrite_in_place(tmp_path, monkeypatch):
     monkeypatch.setattr(
         builtins, "open", lambda file, mode="r", *a, **k: (modes.append(mode), real(file, mode, *a, **k))[1]
     )
-    record.atomic_write_bytes(tmp_path / "x", b"1")
-    record.atomic_write_bytes(tmp_path / "x", b"2")
+    files.atomic_write_bytes(tmp_path / "x", b"1")
+    files.atomic_write_bytes(tmp_path / "x", b"2")
     assert [mode for mode in modes if set(mode) & set("wax+")] == ["xb", "xb"]

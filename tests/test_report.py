@@ -10,8 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from harness import provenance, report
-from harness.errors import RunFault
+from harness import console, provenance, report
 
 BEFORE = {"rouge_l": 2.25, "exact_match": 0.0, "loss": 4.0, "perplexity": 54.598}
 AFTER = {"rouge_l": 62.3, "exact_match": 0.0, "loss": 1.5, "perplexity": 4.4817}
@@ -61,7 +60,7 @@ def six():
 
 def printed(table, width):
     stream = io.StringIO()
-    report.to_console(table, Console(file=stream, width=width))
+    console.to_console(table, Console(file=stream, width=width))
     return stream.getvalue()
 
 
@@ -301,21 +300,6 @@ def test_a_table_without_cells_is_empty_and_no_crash():
     table = report.table([], {})
     assert report.to_csv(table) == "row\n"
     assert printed(table, 80)
-
-
-def test_showing_a_folder_without_records_names_the_key(tmp_path):
-    with pytest.raises(RunFault, match="runs_dir="):
-        report.show_all(tmp_path)
-
-
-def test_a_folder_of_records_is_shown_and_tabulated(tmp_path, capsys):
-    from harness import record
-
-    run = record.start(tmp_path, "a1", "lora", {"method": "lora", "seed": 1}, seeds={"seed": 1})
-    record.write(tmp_path, record.fail(run, ValueError("lora.r=0")))
-    report.show_all(tmp_path)
-    assert "row 1 failed: lora.r=0" in capsys.readouterr().out
-    assert (tmp_path / "table.md").exists()
 
 
 def test_ten_thousand_rows_are_tabulated_in_seconds():

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pytest
 import torch
 
-from harness import checkpoints, experiment, train
+from harness import checkpoints, experiment, loop
 from method_cases import SHEETS, parts
 from runs import Prepared, loaded, overrides, plan_of, write_rows
 
@@ -107,7 +107,7 @@ def test_it_does_so_from_the_first_checkpoint_too(make, tmp_path, keeping, case,
 
 def test_after_the_last_step_nothing_is_trained_again(make, tmp_path, keeping, monkeypatch):
     whole = trained(make(), tmp_path / "a", keeping=keeping)
-    monkeypatch.setattr(train._Trainer, "training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop.Loop, "training_step", lambda *_: pytest.fail("trained again"))
     same(trained(make(), tmp_path / "b", keeping=keeping), whole)
 
 

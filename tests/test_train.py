@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-from harness import models, schema, score, tokens, train
+from harness import loop, models, schema, score, tokens, train
 from harness.errors import RunFault
 from runs import command, overrides, plan_of, prepared, records_of, write_rows
 
@@ -32,7 +32,7 @@ def test_each_epoch_has_every_row_once_in_an_order_of_seed_and_epoch_alone():
     lengths = [(7 * number) % 13 + 1 for number in range(50)]
 
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = train.LengthSampler(lengths, 8, seed)
+        sampler = loop.LengthSampler(lengths, 8, seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -45,7 +45,7 @@ def test_each_epoch_has_every_row_once_in_an_order_of_seed_and_epoch_alone():
 
 def test_rows_of_a_batch_are_of_like_length():
     lengths = [(7 * number) % 64 + 1 for number in range(64)]
-    order = list(train.LengthSampler(lengths, 8, 0))
+    order = list(loop.LengthSampler(lengths, 8, 0))
     spread = [max(batch) - min(batch) for batch in ([lengths[i] for i in order[at : at + 8]] for at in range(0, 64, 8))]
     assert max(spread) == 7
 
@@ -73,7 +73,7 @@ def test_trainer_follows_the_sampler_through_two_epochs(make):
             for b in spy.batches]  # fmt: skip
     expected = []
     for epoch in range(2):
-        sampler = train.LengthSampler([len(example.input_ids) for example in examples], 8, made.plan.seed)
+        sampler = loop.LengthSampler([len(example.input_ids) for example in examples], 8, made.plan.seed)
         sampler.set_epoch(epoch)
         order = list(sampler)
         expected += [[list(examples[i].input_ids) for i in order[at : at + 8]] for at in range(0, 24, 8)]
@@ -187,14 +187,14 @@ def test_dropout_draws_alike_whatever_ran_before(make):
 def test_a_loss_that_is_no_number_stops_training_with_step_and_batch(make):
     made = make("trainer.max_steps=4")
     calls = []
-    original = train.Trainer.compute_loss
+    original = loop.Trainer.compute_loss
 
     def poisoned(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(1)
         loss = original(self, *args, **kwargs)
         return loss * math.nan if len(calls) == 3 else loss
 
-    with mock.patch.object(train.Trainer, "compute_loss", poisoned), pytest.raises(RunFault) as caught:
+    with mock.patch.object(loop.Trainer, "compute_loss", poisoned), pytest.raises(RunFault) as caught:
         made.train(Path("unused"))
     assert "optimizer step 3" in str(caught.value)
     assert "a batch of 8 rows" in str(caught.value)
