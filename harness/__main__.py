@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def run(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """One experiment, from plan to record; ``held`` says whether the run is still this process's to publish."""
-    from harness import experiment
+    from harness import attempt
 
-    with experiment.opened(plan, options, name, held) as this:
+    with attempt.opened(plan, options, name, held) as this:
         base = this.load()
         rows = this.tokenise(base)
         before = this.baseline(base, rows)

@@ -1,11 +1,8 @@
 """One run, stage by stage: each method does its stage and writes what it learnt into the record."""
 
 import logging
-import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +26,9 @@ from harness import (
     shared,
     teachers,
     tokens,
-    trackers,
     train,
 )
-from harness.errors import Elsewhere, HarnessError, Parted
+from harness.errors import Elsewhere
 from harness.plan import Options, Plan
 from harness.schema import Objective, Strategy
 from harness.score import Scores
@@ -43,17 +39,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 log = logging.getLogger(__name__)
-
-# What libraries warn of although the harness sees to it, or says it in the record.
-SEEN_TO = (
-    r".*changes the base weights of the model",  # noted in the record, and converted when saved
-    r"`corda_config` specified but will be ignored",  # by that conversion, as it should be
-    r"lora with eva initialization used with low_cpu_mem_usage=False",
-    r"Full backward hook is firing when gradients",  # LoRA-GA looks at the outputs' gradients only
-    r"Sparse invariant checks are implicitly disabled",
-    r"inner dimension \(\d+\) is not aligned for fast kernel",  # of bitsandbytes: slower, the same numbers
-    r"Adapter 'default': \d+ LoRA tensor\(s\) have invalid shape",  # AdaLoRA pruned all ranks of a layer
-)
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"
@@ -323,92 +308,3 @@ def _batches(examples: "Sequence[tokens.Example]", size: int, pad_id: int) -> It
     """The training rows in their order, for methods that look at data before they train."""
     for start in range(0, len(examples), size):
         yield tokens.collate(examples[start : start + size], pad_id, "right")
-
-
-@contextmanager
-def _quiet(messages: Sequence[str]) -> Iterator[None]:
-    """Without the warnings that begin like one of ``messages``; all others are shown."""
-    with warnings.catch_warnings():
-        for message in messages:
-            warnings.filterwarnings("ignore", message=message)
-        yield
-
-
-@contextmanager
-def opened(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> Iterator[Experiment]:
-    """A run's record from ``running`` to its end, and its tracker beside it, closed with the true state.
-
-    A failure is written into the record, then raised on.
-
-    Args:
-        held: whether this process may still publish; asked before files that another could have written meanwhile.
-    """
-    parallel.announce(plan, options, name)
-    former, fields = parallel.agreed(lambda: _started(plan, options))
-    this = Experiment(plan, options, name, fields)
-    this.held = held
-    try:
-        if options.rerun and parallel.leads():
-            checkpoints.remove(this.folder / CHECKPOINTS)
-        this.tracker = trackers.start(
-            options.tracker,
-            fingerprint=plan.fingerprint,
-            config=plan.as_dict(),
-            group=options.sweep_name or "single",
-            name=name or plan.method,
-            tags=[plan.method, plan.model.name],
-            run_id=_resumed_id(former, options),
-        )
-        fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
-        with _quiet(SEEN_TO):
-            yield this
-        parallel.agreed(lambda: _conclude(this))
-    except BaseException as error:
-        began, alike = parallel.part(error)
-        _fail(this, began)
-        parallel.written()
-        if alike or isinstance(error, KeyboardInterrupt):
-            raise
-        raise Parted from began
-    this.tracker.finish(ok=True)
-
-
-def _started(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The record of an earlier attempt, and the one that takes its place."""
-    former = record.read(options.runs_dir, plan.fingerprint)
-    seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
-    return former, record.start(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
-
-
-def _conclude(this: Experiment) -> None:
-    """Publish the finished record, where it is still this process's to publish."""
-    shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
-    this.tracker.summary(this.summary())
-    this.progress.end()
-    this.check_held()
-    record.write(this.options.runs_dir, record.finished(this.fields))
-    checkpoints.remove(this.folder / CHECKPOINTS)
-
-
-def _fail(this: Experiment, error: BaseException) -> None:
-    """Write the failure into the record and close the tracker; neither may hide the error itself."""
-    ours = parallel.leads() and this.held()
-    if ours:
-        shutil.rmtree(this.folder / SCRATCH, ignore_errors=True)
-        this.progress.end()
-    try:
-        this.check_base()
-        if ours:
-            record.write(this.options.runs_dir, record.fail(this.fields, error))
-    except HarnessError as second:
-        log.error("%s", second)
-    if this.tracker is not None:
-        this.tracker.finish(ok=False)
-
-
-def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:
-    """The tracker's run to go on with: that of an interrupted attempt under the same tracker."""
-    if former is None or former["status"] != "interrupted" or former["tracker"] is None:
-        return None
-    same = former["tracker"]["name"] == options.tracker.name.value
-    return former["tracker"]["id"] if same else None

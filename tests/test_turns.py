@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import CONF
-from harness import cells, experiment, locks, provenance, record
+from harness import attempt, cells, locks, provenance, record
 from harness.errors import Elsewhere, RunFault
 from runs import plan_of
 
@@ -169,7 +169,7 @@ def test_run_that_lost_its_lock_leaves_the_others_record_alone(cell, ends):
         return record.write(cell.options.runs_dir, record.finished(fields_of(cell, pid=4711)))
 
     def run():
-        with experiment.opened(cell.plan, cell.options, "", held=lambda: False) as this:
+        with attempt.opened(cell.plan, cell.options, "", held=lambda: False) as this:
             this.fields["scores"]["before"] = this.fields["scores"]["after"] = {}
             other_finishes()
             if ends == "badly":
