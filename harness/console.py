@@ -12,13 +12,15 @@ from rich.text import Text
 from harness import report
 
 
-def to_console(table: report.Table, console: Console | None = None) -> None:
+def to_console(table: report.Table, console: Console | None = None, title: str | None = None) -> None:
     """Print the table; where the terminal is narrow, in up to three blocks: costs, scores, losses.
 
     Columns that find no room in their block are left out by importance, and named. Numbers are never cut:
     where not even the indispensable columns fit, the lines are longer than the terminal is wide.
     """
     console = console or _console()
+    if title is not None:
+        console.print(Text(f"\n{title}", style="bold"))
     blocks, left_out = _layout(table, console.width)
     for number, block in enumerate(blocks):
         if number:
@@ -72,8 +74,9 @@ def _style(column: report.Column, row: report.Row) -> str:
             row["state"], "bold red"
         )
     change = row.get(f"{column.name}_change")
-    if row["shares_row"] or not change:
-        return "dim" if row["shares_row"] else ""
+    shares = row.get("shares_row")
+    if shares or not change:
+        return "dim" if shares else ""
     return "green" if (change < 0) == (column.name in report.LOWER_IS_BETTER) else "red"
 
 

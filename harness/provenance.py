@@ -37,6 +37,7 @@ CANNOT_CHANGE_A_RESULT = frozenset(
         "progress.py",
         "provenance.py",
         "record.py",
+        "replicates.py",
         "report.py",
         "search.py",
         "slurm.py",

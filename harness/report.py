@@ -278,16 +278,17 @@ def _score_of(name: str) -> Callable[[Row], str]:
         if value is None:
             return NOTHING
         # One number of decimals for both, or the two would not add up.
-        digits = _digits(name, max(abs(value), abs(change or 0.0)))
+        places = digits(name, max(abs(value), abs(change or 0.0)))
         if change is None:
-            return f"{value:.{digits}f}"
-        signed = f"{change:+.{digits}f}"
-        return f"{value:.{digits}f} ({signed if float(signed) else '±' + signed[1:]})"
+            return f"{value:.{places}f}"
+        signed = f"{change:+.{places}f}"
+        return f"{value:.{places}f} ({signed if float(signed) else '±' + signed[1:]})"
 
     return show
 
 
-def _digits(name: str, size: float) -> int:
+def digits(name: str, size: float) -> int:
+    """Decimals of a score of that size."""
     if name not in LOWER_IS_BETTER:
         return 1
     return 3 if size < 100 else 1 if size < 10_000 else 0
@@ -338,7 +339,7 @@ def _baseline(runs: Sequence[tuple[Row, Mapping[str, Any]]], scores: Sequence[st
     for _, record in runs:
         before = record["scores"]["before"]
         known = [(name, before[name]) for name in scores if before.get(name) is not None]
-        baselines.add(", ".join(f"{name} {value:.{_digits(name, abs(value))}f}" for name, value in known))
+        baselines.add(", ".join(f"{name} {value:.{digits(name, abs(value))}f}" for name, value in known))
     if len(baselines) > 1:
         return ["changes are from each row's own baseline: the rows differ in it"]
     return [f"baseline (the untouched base model): {baseline}" for baseline in baselines if baseline]
@@ -401,12 +402,20 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def write_all(folder: str | Path, table: Table) -> tuple[Path, Path]:
-    """Write ``table.csv`` and ``table.md`` into ``folder``, each atomically; returns their paths."""
-    as_csv, as_markdown = Path(folder) / "table.csv", Path(folder) / "table.md"
-    files.atomic_write_text(as_csv, to_csv(table))
-    files.atomic_write_text(as_markdown, to_markdown(table))
-    return as_csv, as_markdown
+def write_all(folder: str | Path, table: Table, over_seeds: Table | None = None) -> None:
+    """Write ``table.csv`` and ``table.md`` into ``folder``, each atomically.
+
+    Args:
+        over_seeds: of ``replicates``; the end of the Markdown, and ``over_seeds.csv``, which is removed where None.
+    """
+    folder, text = Path(folder), to_markdown(table)
+    files.atomic_write_text(folder / "table.csv", to_csv(table))
+    if over_seeds is not None:
+        files.atomic_write_text(folder / "over_seeds.csv", to_csv(over_seeds))
+        text += f"\n## Over seeds\n\nMean ± sample standard deviation.\n\n{to_markdown(over_seeds)}"
+    else:
+        (folder / "over_seeds.csv").unlink(missing_ok=True)
+    files.atomic_write_text(folder / "table.md", text)
 
 
 def outcome(table: Table) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import console, listing, provenance, record, report
+from harness import console, listing, provenance, record, replicates, report
 from harness.cells import Cell, Run, failure, left_failed, reusable, run_or_wait, told
 from harness.course import Begin, Course
 from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, RunFault, raise_together
@@ -261,11 +261,20 @@ def finish(
         for cell in cells
     ]
     table = report.table(shown, records)
-    console.to_console(table)
+    over_seeds = _print(table, records)
     if folder is not None:
-        report.write_all(folder, table)
+        report.write_all(folder, table, over_seeds)
         log.info("%s; the table as CSV and Markdown: %s", report.outcome(table), _shown(folder))
     return all(f in records and records[f]["status"] == "finished" for f in found)
+
+
+def _print(table: report.Table, records: Mapping[str, Mapping[str, Any]]) -> report.Table | None:
+    """Show the table, and beneath it what its runs come to over seeds, which is returned."""
+    console.to_console(table)
+    over_seeds = replicates.table(table, records)
+    if over_seeds is not None:
+        console.to_console(over_seeds, title=replicates.TITLE)
+    return over_seeds
 
 
 def show_all(runs_dir: Path) -> None:
@@ -277,9 +286,9 @@ def show_all(runs_dir: Path) -> None:
     records = record.all_records(runs_dir)
     if not records:
         raise ConfigFault(f"runs_dir={runs_dir} holds no record; run something first, or set runs_dir")
-    table = report.table(report.cells_of(records), {kept["fingerprint"]: kept for kept in records})
-    console.to_console(table)
-    report.write_all(runs_dir, table)
+    by_fingerprint = {kept["fingerprint"]: kept for kept in records}
+    table = report.table(report.cells_of(records), by_fingerprint)
+    report.write_all(runs_dir, table, _print(table, by_fingerprint))
     log.info("%s; the table as CSV and Markdown: %s", report.outcome(table), _shown(runs_dir))
 
 
