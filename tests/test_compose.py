@@ -112,11 +112,11 @@ def test_sheet_composes_to_what_its_file_says(file):
 
 
 def test_methods_are_the_same_in_options_sheets_schema_and_code():
-    from harness import checks
+    from harness import sheet_checks
     from harness.methods import METHODS as BUILT
 
     assert sorted(file.stem for file in SHEET_FILES) == METHODS == sorted(schema.SHEETS) == sorted(BUILT)
-    assert set(checks.METHOD_CHECKS) <= set(METHODS)
+    assert set(sheet_checks.METHOD_CHECKS) <= set(METHODS)
     for method in METHODS:
         assert composed(f"peft={method}")["peft"] == {"method": method}
 
