@@ -5,8 +5,8 @@ of which a grid has few; its values (ranks, rates, seeds) are applied to a copy,
 """
 
 import copy
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, open_dict
@@ -25,10 +25,11 @@ class Composer:
     def __init__(self, loader: "ConfigLoaderImpl", command: DictConfig) -> None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        self._loader, self._command = loader, command
+        self._repository = loader.repository
         parser = OverridesParser.create(config_loader=loader)
-        self._parsed = lru_cache(maxsize=None)(lambda text: parser.parse_overrides([text])[0])
-        self._bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
+        self._parsed = cache(lambda text: parser.parse_overrides([text])[0])
+        self._whole = cache(lambda choices: loader.load_sweep_config(command, list(choices)))
+        self._own = cache(lambda choices: _without_hydra(self._whole(choices)))
 
     def own(self, overrides: Sequence[str]) -> DictConfig:
         """The harness's configuration of one cell, without the node ``hydra``.
@@ -36,20 +37,13 @@ class Composer:
         Raises:
             HydraException: an override that Hydra refuses.
         """
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-        choices, values = self._split(overrides)
-        composed = copy.deepcopy(self._base(choices)[1])
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        return composed
+        return self._applied(overrides, self._own)
 
     def whole(self, overrides: Sequence[str]) -> DictConfig:
         """The same with the node ``hydra``, as Hydra's ``run_job`` takes it."""
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+        from hydra._internal.config_loader_impl import get_overrides_dirname
 
-        choices, values = self._split(overrides)
-        composed = copy.deepcopy(self._base(choices)[0])
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        composed = self._applied(overrides, self._whole)
         with open_dict(composed):
             job = composed.hydra.job
             own = [each for each in map(self._parsed, overrides) if not each.is_hydra_override()]
@@ -68,6 +62,15 @@ class Composer:
         own = tuple(text for text in overrides if not self._parsed(text).is_hydra_override())
         return tuple(self.whole(overrides).hydra.overrides.task) if any("${" in text for text in own) else own
 
+    def _applied(self, overrides: Sequence[str], base: Callable[[tuple[str, ...]], DictConfig]) -> DictConfig:
+        """The values among the overrides, on a copy of what ``base`` makes of the choices among them."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+        choices, values = self._split(overrides)
+        composed = copy.deepcopy(base(choices))
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        return composed
+
     def _split(self, overrides: Sequence[str]) -> "tuple[tuple[str, ...], list[Override]]":
         """What decides which files make the configuration, and what only sets values in it."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -75,21 +78,23 @@ class Composer:
 
         parsed = [self._parsed(text) for text in overrides]
         ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
-        chooses = [self._chooses(each) for each in parsed]
-        choices = tuple(text for text, choice in zip(overrides, chooses, strict=True) if choice)
-        return choices, [each for each, choice in zip(parsed, chooses, strict=True) if not choice]
+        choices, values = [], []
+        for text, override in zip(overrides, parsed, strict=True):
+            if self._chooses(override):
+                choices.append(text)
+            else:
+                values.append(override)
+        return tuple(choices), values
 
     def _chooses(self, override: "Override") -> bool:
         if override.is_hydra_override():
             return True
-        group = self._loader.repository.group_exists(override.key_or_group)
+        group = self._repository.group_exists(override.key_or_group)
         return bool(group) and not isinstance(override.value(), dict)
 
-    def _base(self, choices: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
-        if choices not in self._bases:
-            whole = self._loader.load_sweep_config(self._command, list(choices))
-            own = copy.deepcopy(whole)
-            with open_dict(own):
-                del own["hydra"]
-            self._bases[choices] = whole, own
-        return self._bases[choices]
+
+def _without_hydra(whole: DictConfig) -> DictConfig:
+    own = copy.deepcopy(whole)
+    with open_dict(own):
+        del own["hydra"]
+    return own

@@ -1,6 +1,5 @@
 """One run, stage by stage: each method does its stage and writes what it learnt into the record."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -37,8 +36,6 @@ from harness.shared import Examples
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-log = logging.getLogger(__name__)
 
 ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"

@@ -135,7 +135,7 @@ def write(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
     text = json.dumps(clean, ensure_ascii=False, allow_nan=False, indent=1).removesuffix("\n}")
     content = text.encode("utf-8", "backslashreplace")
     try:
-        files.atomic_write_bytes(target, content + CHECKSUM + hashlib.sha256(content).hexdigest().encode() + b'"\n}\n')
+        files.atomic_write_bytes(target, content + _seal(content))
     except OSError as error:
         raise RunFault(f"runs_dir={runs_dir}: {target} cannot be written ({error}). {hint_for(error)}") from error
     return target
@@ -219,8 +219,13 @@ def _now() -> str:
 def _check(content: bytes) -> None:
     """ValueError where the text is not what its checksum was made of; without one there is nothing to hold it to."""
     body, found, rest = content.rpartition(CHECKSUM)
-    if found and rest != hashlib.sha256(body).hexdigest().encode() + b'"\n}\n':
+    if found and found + rest != _seal(body):
         raise ValueError("its checksum does not fit")
+
+
+def _seal(body: bytes) -> bytes:
+    """The end of a record's text: the checksum of what stands before it."""
+    return CHECKSUM + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
 
 
 def _without_curve(content: bytes) -> bytes:

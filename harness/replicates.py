@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.plan import digest
-from harness.report import EVERY, LOWER_IS_BETTER, NOTHING, Column, Row, Table, digits, words
+from harness.report import EVERY, NOTHING, Column, Row, Table, digits, score_column, words
 
 TITLE = "over seeds: mean ± sample standard deviation"
 
@@ -58,15 +58,8 @@ def _columns(scores: Sequence[str]) -> list[Column]:
         Column("setting", "setting", lambda row: row["setting"], is_text=True, folds=True, block=EVERY),
         Column("n", "seeds", lambda row: str(row["n"]), block=EVERY),
         Column("validation_loss", "val. loss", _spread("validation_loss"), block="scores"),
-        *(
-            Column(name, f"{name} {'↓' if name in LOWER_IS_BETTER else '↑'}", _spread(name), block=_block(name))
-            for name in scores
-        ),
+        *(score_column(name, _spread(name)) for name in scores),
     ]
-
-
-def _block(name: str) -> str:
-    return "losses" if name in LOWER_IS_BETTER else "scores"
 
 
 def _spread(name: str) -> Callable[[Row], str]:

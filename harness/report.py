@@ -235,11 +235,13 @@ def _columns(rows: Sequence[Row], scores: Sequence[str]) -> list[Column]:
         Column("validation_loss", "val. loss", _shown("validation_loss", "{:.3f}".format)),
     ]
     columns.append(Column("run", "run", lambda row: row["fingerprint"], is_text=True))
-    for name in scores:
-        lower = name in LOWER_IS_BETTER
-        block = "losses" if lower else "scores"
-        columns.append(Column(name, f"{name} {'↓' if lower else '↑'}", _score_of(name), block=block))
-    return columns
+    return columns + [score_column(name, _score_of(name)) for name in scores]
+
+
+def score_column(name: str, show: Callable[[Row], str]) -> Column:
+    """The column of a score, with the direction that is better."""
+    lower = name in LOWER_IS_BETTER
+    return Column(name, f"{name} {'↓' if lower else '↑'}", show, block="losses" if lower else "scores")
 
 
 def _number(row: Row) -> str:

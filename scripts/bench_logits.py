@@ -27,12 +27,12 @@ def main() -> None:
     torch.set_num_threads(options.threads or 1)
     this = experiment.Experiment(made, options, "", {"inferred": {}, "notes": [], "fingerprint": made.fingerprint})
     base, _ = shared.base(made)
-    rows = shared.examples(made, base).splits["train"]
-    model = this.attach(base, shared.examples(made, base)).train()
+    examples = shared.examples(made, base)
+    model = this.attach(base, examples).train()
     device = next(model.parameters()).device
     seconds: dict[str, list[float]] = {"all": [], "needed": []}
     peaks, kept = {"all": 0, "needed": 0}, []
-    for batch in batches(rows, made.trainer.batch_size, int(base.tokenizer.pad_token_id)):
+    for batch in batches(examples.splits["train"], made.trainer.batch_size, int(base.tokenizer.pad_token_id)):
         spared = tokens.sparing(batch)
         kept.append(spared["logits_to_keep"] / batch["labels"].shape[1])
         for name, given in (("all", batch), ("needed", spared)):

@@ -54,12 +54,13 @@ def compose(repeats: int, cells: int = 200) -> None:
     cli.register_schema()
     with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-    composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+    command = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    composer = Composer(loader, command)
     grid = [(f"peft={method}", f"seed={seed}") for method in METHODS for seed in range(cells // len(METHODS))]
     print(f"{cells} cells of {len(METHODS)} methods")
     timed("composed, read", lambda: [plan.read(composer.own(overrides)) for overrides in grid], repeats)
     few = grid[:: len(grid) // 20]
-    timed(f"by Hydra alone ({len(few)})", lambda: [loader.load_sweep_config(composer._command, [*o]) for o in few], 1)
+    timed(f"by Hydra alone ({len(few)})", lambda: [loader.load_sweep_config(command, [*o]) for o in few], 1)
 
 
 def measure(runs_dir: Path, runs: int, repeats: int) -> None:

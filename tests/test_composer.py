@@ -9,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from conftest import CONF
 from harness import cli, plan, schema
@@ -43,18 +43,23 @@ def loader() -> ConfigLoader:
     return loader_of(CONF)
 
 
-def composer_of(loader: ConfigLoader) -> Composer:
-    return Composer(loader, loader.load_configuration("config", COMMAND, RunMode.MULTIRUN))
+def command_of(loader: ConfigLoader) -> DictConfig:
+    return loader.load_configuration("config", COMMAND, RunMode.MULTIRUN)
 
 
 @pytest.fixture(scope="module")
-def composer(loader: ConfigLoader) -> Composer:
-    return composer_of(loader)
+def command(loader) -> DictConfig:
+    return command_of(loader)
+
+
+@pytest.fixture(scope="module")
+def composer(loader, command) -> Composer:
+    return Composer(loader, command)
 
 
 @pytest.mark.parametrize("overrides", CELLS, ids=" ".join)
-def test_cell_is_what_hydra_composes(overrides, loader, composer):
-    expected = loader.load_sweep_config(composer._command, list(overrides))
+def test_cell_is_what_hydra_composes(overrides, loader, command, composer):
+    expected = loader.load_sweep_config(command, list(overrides))
     whole, own = composer.whole(overrides), composer.own(overrides)
     assert OmegaConf.to_yaml(whole) == OmegaConf.to_yaml(expected)
     assert composer.task(overrides) == tuple(expected.hydra.overrides.task)
@@ -77,9 +82,9 @@ def test_cells_keep_the_declared_types_so_that_reading_them_is_quick(composer):
 @pytest.mark.parametrize(
     "wrong", ["seed=", "lora.rank=4", "seed=one", "peft=lorra", "nothing@x=1", "~lora.rank", "lora.r=1,2"]
 )
-def test_override_that_hydra_refuses_is_refused_in_its_words(wrong, loader, composer):
+def test_override_that_hydra_refuses_is_refused_in_its_words(wrong, loader, command, composer):
     with pytest.raises(HydraException) as hydras:
-        loader.load_sweep_config(composer._command, ["seed=1", wrong])
+        loader.load_sweep_config(command, ["seed=1", wrong])
     with pytest.raises(hydras.type) as ours:
         composer.own(("seed=1", wrong))
     assert str(ours.value) == str(hydras.value)
@@ -88,7 +93,8 @@ def test_override_that_hydra_refuses_is_refused_in_its_words(wrong, loader, comp
 def test_file_that_is_edited_while_the_sweep_runs_changes_no_later_cell(tmp_path):
     folder = tmp_path / "conf"
     shutil.copytree(CONF, folder)
-    composer = composer_of(loader_of(folder))
+    loader = loader_of(folder)
+    composer = Composer(loader, command_of(loader))
     before = composer.own(("seed=1",)).lora.r
     sheet = folder / "peft" / "knobs" / "lora.yaml"
     text = sheet.read_text(encoding="utf-8")
