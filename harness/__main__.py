@@ -3,69 +3,58 @@
 ``run`` is the pipeline; ``task`` is what Hydra calls with each composed config; ``main`` is the command.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from harness.plan import Options, Plan, read
-from harness.schema import Stage
+from harness.config.schema import Stage
+from harness.pipeline.run import run
+from harness.plan.read import read_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def run(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """One experiment, from plan to record; ``held`` says whether the run is still this process's to publish."""
-    from harness import attempt
-
-    with attempt.opened(plan, options, name, held) as this:
-        base = this.load()
-        rows = this.tokenise(base)
-        before = this.baseline(base, rows)
-        model = this.tune(base, rows)
-        this.save(model)
-        after = this.score(model, base, rows)
-        this.predictions(rows, before, after)
-        this.check_base()
-    return this.fields
-
-
 def task(composed: "DictConfig") -> dict[str, Any] | None:
     """One composed config. A sweep's launcher calls this once for each unique plan."""
-    from harness import ask, cells, export, status, sweep
+    from harness.stages import export, generate, status
+    from harness.stages.plan import show_plan
+    from harness.stages.report import report_records
+    from harness.stages.score import score_export
+    from harness.sweep import execute
+    from harness.sweep.cells import cell_from_hydra, run_cell
 
-    plan, options = read(composed)
-    cell, in_sweep = cells.cell_from_hydra(plan, options)
+    plan, options = read_config(composed)
+    cell, in_sweep = cell_from_hydra(plan, options)
     match options.stage:
         case Stage.run:
-            return cells.run_cell(cell, run) if in_sweep else sweep.run_single(cell, run)
+            return run_cell(cell, run) if in_sweep else execute.run_single(cell, run)
         case Stage.plan:
-            sweep.show_plan([cell])
+            show_plan([cell])
         case Stage.generate:
-            ask.show(options)
+            generate.show_answers(options)
         case Stage.export:
-            export.write(options)
+            export.export_model(options)
         case Stage.score:
-            export.score(options)
+            score_export(options)
         case Stage.report:
-            sweep.show_all(options.runs_dir)
+            report_records(options.runs_dir)
         case Stage.status:
-            status.show(options.runs_dir, options.sweep_name, options.watch)
+            status.show_status(options.runs_dir, options.sweep_name, options.watch)
     return None
 
 
 def main() -> None:
     """The console script; of several processes the first is the command, and the others do their part of its runs."""
-    from harness import parallel
+    from harness.runtime import distributed
 
-    if not parallel.leads():
-        parallel.follow(run)
+    if not distributed.is_main_process():
+        distributed.follow_main(run)
         return
     from harness.cli import start
 
     try:
         start(task)
     finally:
-        parallel.dismiss()
+        distributed.release_followers()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ The text of each is complete: it names the key or file, the value, and the remed
 it without a traceback.
 """
 
-from collections.abc import Sequence
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 
 class HarnessError(Exception):
@@ -27,11 +30,11 @@ class RunFault(HarnessError):
     """A run that could not go on: non-finite loss, no memory, no disk."""
 
 
-class Elsewhere(RunFault):
+class HeldByAnotherProcess(RunFault):
     """Another process works on the same plan, or took it over; what it leaves is the result."""
 
 
-class Parted(BaseException):
+class RankFailedAlone(BaseException):
     """One of several processes failed alone, by its cause: no further run of the command can be shared."""
 
 
@@ -39,3 +42,87 @@ def raise_together(faults: Sequence[str], kind: type[HarnessError] = ConfigFault
     """Raise one error that lists every fault; return when there is none."""
     if faults:
         raise kind("\n".join(faults))
+
+
+_UNREACHABLE = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ConnectError", "LocalEntryNotFoundError")
+
+
+_HINTS: tuple[tuple[str, str], ...] = (
+    (
+        r"OutOfMemoryError|out of memory|MemoryError|TerminatedWorkerError|CUBLAS_STATUS_ALLOC_FAILED",
+        "out of memory: lower trainer.batch_size and raise trainer.gradient_accumulation_steps by the same "
+        "factor (trainer.on_oom=halve does), set trainer.gradient_checkpointing=true, or lower data.max_tokens",
+    ),
+    (
+        r"non-?finite|not finite|\bnan\b.*\bloss|loss.*\bnan\b",
+        "the loss is not finite: lower trainer.learning_rate, raise trainer.warmup_share, or use "
+        "model.dtype=bfloat16 or float32 instead of float16",
+    ),
+    (
+        r"\[Errno (28|122)\]|No space left|Disk quota",
+        "the disk is full: free space, or set runs_dir to another disk",
+    ),
+    (r"\[Errno (13|30)\]", "not allowed to write there: check permissions, or set runs_dir elsewhere"),
+    (
+        r"GatedRepo|gated repo|\b40[13] Client Error",
+        "the hub refuses access: accept the model's terms and log in to it",
+    ),
+    (
+        "|".join(_UNREACHABLE)
+        + r"|OfflineMode|couldn't connect to|Max retries exceeded|Name or service not known|Name resolution",
+        "the hub cannot be reached: check the network, or use model.source=folder and a local data.path",
+    ),
+    (
+        r"device-side assert|illegal memory access",
+        "a CUDA kernel failed: CUDA_LAUNCH_BLOCKING=1 shows which one",
+    ),
+)
+
+
+def hint_for(error: BaseException) -> str:
+    """What the user may do about an error, judged by it and by what caused it; "" where nothing is known."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "stopped from outside; run the same command again"
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "the disk is full: free space, or set runs_dir to another disk"
+        text = f"{type(cause).__name__}: {cause}"
+        for pattern, hint in _HINTS:
+            if re.search(pattern, text, re.IGNORECASE):
+                return hint
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+SHOWN_CHARACTERS = 200  # of an override: a pasted file must not fill the screen
+
+
+def brief(text: str) -> str:
+    """The text, its middle left out where it is long."""
+    half = SHOWN_CHARACTERS // 2
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
+
+
+def at_least(key: str, value: float | None, low: float) -> Iterator[str]:
+    if value is not None and not value >= low:
+        yield f"{key}={value} is too small; use at least {low:g}"
+
+
+def above(key: str, value: float | None, low: float) -> Iterator[str]:
+    if value is not None and not (value > low and value < float("inf")):
+        yield f"{key}={value} must be a finite number above {low:g}"
+
+
+def fraction(key: str, value: float, closed: bool = False) -> Iterator[str]:
+    if not (0 <= value < 1 or (closed and value == 1)):
+        yield f"{key}={value} is no share; use a number from 0 to {'1' if closed else 'below 1'}"
+
+
+def one_of(key: str, value: Any, known: tuple[Any, ...]) -> Iterator[str]:
+    # 1 == True in Python, and 1 is no flag.
+    if not any(value == item and type(value) is type(item) for item in known):
+        choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in known)
+        yield f"{key}={value} is unknown; choose one of {choices}"

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from harness.cells import Cell
-    from harness.course import Begin, Course
-    from harness.engines import Engine
-    from harness.worker import Job, Outcome
+    from harness.sweep.cells import Cell
+    from harness.sweep.launchers.base import Launcher as Backend
+    from harness.sweep.launchers.worker import Job, Outcome
+    from harness.sweep.worklist import Begin, Worklist
 
 log = logging.getLogger("harness.launcher")
 
@@ -55,18 +55,18 @@ class GridSweeper(BasicSweeper):
 class PlanLauncher(Launcher):
     """Runs unique plans: one after the other in this process, or on an engine."""
 
-    def __init__(self, engine: "Engine | None" = None) -> None:
+    def __init__(self, engine: "Backend | None" = None) -> None:
         self.engine = engine
 
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
         """Called by Hydra before ``launch``."""
-        from harness import parallel
-        from harness.composer import Composer
+        from harness.config.compose import Composer
+        from harness.sweep.launchers.base import refuse_under_torchrun
 
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
         self._composer = Composer(hydra_context.config_loader, config)
         if self.engine:
-            parallel.refuse_engine("hydra/launcher")
+            refuse_under_torchrun("hydra/launcher")
             self.engine.check()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> "list[JobReturn]":
@@ -76,10 +76,10 @@ class PlanLauncher(Launcher):
             ConfigFault: some cell cannot work; nothing has run then.
             RunFault: some run failed; all others have run then.
         """
-        from harness import sweep
+        from harness.sweep import execute
 
         try:
-            return sweep.work(*self.prepare(job_overrides, initial_job_idx))
+            return execute.run_sweep(*self.prepare(job_overrides, initial_job_idx))
         finally:
             self.close()
 
@@ -96,27 +96,31 @@ class PlanLauncher(Launcher):
         """
         from hydra.core.utils import setup_globals
 
-        from harness import sweep
-        from harness.cells import effective
+        from harness.sweep.cells import effective_overrides
+        from harness.sweep.grid import grid_cells
 
         setup_globals()
         # Without options: a sweep that goes on under another limit of failures keeps its name and its group.
         given = list(self.config.hydra.overrides.task)
-        name = " ".join(effective(given) or given)
+        name = " ".join(effective_overrides(given) or given)
         composer = self._composer
-        cells = sweep.cells_of(((composer.task(each), partial(composer.own, each)) for each in job_overrides), name)
+        cells = grid_cells(((composer.task(each), partial(composer.own, each)) for each in job_overrides), name)
         # Reversed: of cells that share a plan the first one runs, under its own name.
         numbered = reversed(list(enumerate(zip(cells, job_overrides, strict=True), first)))
         jobs = {cell.plan.fingerprint: (number, overrides) for number, (cell, overrides) in numbered}
         return cells, self._elsewhere if self.engine else partial(self._here, jobs)
 
     def _here(
-        self, jobs: "Mapping[str, tuple[int, Sequence[str]]]", todo: "Sequence[Cell]", folder: "Path", course: "Course"
+        self,
+        jobs: "Mapping[str, tuple[int, Sequence[str]]]",
+        todo: "Sequence[Cell]",
+        folder: "Path",
+        course: "Worklist",
     ) -> "Iterator[tuple[Cell, JobReturn]]":
         """One after the other in this process."""
         from hydra.core.utils import run_job
 
-        from harness import memory
+        from harness.runtime import memory
 
         for number, cell in enumerate(todo):
             if course.over:
@@ -135,19 +139,21 @@ class PlanLauncher(Launcher):
                 job_subdir_key="hydra.sweep.subdir",
             )
             if isinstance(result._return_value, Exception):
-                memory.forget(result._return_value)  # Hydra keeps the error to the sweep's end
+                memory.drop_frames(result._return_value)  # Hydra keeps the error to the sweep's end
             yield cell, result
 
     def _elsewhere(
-        self, todo: "Sequence[Cell]", folder: "Path", course: "Course"
+        self, todo: "Sequence[Cell]", folder: "Path", course: "Worklist"
     ) -> "Iterator[tuple[Cell, JobReturn]]":
         """In the engine's processes; a failure is in the result, never raised."""
         import uuid
 
         from hydra.core.utils import JobReturn, JobStatus
 
-        from harness import files, record, worker
-        from harness.errors import Elsewhere, RunFault
+        from harness.errors import HeldByAnotherProcess, RunFault
+        from harness.record import store
+        from harness.record.files import atomic_write_text
+        from harness.sweep.launchers import worker
 
         stop = folder / "stops" / uuid.uuid4().hex[:12]  # of this command, not of others on the same sweep
         jobs = {cell.plan.fingerprint: self._job(cell, folder, stop) for cell in todo}
@@ -157,11 +163,16 @@ class PlanLauncher(Launcher):
             if outcome.status == worker.IDLE:
                 continue
             if outcome.status == worker.ELSEWHERE:
-                yield cell, JobReturn(cell.overrides, status=JobStatus.FAILED, _return_value=Elsewhere(outcome.message))
+                yield (
+                    cell,
+                    JobReturn(
+                        cell.overrides, status=JobStatus.FAILED, _return_value=HeldByAnotherProcess(outcome.message)
+                    ),
+                )
                 continue
             result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
             if outcome.status == worker.FINISHED:
-                result.return_value = record.read(cell.options.runs_dir, outcome.fingerprint)
+                result.return_value = store.read_record(cell.options.runs_dir, outcome.fingerprint)
             else:
                 result.status, result.return_value = JobStatus.FAILED, RunFault(outcome.message)
             if outcome.answer:
@@ -175,11 +186,11 @@ class PlanLauncher(Launcher):
             yield cell, result
             if course.over and not stop.exists():
                 # A file, because it also reaches jobs that wait in a queue.
-                files.atomic_write_text(stop, "")
+                atomic_write_text(stop, "")
 
     def _outcomes(self, jobs: "Mapping[str, Job]", cells: "Mapping[str, Cell]", folder: "Path") -> "Iterator[Outcome]":
         """The engine's; records of processes that died without a word, or were ended with this one, say so."""
-        from harness import worker
+        from harness.sweep.launchers import worker
 
         assert self.engine is not None
         left = set(jobs)
@@ -188,23 +199,23 @@ class PlanLauncher(Launcher):
                 left.remove(outcome.fingerprint)
                 if outcome.status == worker.DIED:
                     runs_dir = cells[outcome.fingerprint].options.runs_dir
-                    worker.bury(jobs[outcome.fingerprint], runs_dir, outcome.message)
+                    worker.mark_interrupted(jobs[outcome.fingerprint], runs_dir, outcome.message)
                 yield outcome
         except BaseException:
             if not self.engine.outlives:
                 self.engine.close()
                 for fingerprint in left:
                     runs_dir = cells[fingerprint].options.runs_dir
-                    worker.bury(jobs[fingerprint], runs_dir, "the command that had started it was stopped")
+                    worker.mark_interrupted(jobs[fingerprint], runs_dir, "the command that had started it was stopped")
             raise
 
     def _job(self, cell: "Cell", folder: "Path", stop: "Path") -> "Job":
         """The cell as text, for a worker to compose again."""
         import os
 
-        from harness import provenance
-        from harness.plan import digest
-        from harness.worker import Job, Source
+        from harness.plan.spec import digest
+        from harness.record import provenance
+        from harness.sweep.launchers.worker import ConfigSource, Job
 
         found = self.config.hydra.runtime.config_sources
         [main] = [str(each.path) for each in found if each.provider == "main"]
@@ -215,7 +226,7 @@ class PlanLauncher(Launcher):
             model=digest(cell.plan.as_dict()["model"]),
             overrides=cell.overrides,
             sweep_name=cell.options.sweep_name,
-            source=Source(
+            source=ConfigSource(
                 config_dir=main,
                 config_name=str(self.config.hydra.job.config_name),
                 searchpath=tuple(f"{each.schema}://{each.path}" for each in others),

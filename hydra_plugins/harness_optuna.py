@@ -36,7 +36,7 @@ class OptunaSweeper(Sweeper):
         """
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        from harness import search, study
+        from harness.sweep import search_space, study
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -45,7 +45,9 @@ class OptunaSweeper(Sweeper):
         overrides = parser.parse_overrides([*given, *arguments])
         shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
-        session = study.open_session(search.Settings(**self.settings), overrides, self._launcher.prepare, composed)
+        session = study.open_session(
+            search_space.StudySettings(**self.settings), overrides, self._launcher.prepare, composed
+        )
         try:
             return [session.run()]
         finally:

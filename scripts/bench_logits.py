@@ -14,26 +14,30 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from harness import cli, experiment, plan, shared, shipped, tokens
+from harness.data.collate import collate, with_needed_logits
+from harness.data.tokenize import TokenizedRow
+from harness.pipeline import cache, steps
+from harness.plan.read import read_config
+from harness.shipped import shipped_folder
 
 STEPS = 6  # of each, the first left out
 
 
 def main() -> None:
     """Measure and print."""
-    cli.register_schema()
-    with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-        made, options = plan.read(compose("config", overrides=sys.argv[1:]))
+    compose.register_schema()
+    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
+        made, options = read_config(compose("config", overrides=sys.argv[1:]))
     torch.set_num_threads(options.threads or 1)
-    this = experiment.Experiment(made, options, "", {"inferred": {}, "notes": [], "fingerprint": made.fingerprint})
-    base, _ = shared.base(made)
-    examples = shared.examples(made, base)
+    this = steps.Experiment(made, options, "", {"inferred": {}, "notes": [], "fingerprint": made.fingerprint})
+    base, _ = cache.load_shared_base(made)
+    examples = cache.prepared_rows(made, base)
     model = this.attach(base, examples).train()
     device = next(model.parameters()).device
     seconds: dict[str, list[float]] = {"all": [], "needed": []}
     peaks, kept = {"all": 0, "needed": 0}, []
     for batch in batches(examples.splits["train"], made.trainer.batch_size, int(base.tokenizer.pad_token_id)):
-        spared = tokens.sparing(batch)
+        spared = with_needed_logits(batch)
         kept.append(spared["logits_to_keep"] / batch["labels"].shape[1])
         for name, given in (("all", batch), ("needed", spared)):
             seconds[name].append(step(model, given, device))
@@ -47,12 +51,12 @@ def main() -> None:
         print(f"  peak: {peaks['all'] / 2**30:.2f} GiB with all, {peaks['needed'] / 2**30:.2f} GiB")
 
 
-def batches(rows: list[tokens.Example], size: int, pad_id: int) -> Iterator[dict[str, Any]]:
+def batches(rows: list[TokenizedRow], size: int, pad_id: int) -> Iterator[dict[str, Any]]:
     """Batches of like length, as training has them."""
     order = sorted(rows, key=lambda example: len(example.input_ids))
     apart = max(size, len(order) // STEPS)
     for start in range(0, len(order) - size + 1, apart):
-        yield tokens.collate(order[start : start + size], pad_id, "right")
+        yield collate(order[start : start + size], pad_id, "right")
 
 
 def step(model: Any, given: dict[str, Any], device: torch.device) -> float:

@@ -22,8 +22,13 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from harness import cli, locks, plan, record, report, shipped
-from harness.composer import Composer
+from harness.config.compose import Composer, register_schema
+from harness.plan.read import read_config
+from harness.record import locks, store
+from harness.report import table
+from harness.report.cells import cells_from_records
+from harness.report.files import to_csv
+from harness.shipped import shipped_folder
 
 METHODS = ("lora", "ia3", "adalora", "bitfit")
 POINTS = 50  # of the training curve
@@ -51,14 +56,14 @@ def main() -> None:
 
 def compose(repeats: int, cells: int = 200) -> None:
     """Print what it costs to compose and read the cells of a grid before any of them runs."""
-    cli.register_schema()
-    with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+    register_schema()
+    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
     command = loader.load_configuration("config", [], RunMode.MULTIRUN)
     composer = Composer(loader, command)
     grid = [(f"peft={method}", f"seed={seed}") for method in METHODS for seed in range(cells // len(METHODS))]
     print(f"{cells} cells of {len(METHODS)} methods")
-    timed("composed, read", lambda: [plan.read(composer.own(overrides)) for overrides in grid], repeats)
+    timed("composed, read", lambda: [read_config(composer.own(overrides)) for overrides in grid], repeats)
     few = grid[:: len(grid) // 20]
     timed(f"by Hydra alone ({len(few)})", lambda: [loader.load_sweep_config(command, [*o]) for o in few], 1)
 
@@ -71,13 +76,15 @@ def measure(runs_dir: Path, runs: int, repeats: int) -> None:
     size = sum(path.stat().st_size for path in runs_dir.glob("*/record.json"))
     print(f"{runs} records of {size / runs / 1024:.1f} KiB, {POINTS} curve points each")
     print(f"  written one by one    {seconds:8.2f} s   {1e3 * seconds / runs:.2f} ms each")
-    cells = report.cells_of(record.all_records(runs_dir, curves=False))
-    records = {kept["fingerprint"]: kept for kept in record.all_records(runs_dir, curves=False)}
-    timed(f"listed ({runs})", lambda: record.all_records(runs_dir, curves=False), repeats)
-    timed("cells of the table", lambda: report.cells_of(list(records.values())), repeats)
-    timed("table and its CSV", lambda: report.to_csv(report.table(cells, records)), repeats)
-    timed("finished ones looked up", lambda: [record.reusable(runs_dir, f, "0") for f in fingerprints], repeats)
-    timed("locks taken, released", lambda: [locks.take(runs_dir / f).release() for f in fingerprints[:1000]], repeats)
+    cells = cells_from_records(store.all_records(runs_dir, curves=False))
+    records = {kept["fingerprint"]: kept for kept in store.all_records(runs_dir, curves=False)}
+    timed(f"listed ({runs})", lambda: store.all_records(runs_dir, curves=False), repeats)
+    timed("cells of the table", lambda: cells_from_records(list(records.values())), repeats)
+    timed("table and its CSV", lambda: to_csv(table.table(cells, records)), repeats)
+    timed("finished ones looked up", lambda: [store.reusable(runs_dir, f, "0") for f in fingerprints], repeats)
+    timed(
+        "locks taken, released", lambda: [locks.take_lock(runs_dir / f).release() for f in fingerprints[:1000]], repeats
+    )
     print("    (of 1000 of the runs)")
 
 
@@ -95,7 +102,7 @@ def timed(name: str, does: Callable[[], Any], repeats: int) -> None:
 def write_records(runs_dir: Path, runs: int) -> list[str]:
     """Finished records as a sweep over methods, ranks and seeds leaves them."""
     random.seed(0)
-    template = record.start(runs_dir, "template", "lora", {}, {"seed": 0})
+    template = store.start_record(runs_dir, "template", "lora", {}, {"seed": 0})
     (runs_dir / "template" / "record.json").unlink()
     (runs_dir / "template").rmdir()
     fingerprints = [f"{number:012x}" for number in range(runs)]
@@ -112,7 +119,7 @@ def write_records(runs_dir: Path, runs: int) -> list[str]:
             "scores": {"before": scores(), "after": scores(), "signatures": {}},
         }
         kept["training"] |= {"curve": curve, "validation": [{"step": 300, "loss": losses[-1]}]}
-        record.write(runs_dir, record.finished(kept))
+        store.write_record(runs_dir, store.mark_finished(kept))
     return fingerprints
 
 

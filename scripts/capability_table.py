@@ -20,9 +20,11 @@ sys.path.insert(0, str(ROOT))  # run from a checkout that is not installed
 
 from omegaconf import OmegaConf  # noqa: E402
 
-from harness import capabilities, estimate, methods  # noqa: E402
-from harness.capabilities import Traits  # noqa: E402
-from harness.errors import ModelFault  # noqa: E402
+from harness.errors import ModelFault
+from harness.estimate import parameters
+from harness.methods.library import LIBRARY
+from harness.methods.registry import METHODS, traits_of
+from harness.methods.traits import Traits
 
 MODELS = {"qwen1_5_1_8b_chat": "Qwen1.5-1.8B", "smollm2_135m": "SmolLM2-135M", "gemma3_270m": "Gemma 3 270M"}
 COLUMNS: dict[str, Callable[[Traits], bool]] = {
@@ -78,11 +80,11 @@ def sheets() -> Iterator[str]:
     configs = {model: config_of(model) for model in MODELS}
     yield row("`peft=`", *COLUMNS, *MODELS.values())
     yield row("---", *[":-:"] * len(COLUMNS), *["--:"] * len(MODELS))
-    for method in methods.METHODS:
+    for method in METHODS:
         if method == "library":
             continue
         counts = [trained(config, method, notes) for config in configs.values()]
-        yield row(f"`{method}`", *cells(methods.METHODS[method].traits, COLUMNS, notes), *counts)
+        yield row(f"`{method}`", *cells(METHODS[method].traits, COLUMNS, notes), *counts)
         if method == "lora":
             for names, can in starts():
                 yield row(f"… from {', '.join(names)}", *cells(can, COLUMNS, notes), *["as `lora`"] * len(configs))
@@ -94,7 +96,7 @@ def library() -> Iterator[str]:
     notes: Notes = {}
     yield row("`library.type=`", *LIBRARY_COLUMNS)
     yield row("---", *[":-:"] * len(LIBRARY_COLUMNS))
-    for kind, can in capabilities.LIBRARY.items():
+    for kind, can in LIBRARY.items():
         yield row(f"`{kind}`", *cells(can, LIBRARY_COLUMNS, notes))
     yield from footnotes(notes)
 
@@ -103,8 +105,8 @@ def starts() -> list[tuple[list[str], Traits]]:
     """Initialisations whose traits differ from the sheet's, those of equal traits together."""
     groups: dict[Traits, list[str]] = {}
     for init in STARTS:
-        groups.setdefault(methods.traits("lora", {"init_lora_weights": init}), []).append(init)
-    groups.pop(methods.METHODS["lora"].traits)
+        groups.setdefault(traits_of("lora", {"init_lora_weights": init}), []).append(init)
+    groups.pop(METHODS["lora"].traits)
     return [(names, can) for can, names in groups.items()]
 
 
@@ -117,7 +119,7 @@ def config_of(model: str) -> Mapping[str, Any]:
 def trained(config: Mapping[str, Any], method: str, notes: Notes) -> str:
     """Trainable parameters and their share, or a dash and the reason."""
     try:
-        counts = estimate.count_trainable(config, method, {})
+        counts = parameters.count_trainable(config, method, {})
     except ModelFault as fault:
         reason = str(fault).rpartition("does not fit this model: ")[2].rstrip(".")
         return f"– {mark(re.sub(ARCHITECTURE, 'the model', reason), notes)}"

@@ -11,16 +11,17 @@ import sys
 
 from omegaconf import OmegaConf
 
-from harness import shipped, weights
+from harness.config.schema import Model
 from harness.errors import HarnessError
-from harness.schema import Model
+from harness.models import sources as model_sources
+from harness.shipped import shipped_folder
 
 
 def composed(name: str) -> Model:
     """The model node as the configuration composes it: hub.yaml's values, then the file's own."""
-    own = OmegaConf.load(shipped("conf") / "model" / f"{name}.yaml")
+    own = OmegaConf.load(shipped_folder("conf") / "model" / f"{name}.yaml")
     own.pop("defaults")
-    common = OmegaConf.load(shipped("conf") / "model" / "hub.yaml")
+    common = OmegaConf.load(shipped_folder("conf") / "model" / "hub.yaml")
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Model), common, own))
 
 
@@ -28,14 +29,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME")
     names = parser.parse_args().names
-    known = sorted(file.stem for file in (shipped("conf") / "model").glob("*.yaml") if file.stem != "hub")
+    known = sorted(file.stem for file in (shipped_folder("conf") / "model").glob("*.yaml") if file.stem != "hub")
     for name in set(names) - set(known):
         parser.error(f"{name} is no file of conf/model; known: {', '.join(known)}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("harness").setLevel(logging.INFO)
     try:
         for name in names:
-            found = weights.locate(composed(name))
+            found = model_sources.locate_weights(composed(name))
             print(f"{name}: {found.folder} ({found.origin})")
     except HarnessError as error:
         print(error, file=sys.stderr)

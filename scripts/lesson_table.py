@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import files, record
+from harness.record import store
+from harness.record.files import atomic_write_text
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- table:methods -->\n", "<!-- /table:methods -->"
@@ -40,7 +41,7 @@ def main() -> None:
     """Read the records of the folder named on the command line and put their table into the README."""
     runs_dir = Path(sys.argv[1])
     by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for kept in record.all_records(runs_dir):
+    for kept in store.all_records(runs_dir):
         by_method[kept["method"]].append(kept)
     faults = [fault for method in METHODS for fault in faults_of(method, by_method[method])]
     if faults:
@@ -48,7 +49,7 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    files.atomic_write_text(README, before + BEGIN + table(by_method) + END + after)
+    atomic_write_text(README, before + BEGIN + table(by_method) + END + after)
 
 
 def faults_of(method: str, records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,14 +13,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness import cli, shipped
+from harness.config.compose import register_schema
+from harness.shipped import shipped_folder
 
-CONF = Path(shipped("conf"))
+CONF = Path(shipped_folder("conf"))
 
 
 def compose(*overrides: str) -> DictConfig:
     """The configuration that ``python -m harness <overrides>`` composes."""
-    cli.register_schema()
+    register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("config", overrides=list(overrides))
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CONF, overridden
-from harness import cli, keys, plan, stops
+from harness import cli
 from harness.__main__ import task
-from harness.errors import ConfigFault, ModelFault, RunFault
+from harness.config import names
+from harness.config.messages import TRACEBACK, explain, is_input_fault
+from harness.errors import ConfigFault, ModelFault, RunFault, brief
+from harness.plan.read import read_config
+from harness.runtime import signals
+from tests.conftest import CONF, overridden
 
 ROW = {"instruction": "q", "input": "", "output": "a", "target": "a"}
 
@@ -20,7 +24,7 @@ ROW = {"instruction": "q", "input": "", "output": "a", "target": "a"}
 def command(monkeypatch, tmp_path, capsys):
     """Runs the command in this process, in an empty folder; returns exit code, stderr and stdout."""
     monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", cli.TRACEBACK):
+    for name in ("HYDRA_FULL_ERROR", TRACEBACK):
         monkeypatch.setenv(name, "")  # the command sets the first for good; this takes it back
 
     def run(*arguments: str, does=task) -> tuple[int, str, str]:
@@ -117,12 +121,12 @@ WRONG_COMMANDS = [
 )
 def test_wrong_setting_is_answered_in_one_message(overrides, said):
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is, it must be explained
-        plan.read(overridden(*overrides))
-    text = cli.explain(caught.value)
+        read_config(overridden(*overrides))
+    text = explain(caught.value)
     assert said in text
     assert "full_key" not in text
     assert "append to your config" not in text
-    assert cli.is_input_fault(caught.value)
+    assert is_input_fault(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def raising(error: BaseException):
             "error: ZeroDivisionError: division by zero\nHARNESS_TRACEBACK=1 shows",
         ),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
-        (stops.Interrupted(15), 143, "stopped; the same command goes on"),
+        (signals.Interrupted(15), 143, "stopped; the same command goes on"),
     ],
 )
 def test_exit_code_tells_wrong_input_from_a_failed_run(command, error, code, said):
@@ -233,7 +237,7 @@ def test_exit_code_tells_wrong_input_from_a_failed_run(command, error, code, sai
 
 
 def test_traceback_is_shown_where_asked_for(command, monkeypatch):
-    monkeypatch.setenv(cli.TRACEBACK, "1")
+    monkeypatch.setenv(TRACEBACK, "1")
     code, said, _ = command(does=raising(RunFault("loss is nan")))
     assert code == 1
     assert "Traceback" in said
@@ -275,19 +279,19 @@ def test_whole_command_as_users_run_it(tmp_path):
     ],
 )
 def test_nearest_name(wrong, meant):
-    close = keys.nearest(wrong)
+    close = names.nearest_keys(wrong)
     assert close[:1] == ([meant] if meant else close[:1])
     assert len(close) <= 3
 
 
 def test_every_known_key_is_its_own_nearest():
-    for key in keys.known():
-        assert keys.nearest(key)[0] == key
+    for key in names.known_settings():
+        assert names.nearest_keys(key)[0] == key
 
 
 def test_long_overrides_are_shown_in_part():
-    assert len(keys.brief("x" * 10_000)) < 250
-    assert keys.brief("short") == "short"
+    assert len(brief("x" * 10_000)) < 250
+    assert brief("short") == "short"
 
 
 @pytest.mark.parametrize(
@@ -300,7 +304,7 @@ def test_long_overrides_are_shown_in_part():
     ],
 )
 def test_flags_may_follow_overrides_and_fingerprints_stay_text(typed, taken):
-    assert cli.friendly(typed) == taken
+    assert cli.quote_free_text(typed) == taken
 
 
 @pytest.mark.parametrize(
@@ -308,4 +312,4 @@ def test_flags_may_follow_overrides_and_fingerprints_stay_text(typed, taken):
     ["腹胀，嗳气。", "a, b", "[1", "{x: 1}", 'say "no"', "it's", "${seed}", "a\\", 'a\\"b', "1e5", "a=b", "  x "],
 )
 def test_prompts_arrive_as_typed(text):
-    assert overridden(*cli.friendly([f"prompt={text}"])).prompt == text
+    assert overridden(*cli.quote_free_text([f"prompt={text}"])).prompt == text

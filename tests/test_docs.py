@@ -1,11 +1,11 @@
 """What the documents point to is there."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*/*.md")])
 SOURCES = sorted([*ROOT.glob("harness/**/*.py"), *ROOT.glob("scripts/*"), *ROOT.glob("conf/**/*.yaml")])
 

@@ -5,13 +5,13 @@ import itertools
 import json
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 DATA = ROOT / "data"
 SPLITS = ("train", "validation", "test")
 FIELDS = {"instruction", "input", "output", "medicine"}

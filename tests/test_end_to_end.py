@@ -11,10 +11,12 @@ from unittest import mock
 import pytest
 import torch
 
-from harness import adapters, models, train
-from runs import command, loaded, overrides, plan_of, records_of, write_rows
+from harness.adapters import save_load
+from harness.models.base import fork
+from harness.plan import spec
+from tests.support.paths import ROOT
+from tests.support.runs import command, loaded, overrides, plan_of, records_of, write_rows
 
-ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
@@ -53,7 +55,7 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it_quietly
     assert kept["error"]["hint"] == "killed, or out of memory; run the same command again"
 
     # The same plan, cut short: its hundred thousand steps are there to be killed in.
-    with mock.patch.object(train, "optimizer_steps", return_value=2):
+    with mock.patch.object(spec, "optimizer_steps", return_value=2):
         done = command(*endless)
     assert done.code == 0, done.err
     [after] = records_of(tmp_path / "runs").values()
@@ -137,7 +139,7 @@ def test_the_console_has_no_library_noise_and_a_finished_sweep_is_shown_without_
     assert out.startswith("sum "), err
     made, _ = plan_of(*words[:-2], "peft=lora", "lora.init_lora_weights=pissa")
     assert made.fingerprint == lora["fingerprint"]
-    here = adapters.load(models.fork(loaded(random_qwen2), private_weights=False), adapter, made)
+    here = save_load.load_adapter(fork(loaded(random_qwen2), private_weights=False), adapter, made)
     with torch.no_grad():
         expected = here(input_ids=torch.tensor([[5, 6, 7]])).logits.double().sum()
     assert float(out.removeprefix("sum ")) == pytest.approx(float(expected), abs=1e-3)

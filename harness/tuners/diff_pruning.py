@@ -14,83 +14,16 @@ index and 4 bytes of value per nonzero.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from . import peft_type, register, select
-from .diff_layer import DiffPruningLayer
-from .override import OverrideModel, OwnSelection, entries
-
-
-@dataclass
-class DiffPruningConfig(OwnSelection):
-    """Settings of diff pruning; defaults are those of the paper's published code."""
-
-    modules: list[str] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Modules that get a difference, with everything inside them: a list of name endings, a "
-            "regular expression, 'all-linear' (every linear layer but the output head; None means this) or "
-            "'all' (every module with parameters, as in the paper)."
-        },
-    )
-    target_sparsity: float = field(
-        default=0.005, metadata={"help": "Share of the targeted parameters that project() keeps."}
-    )
-    l0_weight: float = field(
-        default=1.25e-7, metadata={"help": "Factor lambda on the expected number of open gates (a sum)."}
-    )
-    structured: bool = field(
-        default=True,
-        metadata={"help": "One more gate per weight matrix or bias vector (section 3.3)."},
-    )
-    alpha_init: float = field(
-        default=5.0, metadata={"help": "Gate location at the start; 5 opens 99.3 % of the gates."}
-    )
-    gate_speed: float = field(
-        default=100.0,
-        metadata={
-            "help": "Under Adam, gates move this many times as fast as the learning rate says. The paper's "
-            "code gives them an optimizer of their own at 0.1; this does it with one optimizer."
-        },
-    )
-    stretch_lower: float = field(default=-1.5, metadata={"help": "Hard-concrete stretch l, below 0."})
-    stretch_upper: float = field(default=1.5, metadata={"help": "Hard-concrete stretch r, above 1."})
-    projected: bool = field(
-        default=False, metadata={"help": "Whether the adapter is sparse. Set by project(), not by hand."}
-    )
-    project_step: int | None = field(
-        default=None,
-        metadata={
-            "help": "Optimizer step after which a trainer projects, to train the kept differences alone from then "
-            "on (section 3.2). None: training ends first."
-        },
-    )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules to train and save whole, such as a new classifier."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        register()
-        self.peft_type = peft_type("DIFF_PRUNING")
-        faults = []
-        if not 0 < self.target_sparsity <= 1:
-            faults.append(f"diff_pruning.target_sparsity={self.target_sparsity} must be above 0 and at most 1")
-        if self.l0_weight < 0:
-            faults.append(f"diff_pruning.l0_weight={self.l0_weight} must not be negative")
-        if self.gate_speed <= 0:
-            faults.append(f"diff_pruning.gate_speed={self.gate_speed} must be above 0")
-        if not self.stretch_lower < 0:
-            faults.append(f"diff_pruning.stretch_lower={self.stretch_lower} must be below 0")
-        if not self.stretch_upper > 1:
-            faults.append(f"diff_pruning.stretch_upper={self.stretch_upper} must be above 1")
-        if faults:
-            raise ValueError("; ".join(faults))
+from . import select
+from .diff_layer import DiffPruningConfig, DiffPruningLayer
+from .override import OverrideModel, entries
 
 
 @dataclass(frozen=True)

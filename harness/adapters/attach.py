@@ -1,0 +1,172 @@
+"""The comparison on one page: every method, how it is built and what it can do.
+
+To add a method: one function in ``weight_methods`` or ``prompt_methods``, one line in ``METHODS``, one sheet
+(``conf/peft/knobs/<method>.yaml`` and its dataclass in ``sheets``), named in ``conf/config.yaml``,
+``schema.Config`` and ``conf/peft/<method>.yaml``. ``attach`` is the same for all of them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.adapters import block_sizes, initializers, peft_compat
+from harness.errors import ModelFault
+from harness.methods.context import SEEDS, Batch, BuildContext, SheetValues
+from harness.methods.registry import METHODS, traits_of, why_unquantized
+from harness.models import quantization
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import PeftConfig, PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+def build_context(
+    plan: Any,
+    config: Any,
+    tokenizer_path: str,
+    optimizer_steps: int,
+    batches: Callable[[], Iterator[Batch]] | None = None,
+) -> BuildContext:
+    """Facts of one run that its method may need; ``batches`` goes through the training rows from the first."""
+    text = config.get_text_config()
+    return BuildContext(optimizer_steps, tokenizer_path, plan.seed, text.hidden_size, text.num_hidden_layers, batches)
+
+
+def attach(model: "PreTrainedModel", method: str, settings: SheetValues, situation: BuildContext) -> "PeftModel":
+    """The base model with the method on it; global random state must be seeded before.
+
+    Trainable weights are float32 whatever the base is: half-precision weights lose small updates, and
+    loss scaling refuses them. On the meta device nothing is initialised; parameters can be counted.
+
+    Raises:
+        ModelFault: the method does not fit this model, e.g. target modules that match nothing.
+    """
+    kind = quantization.kind(model)
+    why = why_unquantized(method, settings, kind)
+    if why:
+        raise ModelFault(
+            f"peft={method} {why}; load the base unquantised, or choose another method than on {kind.value}"
+        )
+    config = peft_config_for(model, method, settings, situation)
+    with explaining_peft_errors(f"peft={method}", config, model):
+        if not is_meta(model):
+            initializers.initialize_before(model, config, situation)
+        adapted = wrap_model(model, config)
+        if not is_meta(model):
+            initializers.initialize_after(adapted, config, situation)
+    if not any(parameter.requires_grad for parameter in adapted.parameters()):
+        raise ModelFault(f"peft={method} has nothing to train on this model; change its target modules")
+    return adapted
+
+
+def peft_config_for(
+    model: "PreTrainedModel", method: str, settings: SheetValues, situation: BuildContext
+) -> "PeftConfig":
+    """PEFT's configuration of the method on this model, with every size settled. Raises ``ModelFault``."""
+    from harness import tuners
+
+    tuners.register()
+    prefix, own = (method, settings) if method != "library" else ("library.settings", settings["settings"])
+    with explaining_peft_errors(f"peft={method}", None, model):
+        config = METHODS[method].build(without_data_init(settings) if is_meta(model) else settings, situation)
+        config.task_type = "CAUSAL_LM"
+        block_sizes.fit_sizes(config, own, model, prefix)
+        if not traits_of(method, settings).conv1d:
+            block_sizes.refuse_conv1d(
+                config, model, f"peft={method}" if method != "library" else f"library.type={settings['type']}"
+            )
+    return config
+
+
+def is_meta(model: "nn.Module") -> bool:
+    """Whether the model has shapes but no numbers."""
+    return next(model.parameters()).is_meta
+
+
+def wrap_model(model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
+    """``get_peft_model``, with what PEFT leaves to its caller."""
+    from peft import get_peft_model
+
+    on_meta = is_meta(model)
+    with peft_compat.around_wrapping(config, on_meta):
+        adapted = get_peft_model(model, config, low_cpu_mem_usage=on_meta)
+    return peft_compat.after_wrapping(adapted, on_meta)
+
+
+def load_peft_model(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
+    """The saved adapter on a fresh fork of its base, ready to generate.
+
+    Raises:
+        ModelFault: it does not fit the model.
+    """
+    from peft import PeftConfig, PeftModel
+
+    from harness import tuners
+
+    tuners.register()
+    try:
+        with peft_compat.around_wrapping(PeftConfig.from_pretrained(str(folder)), on_meta=False):
+            loaded = PeftModel.from_pretrained(model, str(folder))
+    except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # the last: torch without CUDA, for LoftQ
+        raise ModelFault(f"the adapter in {folder} does not fit the base model: {error}") from error
+    return peft_compat.settled(loaded).eval()
+
+
+def targeted(model: "PeftModel") -> list[str]:
+    """Names of the base modules that the method sits on, e.g. ``layers.0.self_attn.q_proj``; empty for prompts."""
+    names = getattr(model.base_model, "targeted_module_names", [])
+    return sorted(set(names))
+
+
+def inferred(model: "PeftModel", settings: SheetValues) -> dict[str, Any]:
+    """Settings that the sheet left open (null) and the run settled: seeds, block sizes, widths, ..."""
+    config: Any = model.peft_config[str(model.active_adapter)]
+    open_ones = [name for name, value in settings.items() if value is None]
+    if "settings" in settings:  # the library's sheet names no fields that it leaves open
+        rules = [rule.field for rule in block_sizes.RULES.values()]
+        open_ones = [name for name in (*SEEDS, *rules, "target_modules") if name not in settings["settings"]]
+    found = {name: getattr(config, name, None) for name in open_ones}
+    return {
+        name: sorted(value) if isinstance(value, set) else value for name, value in found.items() if value is not None
+    }
+
+
+def without_data_init(settings: SheetValues) -> SheetValues:
+    """Settings whose initialisation needs no weights: counts do not depend on it."""
+    if settings.get("init_lora_weights") not in (None, True, False, "mica"):
+        return {**settings, "init_lora_weights": True}
+    if settings.get("prompt_tuning_init") == "SAMPLE_VOCAB":
+        return {**settings, "prompt_tuning_init": "RANDOM"}
+    if "settings" in settings:
+        return {**settings, "settings": without_data_init(settings["settings"])}
+    return settings
+
+
+@contextmanager
+def explaining_peft_errors(who: str, config: "PeftConfig | None", model: "PreTrainedModel") -> Iterator[None]:
+    """PEFT's complaints as faults of ours, with the names that would have matched."""
+    try:
+        yield
+    except ModelFault:
+        raise
+    except ImportError as error:  # PEFT's own words name the package and the command that installs it
+        raise ModelFault(f"{who} lacks a package: {error}") from error
+    except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        if "not found in the base model" in reason or "specify `target_modules`" in reason:
+            names = ", ".join(_linear_names(model))
+            wanted = getattr(config, "target_modules", None)
+            shown = sorted(wanted) if isinstance(wanted, set) else wanted
+            raise ModelFault(
+                f"{who} finds none of target_modules={shown} in this model; its linear layers end in {names}"
+            ) from error
+        raise ModelFault(f"{who} does not fit this model: {reason}") from error
+
+
+def _linear_names(model: "PreTrainedModel") -> list[str]:
+    from torch.nn import Linear
+
+    return sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, Linear)})

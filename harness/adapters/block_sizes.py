@@ -1,0 +1,154 @@
+"""Sizes that must divide the dimensions of the layers that a method sits on.
+
+PEFT fails deep inside a layer where they do not, and for OFT silently takes another size. Here a size that the
+sheet leaves open becomes the largest that fits every layer, up to PEFT's own default; one that is given is
+checked.
+"""
+
+import copy
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelFault
+from harness.methods.context import SheetValues
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import nn
+
+SHOWN = 12  # fitting sizes that a message lists
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``field`` divides the input, the output or both dimensions of every layer; ``step`` divides it."""
+
+    field: str
+    sides: tuple[str, ...]
+    at_most: int  # PEFT's default
+    step: int = 1
+    instead: str | None = None  # a field that settles the size in another way
+    pattern: str | None = None  # a field with sizes of single layers
+
+
+BOTH = ("input", "output")
+
+
+RULES = {
+    "OFT": Rule("oft_block_size", ("input",), 32, instead="r"),
+    "BOFT": Rule("boft_block_size", ("input",), 4, instead="boft_block_num"),
+    "C3A": Rule("block_size", BOTH, 256, pattern="block_size_pattern"),
+    "VBLORA": Rule("vector_length", BOTH, 256),
+    "ROAD": Rule("group_size", ("output",), 64, step=2),
+    "GRALORA": Rule("gralora_k", BOTH, 2),
+    "POLY": Rule("n_splits", BOTH, 1),
+}
+
+
+def fit_sizes(config: "PeftConfig", settings: SheetValues, model: "nn.Module", prefix: str) -> None:
+    """Settle the configuration's size, where its type has one.
+
+    Args:
+        settings: where the size is null or absent, it is free.
+        prefix: of the key in messages, e.g. ``oft``.
+
+    Raises:
+        ModelFault: a given size does not divide a layer's dimension; names both and the sizes that would.
+    """
+    rule = RULES.get(str(getattr(config.peft_type, "value", config.peft_type)))
+    if rule is None:
+        return
+    field = rule.field
+    if rule.instead is not None and settings.get(rule.instead):
+        field = rule.instead
+    dimensions = _dimensions(config, model, rule)
+    if not dimensions:
+        return  # nothing is targeted, which PEFT says itself
+    common = math.gcd(*dimensions.values())
+    fitting = [size for size in range(rule.step, common + 1, rule.step) if common % size == 0]
+    if settings.get(field) is None:
+        below = [size for size in fitting if size <= rule.at_most]
+        if not below:
+            raise ModelFault(f"no {prefix}.{field} fits this model: the layers' dimensions share no factor {rule.step}")
+        setattr(config, field, below[-1])
+        return
+    size = settings[field]
+    if size in fitting:
+        return
+    place, dimension = next(
+        ((place, dimension) for place, dimension in dimensions.items() if size < 1 or dimension % size),
+        next(iter(dimensions.items())),
+    )
+    shown = ", ".join(str(size) for size in fitting[:SHOWN] + fitting[SHOWN:][-1:])
+    raise ModelFault(
+        f"{prefix}.{field}={size} does not divide the {place} of {dimension}"
+        + (f" into parts that {rule.step} divides" if rule.step > 1 else "")
+        + f"; sizes that fit every targeted layer: {shown}"
+    )
+
+
+def _dimensions(config: Any, model: "nn.Module", rule: Rule) -> dict[str, int]:
+    """The dimensions that the size must divide, by a phrase that says where they are."""
+    patterns = list(getattr(config, rule.pattern)) if rule.pattern else []
+    found: dict[str, int] = {}
+    for name, (inputs, outputs) in targeted_layers(config, model).items():
+        if any(re.fullmatch(rf"(.*\.)?{pattern}", name) for pattern in patterns):
+            continue
+        for side, dimension in (("input", inputs), ("output", outputs)):
+            if side in rule.sides:
+                found[f"{side} dimension of {name}"] = dimension
+    return found
+
+
+def targeted_layers(config: Any, model: "nn.Module") -> dict[str, tuple[int, int]]:
+    """Input and output dimensions of the linear layers that PEFT would adapt, by name."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
+
+    chosen = copy.copy(config)
+    if chosen.target_modules is None:
+        tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+        model_type = getattr(model.config, "model_type", None)
+        chosen.target_modules = (getattr(tuner, "target_module_mapping", None) or {}).get(model_type)
+        if chosen.target_modules is None:
+            return {}
+    if isinstance(chosen.target_modules, str):
+        chosen = _maybe_include_all_linear_layers(chosen, model)
+    found: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        size = _size(module)
+        if size is not None and check_target_module_exists(chosen, name):
+            found[name] = size
+    return found
+
+
+def refuse_conv1d(config: "PeftConfig", model: "nn.Module", who: str) -> None:
+    """Refuse a type of PEFT that adapts ``nn.Linear`` alone where it would sit on GPT-2's transposed layers.
+
+    Raises:
+        ModelFault: names the layer. PEFT refuses most of these too; OLoRA fails only when the model is called.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    if getattr(config, "target_modules", None) is None or not any(isinstance(m, Conv1D) for m in model.modules()):
+        return
+    for name in targeted_layers(config, model):
+        if isinstance(model.get_submodule(name), Conv1D):
+            raise ModelFault(
+                f"{who} does not fit this model: PEFT has it for nn.Linear alone, and {name} is a Conv1D, as GPT-2 "
+                "keeps its linear layers; choose a method that takes them (lora, ia3, vera, adapter, ...), or "
+                "target_modules without them"
+            )
+
+
+def _size(module: Any) -> tuple[int, int] | None:
+    """Input and output dimensions of a linear layer; None for other modules."""
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(module, Conv1D):  # stores its weight transposed
+        return int(module.weight.shape[0]), int(module.weight.shape[1])
+    if hasattr(module, "in_features") and hasattr(module, "out_features"):
+        return int(module.in_features), int(module.out_features)
+    return None

@@ -1,0 +1,116 @@
+"""Compose the cells of a grid: Hydra's steps, those that cells have in common taken once.
+
+Hydra spends 0.3 s a cell on its list of defaults and on reading files. Both depend on the choices from groups alone,
+of which a grid has few; its values (ranks, rates, seeds) are applied to a copy, as Hydra applies them.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, open_dict
+
+from harness.config import schema
+from harness.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.types import Override
+
+
+class Composer:
+    """Configurations of cells, equal to what Hydra's ``load_sweep_config`` makes of each.
+
+    They are of one moment: files that are edited while a sweep runs do not change what its later cells mean.
+    """
+
+    def __init__(self, loader: "ConfigLoaderImpl", command: DictConfig) -> None:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        self._repository = loader.repository
+        parser = OverridesParser.create(config_loader=loader)
+        self._parsed = cache(lambda text: parser.parse_overrides([text])[0])
+        self._whole = cache(lambda choices: loader.load_sweep_config(command, list(choices)))
+        self._own = cache(lambda choices: _without_hydra(self._whole(choices)))
+
+    def own(self, overrides: Sequence[str]) -> DictConfig:
+        """The harness's configuration of one cell, without the node ``hydra``.
+
+        Raises:
+            HydraException: an override that Hydra refuses.
+        """
+        return self._applied(overrides, self._own)
+
+    def whole(self, overrides: Sequence[str]) -> DictConfig:
+        """The same with the node ``hydra``, as Hydra's ``run_job`` takes it."""
+        from hydra._internal.config_loader_impl import get_overrides_dirname
+
+        composed = self._applied(overrides, self._whole)
+        with open_dict(composed):
+            job = composed.hydra.job
+            own = [each for each in map(self._parsed, overrides) if not each.is_hydra_override()]
+            composed.hydra.overrides.task = [each.input_line for each in own]
+            names = job.config.override_dirname
+            job.override_dirname = get_overrides_dirname(
+                own,
+                exclude_keys=names.exclude_keys,
+                item_sep=names.item_sep,
+                kv_sep=names.kv_sep,
+            )
+        return composed
+
+    def task(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """Those that are not Hydra's own, as Hydra tells them: with interpolations resolved."""
+        own = tuple(text for text in overrides if not self._parsed(text).is_hydra_override())
+        return tuple(self.whole(overrides).hydra.overrides.task) if any("${" in text for text in own) else own
+
+    def _applied(self, overrides: Sequence[str], base: Callable[[tuple[str, ...]], DictConfig]) -> DictConfig:
+        """The values among the overrides, on a copy of what ``base`` makes of the choices among them."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+        choices, values = self._split(overrides)
+        composed = copy.deepcopy(base(choices))
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        return composed
+
+    def _split(self, overrides: Sequence[str]) -> "tuple[tuple[str, ...], list[Override]]":
+        """What decides which files make the configuration, and what only sets values in it."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra.types import RunMode
+
+        parsed = [self._parsed(text) for text in overrides]
+        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
+        choices, values = [], []
+        for text, override in zip(overrides, parsed, strict=True):
+            if self._chooses(override):
+                choices.append(text)
+            else:
+                values.append(override)
+        return tuple(choices), values
+
+    def _chooses(self, override: "Override") -> bool:
+        if override.is_hydra_override():
+            return True
+        group = self._repository.group_exists(override.key_or_group)
+        return bool(group) and not isinstance(override.value(), dict)
+
+
+def _without_hydra(whole: DictConfig) -> DictConfig:
+    own = copy.deepcopy(whole)
+    with open_dict(own):
+        del own["hydra"]
+    return own
+
+
+def register_schema() -> None:
+    """Let Hydra compose into typed nodes, and take launchers and sweepers from ``conf/`` alone."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # registers the plugins' own presets
+    store = ConfigStore.instance()
+    for preset in (shipped_folder("conf") / "hydra").glob("*/*.yaml"):
+        # Hydra would hold our file of the same name to the plugin's schema.
+        store.repo["hydra"].get(preset.parent.name, {}).pop(preset.name, None)
+    store.store(name="schema", node=schema.Config)

@@ -1,0 +1,381 @@
+"""Types of the configuration. Values live in ``conf/``: a field here has no default.
+
+Each dataclass mirrors one node of the composed config. Hydra merges the YAML files into these classes,
+so that a misspelt key or a wrong type fails before anything runs. ``Any`` stands where PEFT takes
+"a string or a list of strings", which structured configs cannot express; ``plan`` checks those.
+"""
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+from harness.frozen import ConfigNode
+from harness.methods import base_weights, bottleneck, low_rank, multiplicative, soft_prompts
+from harness.methods.library import Library
+from harness.methods.lora import AdaLora, Lora
+
+
+class Stage(Enum):
+    """What one command does."""
+
+    run = "run"  # train and score, the default
+    plan = "plan"  # print the grid with its trainable parameters, train nothing
+    generate = "generate"  # answer one prompt before and after tuning
+    export = "export"  # merge a run's adapter into its base and write a plain model
+    score = "score"  # score an exported model beside the run that it came from
+    report = "report"  # tabulate the records found in runs_dir again
+    status = "status"  # how far a sweep has come, seen from another terminal
+
+
+class ModelSource(Enum):
+    """Where base weights come from."""
+
+    hub = "hub"  # a name on the Hugging Face hub
+    folder = "folder"  # a local folder in transformers' format
+    gguf = "gguf"  # a local GGUF file, converted once and cached
+    package = "package"  # Python distributions that carry a GGUF file, tried after the hub
+
+
+class DType(Enum):
+    """Precision of the base weights and of the arithmetic."""
+
+    auto = "auto"  # bfloat16 where the GPU has it, else float16 there; float32 on CPU
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Quantization(Enum):
+    """How the base's linear layers are stored, by bitsandbytes."""
+
+    none = "none"  # as model.dtype says
+    nf4 = "nf4"  # 4 bits, double quantisation (QLoRA)
+    int8 = "int8"  # 8 bits (LLM.int8())
+
+
+class RowFormat(Enum):
+    """Shape of a data row."""
+
+    alpaca = "alpaca"  # instruction, input, output
+    messages = "messages"  # a list of {role, content}, the last one by the assistant
+
+
+class Template(Enum):
+    """How a row becomes a prompt; the same in training and in scoring."""
+
+    lesson = "lesson"  # Instruction: / Input: / Answer:
+    alpaca = "alpaca"  # Stanford Alpaca's two templates
+    chat = "chat"  # the tokenizer's own chat template
+
+
+class OnBadRow(Enum):
+    """What an unusable data row causes."""
+
+    error = "error"
+    skip = "skip"
+
+
+class Objective(Enum):
+    """Training loss."""
+
+    completion = "completion"  # cross-entropy on the completion and its end-of-text token
+    lesson = "lesson"  # the published lesson's labels, misaligned and padded, for comparison only
+    distill = "distill"  # the completion's cross-entropy, mixed with the divergence from a teacher
+
+
+class OnOom(Enum):
+    """What running out of memory in training causes."""
+
+    fail = "fail"
+    halve = "halve"  # the run starts again with half the rows per pass and twice the accumulation: equivalent
+
+
+class Schedule(Enum):
+    """Learning-rate schedule after warm-up, by transformers' names."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant_with_warmup"
+
+
+class Strategy(Enum):
+    """How the processes of one run share its training."""
+
+    none = "none"  # one process
+    ddp = "ddp"  # each has the whole model
+    fsdp = "fsdp"  # each has a shard of it (FSDP2)
+    deepspeed = "deepspeed"  # ZeRO, by the configuration beside it
+
+
+class Tracking(Enum):
+    """Experiment tracker."""
+
+    none = "none"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+
+
+class Retry(Enum):
+    """What becomes of a plan whose record says ``failed``."""
+
+    failed = "failed"  # run again, like whatever else is not finished
+    none = "none"  # left alone and shown
+
+
+@dataclass
+class Package(ConfigNode):
+    """One Python distribution that carries (a part of) a model file."""
+
+    requirement: str  # name==version
+    member: str  # path of the file inside the installed or unpacked distribution
+    sha256: str
+
+
+@dataclass
+class Model(ConfigNode):
+    """Base model and how it is loaded."""
+
+    name: str
+    source: ModelSource
+    path: str | None  # hub name, folder or GGUF file, by source
+    revision: str | None
+    packages: list[Package]  # source=package: parts in order; their bytes are concatenated
+    sha256: str | None  # of the whole GGUF file
+    config_only: Any  # config.json path or its content: count parameters without weights (stage=plan)
+    dtype: DType
+    quantization: Quantization
+    prune: float  # share of the linear weights set to zero before tuning
+    device: str  # auto, cpu, cuda, cuda:1, ...
+    device_map: str | None  # auto, balanced, ... spreads the layers over devices
+    attn_implementation: str | None  # null: what transformers picks
+    trust_remote_code: bool
+
+
+@dataclass
+class Peft(ConfigNode):
+    """The method of the run; its settings stand in the sheet of the same name."""
+
+    method: str
+
+
+@dataclass
+class SplitNames(ConfigNode):
+    """File names inside ``data.path``, or split names on the hub; null cuts the split from ``train``."""
+
+    train: str | None
+    validation: str | None
+    test: str | None
+
+
+@dataclass
+class Fractions(ConfigNode):
+    """Shares of the rows that become a split of their own where the source names none."""
+
+    validation: float
+    test: float
+
+
+@dataclass
+class Limits(ConfigNode):
+    """At most so many rows of each split, drawn by ``data.split_seed``; null: all."""
+
+    train: int | None
+    validation: int | None
+    test: int | None
+
+
+@dataclass
+class Columns(ConfigNode):
+    """Column names in the source; null: the format has no such column here."""
+
+    instruction: str | None
+    input: str | None
+    output: str | None
+    messages: str | None
+    target: str | None  # short answer that the completion must name, for scoring.metrics=names_target
+
+
+@dataclass
+class Data(ConfigNode):
+    """Rows, splits and the prompt template."""
+
+    name: str
+    format: RowFormat
+    path: str  # a file, a folder or a hub name
+    revision: str | None
+    subset: str | None  # configuration name on the hub
+    splits: SplitNames
+    fractions: Fractions
+    split_seed: int
+    limits: Limits
+    columns: Columns
+    template: Template
+    max_tokens: int
+    truncate: bool
+    on_bad_row: OnBadRow
+    metrics: list[str]  # that fit this data; scoring.metrics is these unless it is overridden
+    max_new_tokens: int  # that an answer may need; likewise scoring.generation.max_new_tokens
+
+
+@dataclass
+class Fsdp(ConfigNode):
+    """Fully sharded training; transformers' names."""
+
+    reshard_after_forward: bool
+    cpu_offload: bool
+    transformer_layer_cls_to_wrap: list[str] | None  # null: the model's own blocks
+
+
+@dataclass
+class Parallel(ConfigNode):
+    """Several processes for one run, one a device; torchrun or accelerate starts them."""
+
+    strategy: Strategy
+    processes: int
+    find_unused_parameters: bool  # strategy=ddp
+    fsdp: Fsdp
+    deepspeed: dict[str, Any]
+
+
+@dataclass
+class Trainer(ConfigNode):
+    """Optimisation; fields keep transformers' meaning."""
+
+    objective: Objective
+    teacher: str | None  # objective=distill: a model folder, a hub name or a run's fingerprint
+    distill_temperature: float
+    distill_weight: float  # of the teacher's term, 0 to 1
+    epochs: float
+    max_steps: int | None  # optimizer steps; null: by epochs
+    batch_size: int  # rows per device and forward pass
+    gradient_accumulation_steps: int
+    learning_rate: float | None  # null: the method's own, from its sheet
+    weight_decay: float
+    schedule: Schedule
+    warmup_share: float
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    evaluations: int  # times the validation split is scored during training
+    keep_best: bool  # end with the weights of the lowest validation loss
+    deterministic: bool
+    threads: int | None  # CPU threads; null: torch's choice
+    checkpoint_minutes: float | None  # between two checkpoints; null: only when the process is told to stop
+    checkpoint_steps: int | None  # optimizer steps between two checkpoints, besides
+    on_oom: OnOom
+    parallel: Parallel
+
+
+@dataclass
+class Generation(ConfigNode):
+    """Decoding of the answers that are scored."""
+
+    batch_size: int
+    max_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_p: float
+
+
+@dataclass
+class Scoring(ConfigNode):
+    """The protocol: the same prompts before and after tuning."""
+
+    split: str  # test or validation
+    metrics: list[str]
+    tokenize: str  # zh, char, jieba, 13a
+    generation: Generation
+    loss_batch_size: int
+    forgetting: str | None  # JSONL file with a `text` column; null: not measured
+    forgetting_limit: int | None
+
+
+@dataclass
+class Tracker(ConfigNode):
+    """Where curves and scores are shown besides the local record."""
+
+    name: Tracking
+    project: str
+    mode: str  # wandb: offline or online
+    dir: str  # wandb and tensorboard files
+
+
+@dataclass
+class Export(ConfigNode):
+    """A tuned model without PEFT, for stage=export and stage=score."""
+
+    dir: str | None  # folder to write, or to score
+    quantization: Quantization
+
+
+@dataclass
+class SweepSettings(ConfigNode):
+    """How the set of plans is worked off."""
+
+    name: str | None  # null: from the overrides
+    max_failures: int | None  # failed runs of one command beyond which no further run starts
+    retry: Retry
+    watch: bool | None  # stage=status: draw anew until the sweep is over; null: on a terminal
+
+
+@dataclass
+class Config(ConfigNode):
+    """The whole composed configuration."""
+
+    stage: Stage
+    seed: int
+    runs_dir: str
+    rerun: bool
+    run: str | None  # stage=generate, export and score: fingerprint of the run
+    prompt: str | None  # stage=generate: the instruction
+    input: str | None  # stage=generate: the input beside it
+    model: Model
+    peft: Peft
+    data: Data
+    trainer: Trainer
+    scoring: Scoring
+    tracker: Tracker
+    sweep: SweepSettings
+    export: Export
+    full: base_weights.Full
+    partial: base_weights.Partial
+    bitfit: base_weights.BitFit
+    diff_pruning: base_weights.DiffPruning
+    ln_tuning: base_weights.LnTuning
+    trainable_tokens: base_weights.TrainableTokens
+    shira: base_weights.Shira
+    adapter: bottleneck.Adapter
+    lora: Lora
+    adalora: AdaLora
+    loha: low_rank.LoHa
+    lokr: low_rank.LoKr
+    vera: low_rank.Vera
+    randlora: low_rank.RandLora
+    vblora: low_rank.VbLora
+    miss: low_rank.Miss
+    fourierft: low_rank.FourierFt
+    c3a: low_rank.C3a
+    ia3: multiplicative.Ia3
+    oft: multiplicative.Oft
+    boft: multiplicative.Boft
+    hra: multiplicative.Hra
+    road: multiplicative.Road
+    prompt_tuning: soft_prompts.PromptTuning
+    prefix_tuning: soft_prompts.PrefixTuning
+    p_tuning: soft_prompts.PTuning
+    p_tuning_v2: soft_prompts.PTuningV2
+    cpt: soft_prompts.Cpt
+    llama_adapter: soft_prompts.LlamaAdapter
+    library: Library
+
+
+_NAMES = tuple(field.name for field in fields(Config))
+
+
+SHEETS = _NAMES[_NAMES.index("full") :]  # every method has a sheet, named as it is
+
+
+def shards(strategy: Strategy, deepspeed: dict[str, Any]) -> bool:
+    """Whether training weights are cut into shards, so that no process has a whole one."""
+    return strategy is Strategy.fsdp or (
+        strategy is Strategy.deepspeed and deepspeed.get("zero_optimization", {}).get("stage") == 3
+    )

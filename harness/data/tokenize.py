@@ -1,0 +1,178 @@
+"""Tokens: rows become ids with a mask, are audited, and are put into batches.
+
+Where the prompt ends: prompt and completion are tokenised apart and joined. Tokenised together, a merge
+across the border could give the prompt other tokens in training than it has when the model is asked to go
+on from it; apart, both are the same by construction. The price is that a word piece never spans the border.
+
+What is trained: the completion and one end-of-text token. Prompt and padding are -100.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.config.schema import Data, OnBadRow, Template
+from harness.data.dataset import SplitRows, bad_rows_fault
+from harness.data.rows import BadRow, Row
+from harness.data.splits import SPLITS
+from harness.data.templates import render_row, require_template
+from harness.errors import DataFault, ModelFault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """Ids of prompt, completion and end-of-text token; the first ``prompt_length`` (>= 1) are prompt."""
+
+    input_ids: tuple[int, ...]
+    prompt_length: int
+    row: Row
+    prompt: str
+    cut: bool = False  # the completion's tail, with its end-of-text token, did not fit
+    start: int = 0  # how many of the first ids are the tokenizer's own start token
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Of the same length as ``input_ids``, not shifted (the model's loss shifts)."""
+        return (IGNORED,) * self.prompt_length + self.input_ids[self.prompt_length :]
+
+
+@dataclass(frozen=True)
+class TokenizedSplits:
+    """Examples of each split in the rows' order; over all splits, the rows dropped here and how many cut."""
+
+    splits: dict[str, list[TokenizedRow]]
+    bad: tuple[BadRow, ...]
+    cut: int
+
+
+def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSplits:
+    """Every row as an example of at most ``data.max_tokens`` ids.
+
+    A row is bad when its prompt fills the window, when it is too long and ``data.truncate`` is off, when the
+    chat template refuses it, or when its output has no token or spells the end-of-text token. With
+    ``data.truncate`` the completion's tail is cut and counted, never the prompt, never the whole completion.
+    Raises DataFault for bad rows unless ``data.on_bad_row=skip``, and for a split that they leave empty;
+    ModelFault for a tokenizer that lacks an end-of-text token or the chat template asked for.
+    """
+    require_template(data.template, tokenizer)
+    if tokenizer.eos_token_id is None:
+        name = tokenizer.name_or_path or "this model"
+        raise ModelFault(
+            f"model: the tokenizer of {name} has no end-of-text token (eos_token), so that a tuned model"
+            " would never learn to stop; set eos_token in its tokenizer_config.json"
+        )
+    splits: dict[str, list[TokenizedRow]] = {}
+    refused: dict[str, list[BadRow]] = {}
+    for name in SPLITS:
+        splits[name], refused[name] = _examples(rows.splits[name], data, tokenizer)
+    # Sorted, because splits that are cut from one file mix its rows.
+    bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
+    if bad and data.on_bad_row is OnBadRow.error:
+        raise bad_rows_fault(bad, sum(len(rows.splits[name]) for name in SPLITS))
+    for name in SPLITS:
+        if rows.splits[name] and not splits[name]:
+            raise DataFault(
+                f"data.max_tokens={data.max_tokens}: all {len(rows.splits[name])} rows of the {name} split"
+                f" are refused (the first: {refused[name][0].reason}); raise data.max_tokens or mend the data"
+            )
+    return TokenizedSplits(splits, tuple(bad), sum(example.cut for name in SPLITS for example in splits[name]))
+
+
+def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> list[list[int]]:
+    """Ids of rendered prompts as the model sees them in training, scoring and generation.
+
+    The tokenizer's start token is added where it has one, except with ``chat``, whose text already has it; an
+    end-of-text token that some tokenizers append is taken off again, because the text goes on.
+    """
+    ids = _ids(prompts, tokenizer, special=template is not Template.chat)
+    if template is Template.chat:
+        return ids
+    return [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in ids]
+
+
+def _examples(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+    rendered: list[tuple[Row, str, str]] = []
+    bad: list[BadRow] = []
+    for row in rows:
+        try:
+            rendered.append((row, *render_row(row, data.template, tokenizer)))
+        except DataFault as fault:
+            bad.append(BadRow(row.source, row.number, str(fault)))
+    prompts = prompt_ids([prompt for _, prompt, _ in rendered], data.template, tokenizer)
+    completions = _ids([completion for _, _, completion in rendered], tokenizer, special=False)
+    examples: list[TokenizedRow] = []
+    for (row, prompt, _), head, tail in zip(rendered, prompts, completions, strict=True):
+        reason = _why_unusable(head, tail, data, tokenizer)
+        if reason:
+            bad.append(BadRow(row.source, row.number, reason))
+            continue
+        ids = (*head, *tail, tokenizer.eos_token_id)
+        cut = len(ids) > data.max_tokens
+        start = int(tokenizer.bos_token_id is not None and head[0] == tokenizer.bos_token_id)
+        examples.append(TokenizedRow(ids[: data.max_tokens], len(head), row, prompt, cut, start))
+    return examples, bad
+
+
+def _why_unusable(prompt: Sequence[int], completion: Sequence[int], data: Data, tokenizer: Any) -> str | None:
+    """Why a row cannot be an example; None when it can."""
+    window = f"data.max_tokens={data.max_tokens}"
+    if not prompt:
+        return "its prompt has no token in this model's vocabulary"
+    if not completion:
+        return "its output has no token in this model's vocabulary"
+    if tokenizer.eos_token_id in completion:
+        return f"its output spells the end-of-text token {tokenizer.eos_token!r}, where generation would stop"
+    if len(prompt) >= data.max_tokens:
+        return f"its prompt fills the whole window ({len(prompt)} tokens, {window})"
+    length = len(prompt) + len(completion) + 1
+    if length > data.max_tokens and not data.truncate:
+        return f"it is {length} tokens long ({window}; data.truncate=true would cut the end of its output)"
+    return None
+
+
+def _ids(texts: Sequence[str], tokenizer: Any, special: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    # One call for all: the fast tokenizers' own loop. Too long is judged here, so no warning about it.
+    options = {"add_special_tokens": special, "return_attention_mask": False, "verbose": False}
+    return tokenizer(list(texts), **options)["input_ids"]
+
+
+def prompt_of(example: TokenizedRow) -> list[int]:
+    """The prompt's token ids: what stands before the completion."""
+    return list(example.input_ids[: example.prompt_length])
+
+
+def held_out_examples(
+    path: Path, limit: int | None, tokenizer: "PreTrainedTokenizerBase", max_tokens: int
+) -> list[TokenizedRow]:
+    """General text as examples whose first token is prompt and the rest is scored.
+
+    Raises:
+        DataFault: a line is no JSON object with a ``text`` of two tokens or more.
+    """
+    from harness.data.dataset import Row
+
+    examples = []
+    # Not splitlines(): JSON strings may hold other line separators of Unicode.
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    for number, line in enumerate(lines[:limit], 1):
+        try:
+            text = json.loads(line)["text"]
+            ids = tuple(tokenizer(text, verbose=False)["input_ids"][:max_tokens])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataFault(
+                f"scoring.forgetting: {path}, text {number} is no JSON object with a `text` ({error}); mend the file "
+                "or set scoring.forgetting=null"
+            ) from error
+        if len(ids) < 2:
+            raise DataFault(f"scoring.forgetting: {path}, text {number} has no token to predict; leave it out")
+        examples.append(TokenizedRow(ids, 1, Row(number, str(path), "", "", text, (), None), ""))
+    return examples

@@ -1,0 +1,44 @@
+"""A model's configuration and its shapes, without weights."""
+
+import copy
+import json
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from harness.config.schema import Model
+from harness.errors import ModelFault
+from harness.models import sources as model_sources
+
+
+def load_config(model: Model) -> PretrainedConfig:
+    """Architecture of the base: from ``model.config_only`` where given, else beside the weights."""
+    given = model.config_only
+    if given is None:
+        folder = model_sources.locate_config(model)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    if not isinstance(given, dict):
+        path = model_sources.local_path(str(given))
+        path = path / "config.json" if path.is_dir() else path
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelFault(f"model.config_only={model.config_only} cannot be read as JSON ({error})") from error
+    try:
+        return AutoConfig.for_model(**given)
+    except (TypeError, ValueError) as error:
+        raise ModelFault(
+            f"model.config_only names no architecture of transformers ({error}); it needs model_type "
+            "and the sizes of a config.json"
+        ) from error
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The model on the meta device: shapes and tied weights, no memory."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config))

@@ -1,0 +1,135 @@
+"""Where base weights come from: the hub, a folder, a GGUF file, or Python packages that carry one.
+
+Everything ends as a local folder in transformers' format. A GGUF file is converted once to safetensors and
+kept under ``$PEFT_HARNESS_CACHE`` (default ``~/.cache/peft-harness``), in a folder named by the file's
+SHA-256; it appears there by one rename, so that a killed conversion leaves nothing that looks whole.
+No torch at import: ``digest`` and ``locate`` of a folder are cheap enough for planning.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from harness.config.schema import Model, ModelSource
+from harness.errors import ModelFault
+from harness.models import gguf, packages
+from harness.models.hub import LocatedModel, from_hub
+from harness.record import store
+from harness.shipped import shipped_folder
+
+MIB = 1 << 20
+
+
+WEIGHT_ENDINGS = (".safetensors", ".gguf")
+
+
+READ_ENDINGS = (*WEIGHT_ENDINGS, ".json", ".model", ".txt", ".jinja", ".py")  # what loading reads; no cards
+
+
+def locate_weights(model: Model) -> LocatedModel:
+    """Bring the weights to this machine and say where they are.
+
+    ``source=package`` asks the hub first and falls back to the packages, with a note and a warning, because
+    a package's GGUF is quantised: its weights are not the hub's. Raises ``ModelFault``.
+    """
+    if model.source is ModelSource.hub:
+        return from_hub(model)
+    if model.source is ModelSource.folder:
+        return LocatedModel(_existing(model, "folder"), "folder", None, weights_digest(model))
+    if model.source is ModelSource.gguf:
+        file = _existing(model, "GGUF file")
+        sha = gguf.file_sha256(file)
+        if model.sha256 not in (None, sha):
+            raise ModelFault(
+                f"model.path={model.path}: model.sha256 expects {model.sha256}, got {sha}; "
+                "get the file again, or correct the hash"
+            )
+        note = f"weights dequantised to float32 from {file.name}"
+        return LocatedModel(gguf.converted_folder(file.stem, sha, lambda _: file), "gguf", note, sha)
+    return _from_hub_or_packages(model)
+
+
+def _from_hub_or_packages(model: Model) -> LocatedModel:
+    if not model.packages or not model.sha256:
+        raise ModelFault(
+            f"model={model.name}: model.source=package needs model.packages and model.sha256 "
+            "(of the whole GGUF file); set both, or another model.source"
+        )
+    reason = "model.path is empty"
+    if model.path:
+        try:
+            return from_hub(model)
+        except ModelFault as fault:
+            reason = str(fault).partition(";")[0]  # without the remedy: there is one in the packages
+    names = ", ".join(part.requirement for part in model.packages)
+    note = f"weights dequantised from the GGUF in {names}, so not those of the hub; {reason}"
+    store.say_once(note)
+    folder = gguf.converted_folder(model.name, model.sha256, lambda at: packages.assemble(model, at))
+    return LocatedModel(folder, "package", note, model.sha256)
+
+
+def locate_config(model: Model) -> Path:
+    """Folder that holds the model's ``config.json``; from the hub, only that file is fetched."""
+    if model.source is ModelSource.hub:
+        return from_hub(model, ["config.json"]).folder
+    return locate_weights(model).folder
+
+
+def weights_digest(model: Model) -> str | None:
+    """Content hash for the plan's fingerprint; no network.
+
+    Folder (cards apart) and GGUF: SHA-256 over relative names, sizes and bytes; above 64 MiB of weights,
+    their bytes are sampled (64 MiB, evenly, the ends included). Package: the pinned SHA-256. Hub: None,
+    because the name and the revision stand in the plan.
+    """
+    if model.source is ModelSource.hub:
+        return None
+    if model.source is ModelSource.package:
+        return model.sha256
+    path = _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ_ENDINGS)
+    stamp = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    return _digest_of(path, stamp)
+
+
+@cache
+def _digest_of(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    total = sum(size for name, size, _ in stamp if name.endswith(WEIGHT_ENDINGS))
+    result = hashlib.sha256()
+    for name, size, _ in stamp:
+        file = Path(name)
+        result.update(f"{file.relative_to(path.parent if path.is_file() else path)}\0{size}\0".encode())
+        sampled = name.endswith(WEIGHT_ENDINGS) and total >= 64 * MIB
+        blocks = max(2, 64 * size // total) if sampled else 0
+        with file.open("rb") as stream:
+            if not sampled or blocks * MIB >= size:
+                result.update(hashlib.file_digest(stream, "sha256").digest())
+                continue
+            for block in range(blocks):
+                stream.seek((size - MIB) * block // (blocks - 1))
+                result.update(stream.read(MIB))
+    return result.hexdigest()
+
+
+def local_path(path: str) -> Path:
+    """An absolute or working-directory path where it exists, else the same path under the shipped data."""
+    given = Path(path).expanduser()
+    return given if given.is_absolute() or given.exists() else shipped_folder("data") / path
+
+
+def _existing(model: Model, what: str) -> Path:
+    if not model.path:
+        raise ModelFault(f"model.path is empty, but model.source={model.source.value} needs a {what}")
+    path = local_path(model.path)
+    if not (path.is_file() if what == "GGUF file" else path.is_dir()):
+        looked = [Path(model.path).absolute()] + ([path] if path != Path(model.path) else [])
+        raise ModelFault(
+            f"model.path={model.path}: no such {what} (looked at {', '.join(map(str, looked))}); "
+            f"correct model.path, or model.source={model.source.value}"
+        )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelFault(
+            f"model.path={model.path}: {path} has no config.json; give a folder written by save_pretrained, "
+            "or set model.source=gguf and the path of a GGUF file"
+        )
+    return path

@@ -1,0 +1,87 @@
+"""What several processes on one run cannot do."""
+
+from collections.abc import Iterator
+
+from harness.config.schema import Config, Quantization, Stage, Strategy, shards
+from harness.runtime.distributed import processes
+
+COMMAND = "torchrun --nproc-per-node {} -m harness ..."
+
+
+NOT_SHARED = {
+    "cpt": "takes the mean of each batch for itself",
+    "diff_pruning": "fixes what it trains in the midst of training, each process for itself",
+}
+
+
+# Methods that need whole weights or gradients while they train.
+NOT_SHARDED = {
+    "adalora": "prunes ranks by whole weights and gradients",
+    "vblora": "shares one bank of vectors among all layers, each a shard of its own",
+}
+
+
+# --- what cannot work -----------------------------------------------------------------------------------
+
+
+def parallel_faults(config: Config) -> Iterator[str]:
+    """Faults of ``trainer.parallel`` with this command, model and method."""
+    parallel, here = config.trainer.parallel, processes()
+    strategy = parallel.strategy.value
+    if parallel.processes < 1:
+        yield f"trainer.parallel.processes={parallel.processes} is too small; use at least 1"
+    elif here > 1 and config.stage is not Stage.run:
+        yield f"stage={config.stage.value} works in one process, and WORLD_SIZE={here}; start it without torchrun"
+    elif here > 1 and parallel.strategy is Strategy.none:
+        yield (
+            f"WORLD_SIZE={here}: {here} processes would each do the same run, for trainer.parallel.strategy=none; add "
+            "trainer/parallel=ddp, fsdp, deepspeed_zero2 or deepspeed_zero3, or start one process"
+        )
+    elif parallel.strategy is not Strategy.none:
+        if config.stage is Stage.run and here == 1:
+            yield (
+                f"trainer.parallel.strategy={strategy} needs a process for each device; start them with "
+                + COMMAND.format(max(parallel.processes, 2)).replace("...", f"trainer/parallel={strategy} ...")
+            )
+        elif here > 1 and parallel.processes != here:
+            yield f"trainer.parallel.processes={parallel.processes} but WORLD_SIZE={here}; leave the setting out"
+        yield from _unfit(config)
+
+
+def _unfit(config: Config) -> Iterator[str]:
+    """What several processes, or this strategy, cannot do."""
+    strategy, method = config.trainer.parallel.strategy, config.peft.method
+    sharded = shards(strategy, config.trainer.parallel.deepspeed)
+    if config.model.device_map is not None:
+        yield (
+            f"model.device_map={config.model.device_map} spreads one process over the devices, and trainer.parallel."
+            f"strategy={strategy.value} gives each process one; set model.device_map=null or trainer/parallel=none"
+        )
+    if config.model.device not in ("auto", "cpu", "cuda"):
+        yield f"model.device={config.model.device} is one device for all processes; set model.device=auto"
+    if method in NOT_SHARED:
+        yield f"peft={method} {NOT_SHARED[method]}, which processes cannot share; use one, with trainer/parallel=none"
+    if strategy is not Strategy.ddp and method in NOT_SHARDED:
+        yield f"peft={method} {NOT_SHARDED[method]}; {strategy.value} has only shards: use trainer/parallel=ddp"
+    if strategy is not Strategy.ddp and method == "lora" and config.lora.lora_fa:
+        yield f"lora.lora_fa=true multiplies whole weights in its optimizer; {strategy.value} has shards; use ddp"
+    if sharded and config.model.quantization is not Quantization.none:
+        yield (
+            f"model.quantization={config.model.quantization.value} packs weights that {strategy.value} cannot cut; use "
+            "trainer/parallel=ddp, or model.quantization=none"
+        )
+    if strategy is Strategy.deepspeed:
+        yield from _deepspeed(config)
+
+
+def _deepspeed(config: Config) -> Iterator[str]:
+    from importlib.util import find_spec
+
+    stage = config.trainer.parallel.deepspeed.get("zero_optimization", {}).get("stage")
+    if stage not in (1, 2, 3):
+        yield (
+            f"trainer.parallel.deepspeed.zero_optimization.stage={stage} is none of 1, 2, 3; start from "
+            "trainer/parallel=deepspeed_zero2 or deepspeed_zero3"
+        )
+    if config.stage is Stage.run and find_spec("deepspeed") is None:
+        yield "trainer.parallel.strategy=deepspeed needs the package deepspeed; pip install deepspeed, or use fsdp"

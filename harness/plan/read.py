@@ -1,0 +1,110 @@
+"""From a composed config to a plan and the options of the command.
+
+`OmegaConf` ends here: `read` turns the composed `DictConfig` into dataclasses, and nothing downstream touches it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config import schema
+from harness.config.messages import omegaconf_message
+from harness.errors import ConfigFault, raise_together
+from harness.frozen import freeze
+from harness.plan import checks
+from harness.plan.inputs import input_digests
+from harness.plan.spec import Options, Plan, plain
+
+
+def read_config(composed: DictConfig) -> tuple[Plan, Options]:
+    """The one boundary between configuration and code.
+
+    Raises:
+        ConfigFault: unknown key, wrong type, missing value, or settings that contradict each other; all
+            faults that can be seen without weights are listed together.
+    """
+    config = _typed(composed)
+    raise_together(checks.config_faults(config))
+    return _plan(config), _options(config)
+
+
+def _typed(composed: DictConfig) -> schema.Config:
+    """The composed values as dataclasses; strays such as ``++stray=1`` are rejected."""
+    raw = OmegaConf.to_container(composed, resolve=False)
+    deleted = [key for key in get_type_hints(schema.Config) if key not in composed]
+    missing = deleted + [key for key, value in _leaves(raw) if value == "???"]
+    raise_together([f"{key} has no value; set it on the command line: {key}=..." for key in missing])
+    try:
+        if _as_declared(composed, schema.Config):
+            return OmegaConf.to_object(composed)  # type: ignore[return-value]
+        # A fresh schema refuses what the composed one was told to take in. Twenty times slower.
+        values = OmegaConf.to_container(composed, resolve=True)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Config), values))
+    except OmegaConfBaseException as error:
+        raise ConfigFault(omegaconf_message(error)) from error
+    if not isinstance(config, schema.Config):
+        raise ConfigFault(f"the composed configuration is a {type(config).__name__}, not a harness config")
+    return config
+
+
+def _as_declared(node: Any, kind: type) -> bool:
+    """Whether this node and those below have the schema's types and keys, so that each value was checked when set."""
+    if OmegaConf.get_type(node) is not kind:
+        return False
+    kinds = get_type_hints(kind)
+    return set(node) == set(kinds) and all(
+        _as_declared(node._get_node(name), below)
+        for name, below in kinds.items()
+        if isinstance(below, type) and is_dataclass(below)
+    )
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node
+
+
+def _plan(config: schema.Config) -> Plan:
+    sheet = plain(getattr(config, config.peft.method))
+    own_rate = sheet.pop("learning_rate")
+    rate = config.trainer.learning_rate if config.trainer.learning_rate is not None else own_rate
+    return Plan(
+        method=config.peft.method,
+        settings=MappingProxyType(sheet),
+        learning_rate=float(rate),
+        model=freeze(config.model),
+        data=freeze(config.data),
+        trainer=freeze(config.trainer),
+        scoring=freeze(config.scoring),
+        seed=config.seed,
+        inputs=MappingProxyType(input_digests(config)),
+    )
+
+
+def _options(config: schema.Config) -> Options:
+    return Options(
+        stage=config.stage,
+        runs_dir=Path(config.runs_dir).expanduser().absolute(),
+        rerun=config.rerun,
+        run=config.run,
+        prompt=config.prompt,
+        input=config.input or "",
+        tracker=freeze(config.tracker),
+        export=freeze(config.export),
+        threads=config.trainer.threads,
+        checkpoint_minutes=config.trainer.checkpoint_minutes,
+        checkpoint_steps=config.trainer.checkpoint_steps,
+        halve_on_oom=config.trainer.on_oom is schema.OnOom.halve,
+        sweep_name=config.sweep.name,
+        max_failures=config.sweep.max_failures,
+        retry=config.sweep.retry,
+        watch=config.sweep.watch,
+    )

@@ -1,0 +1,191 @@
+"""From a composed config to a plan: one run's validated, frozen settings, and its fingerprint.
+
+``OmegaConf`` ends here: ``read`` turns the composed ``DictConfig`` into dataclasses, and nothing downstream
+touches it. This module imports no torch, so that ``--help`` and every error are instant.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.config import schema
+from harness.errors import ConfigFault
+from harness.frozen import freeze
+
+FINGERPRINT_DIGITS = 12
+
+
+DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
+
+
+# The plan's own learning rate stands beside; the others change how a run is carried out, not what it does.
+TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "checkpoint_steps", "on_oom")
+
+
+MODEL_DEFAULTS_WITHOUT_EFFECT = (
+    ("quantization", "none"),
+    ("prune", 0.0),
+)  # settings of the model at which nothing happens
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment: everything that has an effect on its result, and nothing else."""
+
+    method: str
+    settings: Mapping[str, Any]  # the method's sheet, less the learning rate, which stands below
+    learning_rate: float
+    model: schema.Model
+    data: schema.Data
+    trainer: schema.Trainer
+    scoring: schema.Scoring
+    seed: int
+    inputs: Mapping[str, str]  # content hashes of local data and weights
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as the record keeps them."""
+        return {
+            "method": self.method,
+            "settings": plain(self.settings),
+            "learning_rate": self.learning_rate,
+            "model": plain(self.model),
+            "data": plain(self.data),
+            "trainer": plain(self.trainer),
+            "scoring": plain(self.scoring),
+            "seed": self.seed,
+            "inputs": dict(self.inputs),
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied in the shape that records keep."""
+        return plan_from_dict, (self.as_dict(),)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what has an effect; equal fingerprints are the same experiment."""
+        return digest(effective_settings(self.as_dict()))
+
+    @property
+    def protocol(self) -> str:
+        """Hash of model, data and scoring: plans that share it share their baseline."""
+        shared = effective_settings(self.as_dict())
+        return digest(
+            {key: shared[key] for key in ("model", "data", "scoring", "inputs")} | {"seed": self.sampling_seed}
+        )
+
+    @property
+    def sampling_seed(self) -> int | None:
+        """Seed of sampled decoding; None for greedy, which needs none."""
+        return self.seed if self.scoring.generation.do_sample else None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a command runs its plans; none of it changes a result."""
+
+    stage: schema.Stage
+    runs_dir: Path
+    rerun: bool
+    run: str | None
+    prompt: str | None
+    input: str
+    tracker: schema.Tracker
+    export: schema.Export
+    threads: int | None
+    checkpoint_minutes: float | None
+    checkpoint_steps: int | None
+    halve_on_oom: bool
+    sweep_name: str | None
+    max_failures: int | None
+    retry: schema.Retry
+    watch: bool | None
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums and paths as JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest(value: Any) -> str:
+    """Short hash of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan without settings that other settings have made idle."""
+    trainer = {key: value for key, value in plan["trainer"].items() if key not in TRAINER_WITHOUT_EFFECT}
+    if trainer["max_steps"] is not None:
+        del trainer["epochs"]
+    trainer["parallel"] = {key: trainer["parallel"][key] for key in ("strategy", "processes", "deepspeed")}
+    if trainer["parallel"]["strategy"] == schema.Strategy.none.value:
+        del trainer["parallel"]
+    if trainer["objective"] != schema.Objective.distill.value:
+        trainer = {key: value for key, value in trainer.items() if key not in DISTILLATION}
+    scoring = dict(plan["scoring"])
+    if not scoring["generation"]["do_sample"]:
+        scoring["generation"] = {
+            key: value for key, value in scoring["generation"].items() if key not in ("temperature", "top_p")
+        }
+    if scoring["forgetting"] is None:
+        del scoring["forgetting_limit"]
+    # Counting parameters without weights is what config_only is for; a run never looks at it.
+    model = {key: value for key, value in plan["model"].items() if key != "config_only"}
+    model = {key: value for key, value in model.items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
+    # What the data suggests for scoring acts through the scoring that took it up.
+    data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
+    return {**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring}
+
+
+def plan_from_dict(kept: Mapping[str, Any]) -> Plan:
+    """The plan that a record keeps; its fingerprint is the record's.
+
+    Raises:
+        ConfigFault: the record was made by a harness with other settings.
+    """
+    nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
+    try:
+        typed: dict[str, Any] = {
+            name: freeze(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), kept[name])))
+            for name, node in nodes.items()
+        }
+        rest = {name: kept[name] for name in ("method", "learning_rate", "seed")}
+        maps: dict[str, Any] = {name: MappingProxyType(dict(kept[name])) for name in ("settings", "inputs")}
+        return Plan(**rest, **maps, **typed)
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigFault(
+            f"the record's plan is not of this version of the harness ({reason}); run it again"
+        ) from error
+
+
+def optimizer_steps(trainer: schema.Trainer, rows: int) -> int:
+    """Optimizer steps of a run over so many training rows."""
+    if trainer.max_steps is not None:
+        return trainer.max_steps
+    batches = math.ceil(rows / (trainer.batch_size * trainer.parallel.processes))
+    per_epoch = math.ceil(batches / trainer.gradient_accumulation_steps)
+    return math.ceil(trainer.epochs * per_epoch)
+
+
+def rows_per_step(trainer: schema.Trainer) -> int:
+    """Rows of one optimizer step, over all processes."""
+    return trainer.batch_size * trainer.gradient_accumulation_steps * trainer.parallel.processes

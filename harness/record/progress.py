@@ -1,0 +1,103 @@
+"""How far a run is: ``<runs_dir>/<fingerprint>/progress.json``, for other processes, while the run lasts.
+
+It is told for people to look at; nothing that a result depends on reads it, and no fault here fails a run.
+"""
+
+import json
+import math
+import os
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.record import provenance
+from harness.runtime import distributed
+
+NAME = "progress.json"
+
+
+EVERY_S = 1.5  # between writes within training
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the file says; figures are null where they are not known yet."""
+
+    state: str  # loading, scoring before, training, scoring after
+    step: int | None
+    steps: int | None
+    loss: float | None
+    tokens_per_s: float | None
+    left_s: float | None  # of training
+    updated: float  # Unix time, by the clock of the run's machine
+    owner: dict[str, Any]
+
+
+class ProgressWriter:
+    """Writes the file of one run; each of its methods is cheap, and none raises.
+
+    Of several processes that share the run the first speaks for all.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._speaks = distributed.is_main_process()
+        self._path, self._owner = folder / NAME, provenance.owner()
+        self._state = "loading"
+        self._steps: tuple[int, int] | None = None  # where training began, and where it ends
+        self._began = self._written = 0.0
+
+    def enter(self, state: str) -> None:
+        """Say which stage begins."""
+        self._state = state
+        self._write(None, None, None, None)
+
+    def begin(self, step: int, steps: int) -> None:
+        """Training begins after so many of its optimizer steps."""
+        self._steps, self._began = (step, steps), time.monotonic()
+        self._write(step, None, None, None)
+
+    def due(self) -> bool:
+        """Whether it is time to tell about a step."""
+        return time.monotonic() - self._written >= EVERY_S
+
+    def step(self, step: int, loss: float | None, tokens_per_s: float) -> None:
+        """Tell about a step that has ended."""
+        left = None
+        if self._steps and step > self._steps[0]:
+            began, end = self._steps
+            # By the clock on the wall: validation and saving take their time, too.
+            left = (time.monotonic() - self._began) / (step - began) * (end - step)
+        self._write(step, loss, tokens_per_s, left)
+
+    def end(self) -> None:
+        """The run has ended: its record says the rest."""
+        if not distributed.is_main_process():
+            return
+        with suppress(OSError):
+            self._path.unlink()
+
+    def _write(self, step: int | None, loss: float | None, tokens_per_s: float | None, left_s: float | None) -> None:
+        if not distributed.is_main_process():  # one of a run's processes tells for all
+            return
+        self._written = time.monotonic()
+        if not self._speaks:
+            return
+        steps = self._steps[1] if self._steps else None
+        known = loss if loss is not None and math.isfinite(loss) else None
+        content = asdict(Progress(self._state, step, steps, known, tokens_per_s, left_s, time.time(), self._owner))
+        # No fsync: after a crash of the machine nobody asks how far the run was.
+        temporary = self._path.with_name(f".{NAME}.{os.getpid()}.tmp")
+        with suppress(OSError):
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            os.replace(temporary, self._path)
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """What the run in this folder told last; None where it told nothing that can be read."""
+    try:
+        content = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return Progress(**content)
+    except (OSError, ValueError, TypeError):
+        return None

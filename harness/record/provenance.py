@@ -1,0 +1,175 @@
+"""Where a result comes from: code, libraries, machine and process. Imports no torch and never fails a run."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from harness.shipped import VERSION
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+# Packages and modules that only plan, store or show. Everything else counts as able to change a result, so a module
+# that is added and forgotten here costs a needless second run, never a stale figure.
+CANNOT_CHANGE_A_RESULT = (
+    *("stages/", "sweep/", "estimate/", "report/", "trackers/", "record/"),
+    *("cli.py", "errors.py", "shipped.py", "__init__.py", "config/messages.py", "config/names.py"),
+)
+
+
+DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+LIBRARIES = (
+    *DECISIVE_LIBRARIES,
+    *("accelerate", "datasets", "evaluate", "hydra-core", "omegaconf", "tokenizers", "safetensors", "numpy"),
+    *("sacrebleu", "jieba", "gguf", "wandb", "tensorboard"),
+)
+
+
+# Boot times drift by clock adjustments, so start times of one process may differ by a little.
+START_TOLERANCE_S = 10.0
+
+
+def result_sources() -> list[Path]:
+    """Source files of the harness that can change a result, in a fixed order."""
+    files = (path for path in PACKAGE.rglob("*.py") if "_shipped" not in path.parts)
+    found = ((path.relative_to(PACKAGE).as_posix(), path) for path in files)
+    return sorted(path for name, path in found if not name.startswith(CANNOT_CHANGE_A_RESULT))
+
+
+@cache
+def code_version() -> str:
+    """16 hex digits over the sources that can change a result and the versions of the decisive libraries.
+
+    Equal versions promise that the same plan would be carried out by the same code. Any edit counts, a
+    comment too: telling them apart is not worth a stale figure. Cached: a process runs what it loaded.
+    """
+    digest = hashlib.sha256()
+    for path in result_sources():
+        # Line ends depend on the checkout, not on the code.
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}:{len(content)}\n".encode())
+        digest.update(content)
+    for name in DECISIVE_LIBRARIES:
+        digest.update(f"{name}=={_version(name)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of the harness and of the installed libraries; those not installed are left out."""
+    found = {name: _version(name) for name in LIBRARIES}
+    named = {"python": platform.python_version(), "harness": VERSION}
+    return named | {name: version for name, version in found.items() if version is not None}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_state() -> dict[str, str | bool | None]:
+    """``commit`` and ``dirty`` of the source tree as it was when first asked; both null outside git.
+
+    Dirty means a changed, added or untracked file in the package or beside it in ``conf`` or ``data``; a
+    stray file elsewhere cannot change a run.
+    """
+    commit, dirty = _git_state()
+    return {"commit": commit, "dirty": dirty}
+
+
+@cache
+def _git_state() -> tuple[str | None, bool | None]:
+    # An installed copy may lie inside somebody else's repository: then its commit says nothing about us.
+    if _git("ls-files", "--error-unmatch", "--", str(PACKAGE / "__init__.py")) is None:
+        return None, None
+    commit = _git("rev-parse", "HEAD")
+    status = _git(
+        "status",
+        "--porcelain",
+        "--",
+        *(str(PACKAGE.parent / name) for name in (PACKAGE.name, "conf", "data")),
+    )
+    return (commit or "").strip() or None, None if status is None else bool(status.strip())
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of one git command in the source tree, or None where it fails."""
+    # A hook's GIT_DIR or GIT_INDEX_FILE would point git at another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", "-C", str(PACKAGE.parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def device_info(device: str | None = None) -> dict[str, str | int | None]:
+    """The machine, and the accelerator that ``device`` ("cpu", "cuda:0", ...) names.
+
+    Without ``device`` the type is null: what the run will use is not known yet. Torch is asked only where
+    it is already imported. Sizes are bytes.
+    """
+    import psutil
+
+    info: dict[str, str | int | None] = {
+        "type": device.partition(":")[0] if device else None,
+        "name": _cpu_name(),
+        "count": 1,
+        "threads": None,
+        "cpu_cores": os.cpu_count(),
+        "machine_memory_bytes": psutil.virtual_memory().total,
+        "platform": platform.platform(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return info
+    info["threads"] = torch.get_num_threads()
+    if info["type"] == "cuda" and torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        info |= {"name": properties.name, "count": torch.cuda.device_count()}
+        info |= {"device_memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+    return info
+
+
+def _cpu_name() -> str:
+    # platform.processor() is the architecture on Linux, which explains no difference in speed.
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def owner() -> dict[str, str | int | float]:
+    """The process that works on a run; its start time tells it from a later one with the same id."""
+    import psutil
+
+    return {"host": socket.gethostname(), "pid": os.getpid(), "pid_started": psutil.Process().create_time()}
+
+
+def alive(owner: dict) -> bool | None:
+    """Whether the process still runs; None where it runs on another host and cannot be asked."""
+    import psutil
+
+    if owner["host"] != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(owner["pid"])
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        started = owner.get("pid_started")
+        return started is None or abs(process.create_time() - started) < START_TOLERANCE_S
+    except psutil.AccessDenied:
+        return True
+    except psutil.NoSuchProcess:
+        return False

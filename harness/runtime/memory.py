@@ -1,0 +1,96 @@
+"""Peak memory of one phase, reset between phases."""
+
+import gc
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+STATUS = Path("/proc/self/status")
+
+
+@dataclass
+class Peak:
+    """Highest use during the phase, in bytes; ``kind`` says of what. Set when the phase ends."""
+
+    bytes: int | None = None
+    kind: str | None = None
+
+
+@contextmanager
+def peak_memory(device_type: str) -> Iterator[Peak]:
+    """Measure the phase inside ``with``: memory allocated on a GPU, the resident process on a CPU.
+
+    ``bytes`` stays None where the system cannot reset its high-water mark: a peak that may stem from an
+    earlier phase is no figure.
+    """
+    measured = Peak()
+    if device_type == "cuda":
+        import torch
+
+        devices = range(torch.cuda.device_count())  # device_map spreads a model over several
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+        try:
+            yield measured
+        finally:
+            measured.bytes = sum(torch.cuda.max_memory_allocated(device) for device in devices)
+            measured.kind = "cuda_allocated"
+        return
+    was_reset = _reset_high_water_mark()
+    try:
+        yield measured
+    finally:
+        measured.bytes = _high_water_mark() if was_reset else None
+        measured.kind = "process_rss" if was_reset else None
+
+
+def _reset_high_water_mark() -> bool:
+    """Linux resets VmHWM when 5 is written there (proc(5))."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water_mark() -> int | None:
+    found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    return int(found[1]) * 1024 if found else None
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether the error says that memory, of the device or of the machine, did not suffice."""
+    said = str(error).lower()
+    known = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+    return isinstance(error, MemoryError) or any(text in said for text in known)
+
+
+def drop_frames(error: BaseException) -> None:
+    """Let go of what a failed run holds: its error keeps the frames, and they the model and the batch.
+
+    Else the runs after one that ran out of memory would find none either.
+    """
+    seen = set[int]()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            left += [each.__cause__, each.__context__]
+    release_memory()
+
+
+def release_memory() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

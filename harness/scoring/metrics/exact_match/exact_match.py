@@ -1,0 +1,51 @@
+"""Exact match: share of predictions equal to a reference after a stated normalisation, in percent."""
+
+from typing import Any
+
+import evaluate
+
+from harness.scoring import text
+from harness.scoring.metrics import inputs
+
+_DESCRIPTION = """
+Percentage of predictions that equal any of their references after normalisation (harness.texts.normalise).
+The default takes NFKC, collapses white space (none beside Chinese characters) and drops final punctuation;
+letter case counts. Signature: norm, nrefs.
+"""
+
+
+_INPUTS = """
+Args:
+    predictions: list of str.
+    references: list of str, or list of lists of str.
+    normalisation: steps joined by '+' out of nfkc, space, final, case; or none.
+Returns:
+    exact_match: float in 0..100. signature: str.
+"""
+
+
+_CITATION = """
+@inproceedings{rajpurkar-etal-2016-squad,
+  title = {{SQ}u{AD}: 100,000+ Questions for Machine Comprehension of Text},
+  author = {Rajpurkar, Pranav and Zhang, Jian and Lopyrev, Konstantin and Liang, Percy},
+  booktitle = {EMNLP}, year = {2016}
+}
+"""
+
+
+class ExactMatch(evaluate.Metric):
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=inputs.text_features(),
+        )
+
+    def _compute(
+        self, predictions: Any = None, references: Any = None, normalisation: str = text.ANSWER
+    ) -> dict[str, Any]:
+        options = inputs.reference_lists(references)
+        scores = [text.exact_match(said, good, normalisation) for said, good in zip(predictions, options, strict=True)]
+        signature = f"norm:{normalisation}|nrefs:{inputs.reference_count(options)}"
+        return {"exact_match": inputs.percent(scores), "signature": signature}

@@ -1,0 +1,46 @@
+"""stage=plan: the grid with its trainable parameters; nothing is trained."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+
+from harness.errors import HarnessError, raise_together
+from harness.sweep.cells import Cell, reusable
+from harness.sweep.grid import unique_plans
+
+
+def show_plan(cells: Sequence[Cell]) -> None:
+    """Print the grid with trainable parameters from the meta device; train nothing.
+
+    Raises:
+        ModelFault: a method does not fit its model; all of them are listed.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from harness.estimate import parameters
+
+    plans = unique_plans(cells)
+    table = Table(title=f"{len(cells)} cells, {len(plans)} runs", title_justify="left")
+    for column in ("run", "cells", "trainable", "share", "total", "finished earlier"):
+        table.add_column(column, justify="left" if column in ("run", "cells") else "right", overflow="fold")
+    sharing, faults = defaultdict[str, list[str]](list), []
+    for cell in cells:
+        sharing[cell.plan.fingerprint].append(cell.name)
+    for cell in plans:
+        try:
+            counts = parameters.count_plan(cell.plan)
+        except HarnessError as error:
+            faults.append(f"{error} [in {cell.name}]")
+            continue
+        table.add_row(
+            cell.plan.fingerprint,
+            escape("\n".join(sharing[cell.plan.fingerprint])),
+            f"{counts.trainable:,}",
+            f"{counts.share:.3%}",
+            f"{counts.total:,}",
+            "yes" if reusable(cell) else "no",
+        )
+    raise_together(faults)
+    Console(file=sys.stdout).print(table)

@@ -1,0 +1,93 @@
+"""The cells of a grid, checked as a whole before any of them runs."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, raise_together
+from harness.plan.read import read_config
+from harness.plan.spec import digest, plain
+from harness.sweep.cells import Cell
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def grid_cells(grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]", name: str) -> list[Cell]:
+    """Cells of a whole grid, each checked; faults of all cells are raised together, each said once.
+
+    Args:
+        grid: overrides of each cell, and what composes it.
+        name: of the sweep, where the configuration gives none.
+
+    Raises:
+        ConfigFault: some cell cannot work; nothing has run then.
+    """
+    cells, faults = [], dict[str, str]()
+    for overrides, compose in grid:
+        try:
+            plan, options = read_config(compose())
+        except HarnessError as error:
+            for line in str(error).splitlines():
+                faults.setdefault(line, " ".join(overrides))
+            continue
+        cells.append(Cell(tuple(overrides), plan, replace(options, sweep_name=options.sweep_name or name)))
+    raise_together([f"{line} [in {where}]" if where else line for line, where in faults.items()])
+    return cells
+
+
+def check_stage(cells: Sequence[Cell]) -> None:
+    """A grid can be run or planned; the other stages look at single runs."""
+    for cell in cells:
+        if cell.options.stage.value not in ("run", "plan"):
+            raise ConfigFault(f"stage={cell.options.stage.value} takes no sweep; leave out -m")
+
+
+def unique_plans(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of each plan, runs on one base model beside each other, in grid order otherwise."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.plan.fingerprint, cell)
+    of = {fingerprint: digest(plain(cell.plan.model)) for fingerprint, cell in first.items()}
+    order = {model: i for i, model in enumerate(dict.fromkeys(of.values()))}
+    return sorted(first.values(), key=lambda cell: order[of[cell.plan.fingerprint]])
+
+
+def check_data(cells: Sequence[Cell]) -> None:
+    """Read every data set of these cells once, so that bad rows show before a model is loaded.
+
+    Raises:
+        DataFault: lists the faults of every data set.
+    """
+    from harness.data import dataset
+
+    faults: dict[str, list[str]] = {}
+    for cell in cells:
+        key = digest([cell.plan.as_dict()["data"], dict(cell.plan.inputs)])
+        if key in faults:
+            continue
+        try:
+            dataset.read_splits(cell.plan.data)
+            faults[key] = []
+        except DataFault as error:
+            faults[key] = [str(error)]
+    raise_together([fault for found in faults.values() for fault in found], DataFault)
+
+
+def check_models(cells: Sequence[Cell]) -> None:
+    """Put every method on the skeleton of its model, so that a misfit shows before anything trains.
+
+    Raises:
+        ModelFault: lists every misfit.
+    """
+    if not cells:
+        return  # a sweep that only looks up its records is instant: no torch
+    from harness.estimate import parameters
+
+    faults = []
+    for cell in cells:
+        try:
+            parameters.count_plan(cell.plan)
+        except HarnessError as error:
+            faults.append(f"{error} [in {cell.name}]")
+    raise_together(faults, ModelFault)

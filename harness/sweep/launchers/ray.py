@@ -1,0 +1,126 @@
+"""Workers on a Ray cluster."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigFault
+from harness.sweep.launchers import worker
+from harness.sweep.launchers.base import Launcher, Worker, check_settings, outcomes_of
+from harness.sweep.launchers.worker import ConfigSource, Job, Outcome
+
+log = logging.getLogger(__name__)
+
+
+# --- ray --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ray(Launcher):
+    """Actors of a ray cluster, each of them a worker for many runs."""
+
+    address: str | None  # null: a cluster of this machine, for this sweep; auto: the one that is running
+    num_cpus: float  # per worker
+    num_gpus: float | None  # per worker; null: one where the cluster has any
+    max_workers: int | None  # null: as many as the cluster has room for
+    _slots: "list[RayWorker]" = field(default_factory=list, init=False)
+    _joined: bool = field(default=False, init=False)
+
+    def check(self) -> None:
+        check_settings("ray", "ray", vars(self), num_cpus=0, num_gpus=0, max_workers=1)
+
+    def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
+        import ray
+
+        if not ray.is_initialized():
+            _join(ray, self.address)
+            self._joined = True
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # A worker that asks for no GPU sees none, and model.device=auto would take the CPU without a word.
+        gpus = float(any(node.get("GPU") for node in nodes)) if self.num_gpus is None else self.num_gpus
+        room = self._room(nodes, gpus)
+        count = min(room, self.max_workers or room, len(jobs))
+        log.info("%d workers on %d ray nodes; their notes: %s", count, len(nodes), folder / "logs")
+        self._slots += [RayWorker(ray, self.num_cpus, gpus) for _ in range(len(self._slots), count)]
+        return outcomes_of(self._slots[:count], jobs, grace_s=0.0)  # ray's workers hear of no Ctrl-C
+
+    def close(self) -> None:
+        while self._slots:
+            self._slots.pop().close()
+        if self._joined:
+            import ray
+
+            ray.shutdown()
+            self._joined = False
+
+    def _room(self, nodes: Sequence[Mapping[str, float]], num_gpus: float) -> int:
+        """How many workers the nodes hold together."""
+        wanted = {name: share for name, share in (("CPU", self.num_cpus), ("GPU", num_gpus)) if share}
+        shares = [min((node.get(name, 0) / share for name, share in wanted.items()), default=1) for node in nodes]
+        room = sum(math.floor(share + 1e-6) for share in shares)
+        if room < 1:
+            have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise ConfigFault(
+                f"hydra.launcher.engine.num_cpus={self.num_cpus} and num_gpus={num_gpus:g} fit on no node of the ray "
+                f"cluster ({have}); lower them"
+            )
+        return room
+
+
+def _join(ray: Any, address: str | None) -> None:
+    try:
+        # Notes of the workers go to files of their own; ray's on the console are of its insides.
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigFault(
+            f"hydra.launcher.engine.address={address}: no ray cluster there ({str(error).splitlines()[0]}); start one "
+            "with ray start --head, or set null for one of this machine"
+        ) from error
+
+
+class RayWorker(Worker):
+    """One actor. It is not restarted by ray: a run that kills its worker would kill the next one as well."""
+
+    def __init__(self, ray: Any, num_cpus: float, num_gpus: float) -> None:
+        self._ray = ray
+        paths = [str(Path(worker.__file__).parents[3])]
+
+        class Actor:  # local, so that ray sends it by value: other nodes need not have found the harness yet
+            def run(self, job: dict[str, Any]) -> dict[str, Any]:
+                import sys
+
+                sys.path.extend(path for path in paths if path not in sys.path)
+
+                return run_serialized(job)
+
+        self._kind = ray.remote(Actor).options(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0)
+        self._actor = self._kind.remote()
+
+    def submit(self, job: Job) -> "Future[Outcome]":
+        future: Future[Outcome] = Future()
+        future.set_running_or_notify_cancel()
+
+        def settle(answer: "Future[dict[str, Any]]") -> None:
+            try:
+                future.set_result(Outcome(**answer.result()))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._actor.run.remote(asdict(job)).future().add_done_callback(settle)
+        return future
+
+    def restart(self) -> None:
+        self._actor = self._kind.remote()
+
+    def close(self, busy: bool = False) -> None:
+        self._ray.kill(self._actor)
+
+
+def run_serialized(job: dict[str, Any]) -> dict[str, Any]:
+    """``worker.run`` on plain values, for engines that send nothing else."""
+    source = ConfigSource(**{**job["source"], "searchpath": tuple(job["source"]["searchpath"])})
+    return asdict(worker.run_job(Job(**{**job, "overrides": tuple(job["overrides"]), "source": source})))

@@ -1,0 +1,80 @@
+"""The list that a sweep leaves: ``<runs_dir>/sweeps/<hash of its cells>/``, with who works it off and since when.
+
+``sweep.json`` names the cells and their plans; ``commands/`` holds one file for each command that worked on them,
+because two may do so at once.
+"""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.plan.spec import digest
+from harness.record import provenance
+from harness.record.files import write_json
+from harness.shipped import VERSION
+from harness.sweep.cells import Cell, effective_overrides
+
+MANIFEST_NAME = "sweep.json"
+
+
+ENDED = "ended"  # outcome of a command that came to its table, whatever that says
+
+
+def keep_manifest(cells: Sequence[Cell], folder: Path | None = None, **more: Any) -> Path:
+    """Write the list of cells and their plans' fingerprints; returns the sweep's folder.
+
+    Args:
+        folder: of a sweep whose cells are not known beforehand; null: named by the cells, whatever the options.
+        more: what else the list should say.
+    """
+    grid = [{"overrides": list(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
+    options = cells[0].options
+    key = [{"overrides": effective_overrides(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
+    folder = folder or options.runs_dir / "sweeps" / digest(key)
+    shown = [{**entry, "name": cell.name, "method": cell.plan.method} for entry, cell in zip(grid, cells, strict=True)]
+    write_manifest(folder, {"name": options.sweep_name, "cells": shown, **more})
+    return folder
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Replace the list; secrets among the overrides are blanked."""
+    write_json(folder / MANIFEST_NAME, content)
+
+
+@contextmanager
+def recorded_command(folder: Path) -> Iterator[None]:
+    """Note this command as one that works on the sweep, and how it ended."""
+    owner = provenance.owner()
+    git = provenance.git_state()
+    content: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
+        "arguments": sys.argv[1:],
+        "folder": os.getcwd(),
+        "started": _now(),
+        "ended": None,
+        "outcome": None,
+        "owner": owner,
+        "code": {"version": provenance.code_version(), "harness": VERSION}
+        | {"git_commit": git["commit"], "git_dirty": git["dirty"]},
+    }
+    file = folder / "commands" / f"{time.strftime('%Y%m%dT%H%M%S')}-{owner['host']}-{owner['pid']}.json"
+    write_json(file, content)
+    outcome = ENDED
+    try:
+        yield
+    except BaseException as error:
+        outcome = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise
+    finally:
+        with suppress(OSError):  # a full disk must not hide what ended the command
+            write_json(file, content | {"ended": _now(), "outcome": outcome})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,157 @@
+"""What a study searches and by what: the space in Hydra's overrides, the sampler, the objective in a record."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from harness.config.names import known_settings
+from harness.errors import ConfigFault, raise_together
+from harness.plan.spec import Plan
+from harness.report import table
+from harness.scoring.catalog import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+    from optuna.distributions import BaseDistribution
+
+VALIDATION_LOSS, SCORE = "validation_loss", "scores.after."
+
+
+SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "cmaes": "CmaEsSampler"}
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What ``conf/hydra/sweeper/optuna.yaml`` says."""
+
+    objective: str
+    direction: str | None
+    n_trials: int
+    parallel: int
+    sampler: str
+    seed: int
+
+    def check(self) -> None:
+        """ConfigFault where they make no sense; all faults together."""
+        faults = [
+            f"hydra.sweeper.{key}={value!r}: give a whole number, {least} or more"
+            for key, value, least in (("n_trials", self.n_trials, 1), ("parallel", self.parallel, 1))
+            if not isinstance(value, int) or value < least
+        ]
+        if not (self.objective == VALIDATION_LOSS or self.objective.startswith(SCORE)):
+            faults.append(f"hydra.sweeper.objective={self.objective}: give {VALIDATION_LOSS} or {SCORE}<score>")
+        if self.direction not in (None, "minimize", "maximize"):
+            faults.append(f"hydra.sweeper.direction={self.direction}: give minimize, maximize or null")
+        if self.sampler not in SAMPLERS:
+            faults.append(f"hydra.sweeper.sampler={self.sampler}: give one of {', '.join(SAMPLERS)}")
+        raise_together(faults)
+
+    @property
+    def towards(self) -> Literal["minimize", "maximize"]:
+        """Losses go down and scores up, unless the settings say otherwise."""
+        name = self.objective.removeprefix(SCORE)
+        falls = name == VALIDATION_LOSS or name in LOWER_IS_BETTER
+        if self.direction is None:
+            return "minimize" if falls else "maximize"
+        return "minimize" if self.direction == "minimize" else "maximize"
+
+
+def space(overrides: "Sequence[Override]") -> "tuple[dict[str, BaseDistribution], list[str]]":
+    """What is searched, by key, and the overrides that all trials share.
+
+    Raises:
+        ConfigFault: nothing is searched.
+    """
+    searched = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
+    if not searched:
+        raise ConfigFault(
+            "hydra/sweeper=optuna has nothing to search; give some key several values: lora.r=4,8,16, "
+            "'trainer.learning_rate=tag(log,interval(1e-4,1e-2))' or peft=glob(*)"
+        )
+    return searched, [str(each.input_line) for each in overrides if not each.is_sweep_override()]
+
+
+def _distribution(override: "Override") -> "BaseDistribution":
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        low, high, scale = float(value.start), float(value.end), "log" in value.tags  # type: ignore[arg-type]
+        try:
+            # Hydra reads interval(2,32) as 2.0 to 32.0; what the setting is decides.
+            if _is_whole(override.get_key_element()) or isinstance(value.start, int):
+                return IntDistribution(math.ceil(low), math.floor(high), log=scale)
+            return FloatDistribution(low, high, log=scale)
+        except ValueError as error:
+            raise ConfigFault(f"{override.input_line}: {error}") from error
+    choices = list(override.sweep_string_iterator())
+    if isinstance(value, RangeSweep) and not value.shuffle and all(_is_int(choice) for choice in choices):
+        numbers = [int(choice) for choice in choices]
+        if len(numbers) > 1 and numbers[0] < numbers[-1]:
+            return IntDistribution(numbers[0], numbers[-1], step=numbers[1] - numbers[0])
+    return CategoricalDistribution(list(dict.fromkeys(choices)))
+
+
+def _is_whole(key: str) -> bool:
+    """Whether the setting takes whole numbers only."""
+    kind = known_settings().get(key.lstrip("+"))
+    return int in (get_args(kind) or (kind,)) and float not in get_args(kind)
+
+
+def _is_int(text: str) -> bool:
+    return text.lstrip("-").isdecimal()
+
+
+def sampler(settings: StudySettings, seed: int) -> Any:
+    """Optuna's sampler of that name.
+
+    Raises:
+        ConfigFault: it needs a package that is not installed.
+    """
+    import optuna
+
+    try:
+        return getattr(optuna.samplers, SAMPLERS[settings.sampler])(seed=seed)
+    except ImportError as error:
+        raise ConfigFault(
+            f"hydra.sweeper.sampler={settings.sampler} needs a package that is not installed ({error}); install it or "
+            "set tpe"
+        ) from error
+
+
+class ObjectiveFault(ConfigFault):
+    """The study cannot choose by this; no other trial will change that."""
+
+
+def check_objective(objective: str, plan: Plan) -> None:
+    """Refuse an objective that this plan will not have, before it is trained.
+
+    Raises:
+        ObjectiveFault: no validation loss is taken, or the score is of the test split: choosing by it would spoil it.
+    """
+    if objective == VALIDATION_LOSS:
+        if not plan.trainer.evaluations:
+            raise ObjectiveFault(f"hydra.sweeper.objective={objective} needs trainer.evaluations of 1 or more")
+    elif plan.scoring.split != "validation":
+        raise ObjectiveFault(
+            f"hydra.sweeper.objective={objective} would choose by the {plan.scoring.split} split; set "
+            "scoring.split=validation, and score the best trial on the test split afterwards"
+        )
+
+
+def value_of(objective: str, kept: Mapping[str, Any]) -> float:
+    """The objective in a record.
+
+    Raises:
+        ConfigFault: it is not there.
+    """
+    if objective == VALIDATION_LOSS:
+        value = table.validation_loss(kept)
+    else:
+        value = kept["scores"]["after"].get(objective.removeprefix(SCORE))
+    if value is None:
+        names = ", ".join(SCORE + name for name in sorted(kept["scores"]["after"]))
+        raise ConfigFault(f"hydra.sweeper.objective={objective} is not in the records; these are: {names}")
+    return float(value)

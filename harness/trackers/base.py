@@ -1,0 +1,74 @@
+"""Experiment trackers: W&B, TensorBoard or none; one tracked run per plan, closed with its true state.
+
+A tracker shows what the record holds; nothing is read back from it. W&B is offline unless asked otherwise, so
+that nothing needs a login; ``wandb sync DIR`` uploads later. Neither library is imported unless it is used.
+"""
+
+import secrets
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.config.schema import Tracker, Tracking
+from harness.errors import RunFault
+from harness.runtime import distributed
+from harness.trackers.tensorboard import TensorBoardRun
+from harness.trackers.wandb import WandbRun
+
+
+class TrackerRun(Protocol):
+    """One tracked run."""
+
+    id: str | None  # goes into the record; given back to ``start``, the run is continued
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Points of curves; steps never go back."""
+
+    def summary(self, values: dict[str, float]) -> None:
+        """Final figures."""
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Rows of text and numbers, such as predictions."""
+
+    def finish(self, ok: bool) -> None:
+        """Close the run as finished or failed."""
+
+
+def start_tracker(
+    tracker: Tracker,
+    *,
+    fingerprint: str,
+    config: dict[str, Any],
+    group: str,
+    name: str,
+    tags: list[str],
+    run_id: str | None,
+) -> TrackerRun:
+    """Open a run; ``run_id`` of an earlier one continues that. Raises ``RunFault``."""
+    if tracker.name is Tracking.none or not distributed.is_main_process():
+        return NoRun()
+    # The fingerprint alone would join a repetition of the plan to the run that it repeats.
+    run_id = run_id or f"{fingerprint[:12]}-{secrets.token_hex(3)}"
+    try:
+        Path(tracker.dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFault(
+            f"tracker.dir={tracker.dir} cannot be made ({error.strerror}); give a writable folder, or tracker=none"
+        ) from error
+    config = {**config, "fingerprint": fingerprint}
+    if tracker.name is Tracking.wandb:
+        return WandbRun(tracker, config, group, name, tags, run_id)
+    return TensorBoardRun(Path(tracker.dir) / run_id, config, group, name, tags, run_id)
+
+
+class NoRun:
+    """Tracks nothing; the record is written all the same."""
+
+    id: str | None = None
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+    def summary(self, values: dict[str, float]) -> None: ...
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None: ...
+
+    def finish(self, ok: bool) -> None: ...

@@ -1,0 +1,131 @@
+"""The loop itself: transformers' Trainer with this project's order of rows, losses and checkpoints."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerState
+
+from harness.data.sampler import LengthSampler
+from harness.data.tokenize import IGNORED
+from harness.errors import RunFault
+from harness.methods.hooks import brings_its_loss, penalty_shared
+from harness.runtime import distributed
+from harness.training import checkpoints, sharding, state
+from harness.training.checkpoints import CheckpointSettings
+
+if TYPE_CHECKING:
+    from harness.training.distillation import Teacher
+
+
+class HarnessTrainer(Trainer):
+    """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite.
+
+    Its checkpoints are ours: whole or absent, and of the weights that train alone.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        optimizer: Any,
+        gathered: state.CallbackState,
+        keeping: CheckpointSettings | None,
+        teacher: "Teacher | None",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        rows: Any = self.train_dataset
+        lengths = [len(example.input_ids) for example in rows if example is not None]
+        at_once = self.args.train_batch_size * distributed.processes()
+        self._sampler = LengthSampler(
+            lengths,
+            at_once * self.args.gradient_accumulation_steps,
+            self.args.seed,
+            at_once if distributed.processes() > 1 else 1,
+        )
+        self.optimizer = optimizer  # not as an argument, which Trainer refuses where it shards
+        self._tally, self._gathered, self._keeping, self._teacher = gathered.tally, gathered, keeping, teacher
+        if brings_its_loss(self.model):
+            self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train from there to the end; from the end itself, only bring its weights and figures back."""
+        if checkpoint is None:
+            self.train()
+            return
+        values = self._gathered.read(checkpoint)
+        if state.is_end_state(checkpoint):
+            state.read_weights(self.model, checkpoint)
+            self.state = TrainerState.load_from_json(str(checkpoint / state.TRAINER_STATE))
+            return
+        # Accelerate does not pass the epoch on through the sampler that skips, where several processes share it.
+        self._sampler.set_epoch(checkpoints.step_of(checkpoint) // self._sampler.steps)
+        self.add_callback(state.RestoreLosses(self, values))
+        self.train(resume_from_checkpoint=str(checkpoint))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self._keeping is not None
+        step = self.state.global_step
+        if self.args.process_index == 0:
+            checkpoints.write_checkpoint(self._keeping, step, self._write_together)
+        else:
+            self._write_together(checkpoints.partial_folder(self._keeping, step))
+
+    def _write_together(self, folder: Path) -> None:
+        self.accelerator.wait_for_everyone()  # the folder is there
+        state.write_state(self, self._gathered, folder)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        state.read_weights(self.model, Path(resume_from_checkpoint))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled |= sharding.settle_plugin(self.accelerator, self.args.fsdp_plugin_args)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        # Loading puts moments beside their parameters; LoRA-FA's optimizer keeps them under names instead.
+        optimizer: Any = self.optimizer
+        for key, values in optimizer.state.items():
+            for name, value in values.items() if isinstance(key, str) else ():
+                if isinstance(value, torch.Tensor):
+                    values[name] = value.to(self.args.device)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self._sampler
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """With a teacher, a share of the cross-entropy gives way to the teacher's term; penalties stay."""
+        if self._teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        from harness.training import distillation
+
+        given = dict(inputs)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        divergence, cross_entropy = distillation.teacher_term(self._teacher, outputs.logits, given)
+        alone = num_items_in_batch is None or not self.model_accepts_loss_kwargs
+        tokens_in_step = (given["labels"][:, 1:] != IGNORED).sum() if alone else num_items_in_batch
+        shared = 1 if alone else distributed.processes()  # gradients are averaged over processes, not summed
+        loss = loss + shared * self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._tally.add(inputs)
+        batches = self.current_gradient_accumulation_steps * distributed.processes()
+        shares = batches if self.model_accepts_loss_kwargs else 1
+        with penalty_shared(self.model, shares):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if not distributed.all_true(bool(torch.isfinite(loss))):
+            first = inputs["input_ids"][0][:12].tolist()
+            raise RunFault(
+                f"the loss became {loss.item()} at optimizer step {self.state.global_step + 1}, in a batch of "
+                f"{inputs['input_ids'].shape[0]} rows whose first begins with tokens {first}; lower "
+                "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
+            )
+        return loss

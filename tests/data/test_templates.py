@@ -1,0 +1,93 @@
+"""Prompt templates: published texts, word for word, and the tokenizer's own."""
+
+import pytest
+
+from harness.config.schema import Template
+from harness.data import templates
+from harness.data.rows import Row, question
+from harness.errors import DataFault, ModelFault
+from tests.support.data_cases import CHATML, byte_tokenizer, qwen_tokenizer
+
+
+def row(instruction: str = "翻译", input: str = "你好", output: str = "hello", history: tuple = ()) -> Row:
+    turns = (*history, ("user", question(instruction, input)), ("assistant", output))
+    return Row(1, "here", instruction, input, output, turns, None)
+
+
+def test_the_lesson_prompt_is_the_published_one_and_drops_an_empty_input() -> None:
+    assert templates.render_row(row(), Template.lesson, None) == ("Instruction: 翻译\nInput: 你好\nAnswer: ", "hello")
+    assert templates.render_row(row(input=""), Template.lesson, None)[0] == "Instruction: 翻译\nAnswer: "
+
+
+def test_the_alpaca_prompts_are_the_published_ones() -> None:
+    with_input, completion = templates.render_row(row(), Template.alpaca, None)
+    assert completion == "hello"
+    assert with_input == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write"
+        " a response that appropriately completes the request.\n\n### Instruction:\n翻译\n\n### Input:\n你好\n\n"
+        "### Response:"
+    )
+    assert templates.render_row(row(input=""), Template.alpaca, None)[0] == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+        "\n\n### Instruction:\n翻译\n\n### Response:"
+    )
+
+
+def test_braces_in_the_data_are_text() -> None:
+    assert "{input} {0}" in templates.render_row(row(instruction="{input} {0}"), Template.alpaca, None)[0]
+
+
+@pytest.mark.parametrize("template", list(Template))
+@pytest.mark.parametrize("input", ["你好", ""])
+def test_a_question_gets_the_prompt_that_training_used(template: Template, input: str) -> None:
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=CHATML)
+    assert (
+        templates.render_question("翻译", input, template, tokenizer)
+        == templates.render_row(row(input=input), template, tokenizer)[0]
+    )
+
+
+def test_chat_splits_the_template_at_the_last_answer() -> None:
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=CHATML)
+    history = (("system", "s"), ("user", "a"), ("assistant", "b"))
+    prompt, completion = templates.render_row(row("c", "", "d \n", history), Template.chat, tokenizer)
+    assert prompt == (
+        "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+        "<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert completion == "d \n"  # the answer's own white space stays; the template's goes with the end token
+
+
+def test_chat_of_the_real_qwen_tokenizer_adds_its_system_turn() -> None:
+    prompt, completion = templates.render_row(row(), Template.chat, qwen_tokenizer())
+    assert prompt.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n翻译\n你好")
+    assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert completion == "hello"
+
+
+def test_another_end_of_turn_token_stays_as_the_end_of_the_completion() -> None:
+    gemma = CHATML.replace("<|im_start|>", "<start_of_turn>").replace("<|im_end|>", "<end_of_turn>")
+    tokenizer = byte_tokenizer(eos="<eos>", chat_template=gemma)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>"]})
+    assert templates.render_row(row(), Template.chat, tokenizer)[1] == "hello<end_of_turn>"
+
+
+def test_chat_prompts_do_not_change_overnight() -> None:
+    dated = "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=dated + "{{ date_string }}" + CHATML)
+    assert templates.render_question("q", "", Template.chat, tokenizer).startswith("26 Jul 2024<|im_start|>")
+
+
+def test_a_template_that_refuses_a_row_or_cannot_be_split_is_a_fault() -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=refusing + CHATML)
+    with pytest.raises(DataFault, match="refuses its messages: System role not supported"):
+        templates.render_row(row(history=(("system", "s"),)), Template.chat, tokenizer)
+    thinking = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+    with pytest.raises(DataFault, match="writes the answer elsewhere"):
+        templates.render_row(row(), Template.chat, byte_tokenizer(eos="<|im_end|>", chat_template=thinking))
+
+
+def test_a_tokenizer_without_chat_template_names_the_remedy() -> None:
+    with pytest.raises(ModelFault, match=r"data\.template=chat: .* set data\.template=lesson"):
+        templates.render_question("q", "", Template.chat, byte_tokenizer())

@@ -1,0 +1,219 @@
+"""Every guard fires, and says which key, which value, and what to do."""
+
+import copy
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness.config import schema
+from harness.plan import checks
+from tests.conftest import composed_once
+
+
+def typed(*changes: str) -> schema.Config:
+    """The default configuration with leaves changed, as dataclasses; values are YAML."""
+    config = copy.deepcopy(composed_once())
+    for change in changes:
+        key, _, value = change.partition("=")
+        OmegaConf.update(config, key, OmegaConf.create(f"v: {value}").v, force_add=True)
+    return OmegaConf.to_object(config)
+
+
+def found(*changes: str) -> list[str]:
+    return checks.config_faults(typed(*changes))
+
+
+def test_default_configuration_of_every_method_has_no_fault():
+    for method in schema.SHEETS:
+        assert found(f"peft.method={method}") == []
+
+
+# Changes; the key and value that the message must begin with; a word of the remedy.
+GUARDS = [
+    (["peft.method=loar"], "peft.method=loar", "choose one of"),
+    (["seed=-1"], "seed=-1", "from 0 to"),
+    (["seed=4294967296"], "seed=4294967296", "from 0 to"),
+    (["model.path=null"], "model.path is empty", "model.source=folder needs it"),
+    (["model.source=package", "model.packages=[]"], "model.packages is empty", "needs the distributions"),
+    (["model.trust_remote_code=true"], "model.trust_remote_code=true", "set it to false"),
+    (["data.path=''"], "data.path is empty", "e.g. data.path="),
+    (["data.fractions.validation=1.0"], "data.fractions.validation=1.0", "from 0 to"),
+    (["data.fractions.test=-0.5"], "data.fractions.test=-0.5", "from 0 to"),
+    (["data.fractions={validation: 0.5, test: 0.5}"], "data.fractions.validation + data.fractions.test", "lower them"),
+    (["data.limits.train=0"], "data.limits.train=0", "at least 1"),
+    (["data.max_tokens=3"], "data.max_tokens=3", "at least 4"),
+    (["data.columns.output=null"], "data.columns.output=null", "name the column"),
+    (["data.format=messages"], "data.columns.messages=null", "name the column"),
+    (["trainer.epochs=0"], "trainer.epochs=0.0", "above 0"),
+    (["trainer.max_steps=0"], "trainer.max_steps=0", "at least 1"),
+    (["trainer.batch_size=0"], "trainer.batch_size=0", "at least 1"),
+    (["trainer.gradient_accumulation_steps=0"], "trainer.gradient_accumulation_steps=0", "at least 1"),
+    (["trainer.learning_rate=0"], "trainer.learning_rate=0.0", "above 0"),
+    (["trainer.weight_decay=-1"], "trainer.weight_decay=-1.0", "at least 0"),
+    (["trainer.warmup_share=1"], "trainer.warmup_share=1.0", "from 0 to"),
+    (["trainer.max_grad_norm=0"], "trainer.max_grad_norm=0.0", "above 0"),
+    (["trainer.evaluations=-1", "trainer.keep_best=false"], "trainer.evaluations=-1", "at least 0"),
+    (["trainer.evaluations=0"], "trainer.keep_best=true", "set trainer.keep_best=false"),
+    (["trainer.threads=0"], "trainer.threads=0", "at least 1"),
+    (["trainer.objective=lesson", "data.template=alpaca"], "trainer.objective=lesson", "set data.template=lesson"),
+    (["scoring.split=train"], "scoring.split=train", "choose one of test, validation"),
+    (["scoring.metrics=[blue]"], "scoring.metrics=blue", "choose one of"),
+    (["data.columns.target=null"], "scoring.metrics holds names_target", "name the column"),
+    (["scoring.tokenize=en"], "scoring.tokenize=en", "choose one of"),
+    (["scoring.generation.batch_size=0"], "scoring.generation.batch_size=0", "at least 1"),
+    (["scoring.generation.max_new_tokens=0"], "scoring.generation.max_new_tokens=0", "at least 1"),
+    (["scoring.loss_batch_size=0"], "scoring.loss_batch_size=0", "at least 1"),
+    (["scoring.forgetting_limit=0"], "scoring.forgetting_limit=0", "at least 1"),
+    (
+        ["scoring.generation.do_sample=true", "scoring.generation.temperature=0"],
+        "scoring.generation.temperature=0.0",
+        "above 0",
+    ),
+    (["scoring.generation.do_sample=true", "scoring.generation.top_p=0"], "scoring.generation.top_p=0.0", "at most 1"),
+    (["tracker.name=wandb", "tracker.mode=maybe"], "tracker.mode=maybe", "choose one of offline, online"),
+    (["runs_dir=''"], "runs_dir is empty", "e.g. runs_dir=runs"),
+    (["runs_dir=/dev/null/x"], "runs_dir=/dev/null/x", "name another place"),
+    (["runs_dir=~nobody_of_that_name/x"], "runs_dir=~nobody_of_that_name/x", "write the path out"),
+    (["data.path=" + "x" * 300], "data.path=xxx", "use a shorter name"),
+    (["model.path=" + "x" * 300], "model.path=xxx", "use a shorter name"),
+    (["model.path=" + "x/" * 3000], "model.path=x/x", "use a shorter path"),
+    (["lora.learning_rate=0"], "lora.learning_rate=0.0", "above 0"),
+    (["lora.r=0"], "lora.r=0", "at least 1"),
+    (["lora.lora_alpha=0"], "lora.lora_alpha=0.0", "above 0"),
+    (["lora.lora_dropout=1"], "lora.lora_dropout=1.0", "from 0 to"),
+    (["lora.bias=some"], "lora.bias=some", "choose one of"),
+    (["lora.init_lora_weights=1"], "lora.init_lora_weights=1", "choose one of"),
+    (["lora.init_lora_weights=pissa_niter_x"], "lora.init_lora_weights=pissa_niter_x", "choose one of"),
+    (["lora.target_modules=[]"], "lora.target_modules=[]", "e.g. lora.target_modules=[q_proj,v_proj]"),
+    (["lora.target_modules=3"], "lora.target_modules=3", "e.g. lora.target_modules=[q_proj,v_proj]"),
+    (["lora.target_modules={a: b}"], "lora.target_modules={'a': 'b'}", "e.g. lora.target_modules=[q_proj,v_proj]"),
+    (["lora.target_modules='('"], "lora.target_modules=(", "give a list of names"),
+    (["lora.layers_to_transform=[0]"], "lora.layers_to_transform=[0]", "needs a list in lora.target_modules"),
+    (
+        ["lora.layers_to_transform=[-1]", "lora.target_modules=[q_proj]"],
+        "lora.layers_to_transform=[-1]",
+        "null for all",
+    ),
+    (["lora.rank_pattern={q_proj: 0}"], "lora.rank_pattern.q_proj=0", "above 0"),
+    (["lora.alpha_pattern={'(': 1}"], "lora.alpha_pattern=(", "no regular expression"),
+    (["peft.method=lokr", "lokr.decompose_factor=0"], "lokr.decompose_factor=0", "use -1"),
+    (["peft.method=adalora", "adalora.target_r=99"], "adalora.target_r=99", "pruning only lowers ranks"),
+    (["peft.method=adalora", "adalora.deltaT=0"], "adalora.deltaT=0", "at least 1"),
+    (["peft.method=adalora", "adalora.beta1=1"], "adalora.beta1=1.0", "below 1"),
+    (["peft.method=adalora", "adalora.orth_reg_weight=0"], "adalora.orth_reg_weight=0.0", "above 0"),
+    (["peft.method=adalora", "adalora.warmup_share=1"], "adalora.warmup_share=1.0", "from 0 to"),
+    (
+        ["peft.method=adalora", "adalora.warmup_share=0.6", "adalora.final_share=0.6"],
+        "adalora.warmup_share + adalora.final_share",
+        "lower them below 1",
+    ),
+    (
+        ["peft.method=ia3", "ia3.target_modules=[k_proj]", "ia3.feedforward_modules=[down_proj]"],
+        "ia3.feedforward_modules=['down_proj']",
+        "add ['down_proj'] there",
+    ),
+    (
+        ["peft.method=prompt_tuning", "prompt_tuning.prompt_tuning_init=NONE"],
+        "prompt_tuning.prompt_tuning_init=NONE",
+        "choose one of",
+    ),
+    (
+        ["peft.method=prompt_tuning", "prompt_tuning.prompt_tuning_init=TEXT"],
+        "prompt_tuning.prompt_tuning_init=TEXT",
+        "needs prompt_tuning.prompt_tuning_init_text",
+    ),
+    (["peft.method=prompt_tuning", "prompt_tuning.num_virtual_tokens=0"], "prompt_tuning.num_virtual_tokens=0", "1"),
+    (
+        ["peft.method=p_tuning", "p_tuning.encoder_reparameterization_type=CNN"],
+        "p_tuning.encoder_reparameterization_type=CNN",
+        "choose one of MLP, LSTM",
+    ),
+    (["peft.method=prefix_tuning", "trainer.gradient_checkpointing=true"], "peft=prefix_tuning", "set it to false"),
+    (["peft.method=p_tuning_v2", "trainer.gradient_checkpointing=true"], "peft=p_tuning_v2", "set it to false"),
+    (["peft.method=p_tuning_v2", "p_tuning_v2.init_weights=one"], "p_tuning_v2.init_weights=one", "choose one of"),
+    (
+        ["peft.method=partial", "partial.last_layers=null"],
+        "partial selects nothing to train",
+        "set partial.last_layers",
+    ),
+    (["peft.method=partial", "partial.last_layers=0"], "partial.last_layers=0", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "opening", "remedy"), GUARDS, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_guard_fires_and_names_key_value_and_remedy(changes, opening, remedy):
+    faults = found(*changes)
+    named = [fault for fault in faults if fault.startswith(opening)]
+    assert len(named) == 1, faults
+    assert remedy in named[0]
+    assert len(faults) == 1, "one mistake, one message"
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_every_float_in_use_refuses_what_is_not_finite(value):
+    plain = OmegaConf.to_container(composed_once())
+    floats = [
+        f"{group}.{name}"
+        for group in ("trainer", "lora")
+        for name, usual in plain[group].items()
+        if isinstance(usual, float)
+    ]
+    floats += ["trainer.learning_rate", "data.fractions.test", "scoring.generation.temperature", "lora.alpha_pattern.q"]
+    assert len(floats) > 8
+    for key in floats:
+        [fault] = found(f"{key}={value}")
+        assert fault.startswith(f"{key}=")
+        assert "finite" in fault
+
+
+def test_unused_sheet_is_not_checked():
+    assert found("peft.method=ia3", "lora.r=0", "lora.lora_alpha=.nan") == []
+
+
+def test_faults_of_all_groups_come_together():
+    faults = found("seed=-1", "lora.r=0", "data.max_tokens=0", "scoring.split=train", "trainer.epochs=.nan")
+    assert [fault.partition("=")[0] for fault in faults] == [
+        "trainer.epochs",
+        "data.max_tokens",
+        "seed",
+        "scoring.split",
+        "lora.r",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (2**63, "64 bits"),
+        (-(10**4000), "64 bits"),
+        ([1, {"a": float("inf")}], "finite"),
+        ("a\0b", "UTF-8"),
+        ("\udce4", "UTF-8"),
+        ({"\udce4": 1}, "UTF-8"),
+    ],
+)
+def test_value_that_cannot_be_kept_is_refused_briefly(value, said):
+    [(key, fault)] = checks.value_faults("model.config_only", value)
+    assert key.startswith("model.config_only")
+    assert said in fault
+    assert len(fault.encode()) < 500
+
+
+@pytest.mark.parametrize("value", [0, True, 2**63 - 1, 1.5, "药 é \n", None, [], {}, [{"a": None}]])
+def test_value_that_can_be_kept_passes(value):
+    assert list(checks.value_faults("key", value)) == []
+
+
+def test_records_need_a_folder_that_can_be_written(tmp_path, monkeypatch):
+    assert list(checks.unwritable_folder(str(tmp_path / "new" / "runs"), schema.Stage.run)) == []
+    (tmp_path / "file").write_text("")
+    [fault] = checks.unwritable_folder(str(tmp_path / "file" / "runs"), schema.Stage.run)
+    assert f"{tmp_path / 'file'} is no folder" in fault
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert list(checks.unwritable_folder(str(tmp_path / "dangling"), schema.Stage.run))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root
+    [fault] = checks.unwritable_folder(str(tmp_path / "runs"), schema.Stage.run)
+    assert "no permission" in fault
+    assert list(checks.unwritable_folder(str(tmp_path / "runs"), schema.Stage.plan)) == []

@@ -1,0 +1,628 @@
+"""Locks: one owner at a time, whoever dies whenever; run as a script, this file is a worker of the stress tests."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunFault
+from harness.record import locks
+from harness.record.locks import take_lock
+from tests.support.paths import ROOT
+
+FAST = {"beat_s": 0.05, "stale_s": 1.0}
+
+
+def start(*arguments: object, code: str | None = None) -> subprocess.Popen:
+    """A Python process: a worker of this file, or ``code`` with ``take`` and ``folder`` at hand."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    if code:
+        prelude = "import os, sys, time\nfrom pathlib import Path\nfrom harness.locks import take\n"
+        command = [sys.executable, "-c", f"{prelude}folder = Path(sys.argv[1])\n{code}", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+HOLD = "lock = take(folder, beat_s=0.05, stale_s=1.0)\nprint(bool(lock), flush=True)\ntime.sleep(60)"
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Owners seem to run on another machine, so that only their heartbeat can be judged."""
+    monkeypatch.setattr(locks, "living", lambda owner: None)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A monotonic clock that the test moves: ``clock[0] += seconds``."""
+    now = [1000.0]
+    monkeypatch.setattr(locks, "monotonic", lambda: now[0])
+    return now
+
+
+def lock_of_silent_owner(folder: Path, **fields) -> Path:
+    """A lock of a process on another machine that never beats; returns its owner file."""
+    owner = {"host": "far", "pid": 1, "token": "t", "where": "far", "ticks": 1, "beat_s": 15.0, "stale_s": 120.0}
+    path = folder / "lock" / "1" / "owner"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(owner | fields))
+    return path
+
+
+# --- one process ------------------------------------------------------------------------------------------
+
+
+def test_second_taker_gets_nothing_until_release(tmp_path):
+    lock = take_lock(tmp_path)
+    assert lock
+    assert lock.held()
+    assert lock.path == tmp_path / "lock" / "1"
+    assert take_lock(tmp_path) is None
+    assert locks.holder(tmp_path)["pid"] == os.getpid()
+    lock.release()
+    assert not lock.held()
+    assert locks.holder(tmp_path) is None
+    with take_lock(tmp_path) as again:
+        assert again.held()
+    assert locks.holder(tmp_path) is None
+
+
+def test_threads_of_one_process_exclude_each_other(tmp_path):
+    barrier, got = threading.Barrier(8), []
+
+    def try_once() -> None:
+        barrier.wait()
+        got.append(take_lock(tmp_path))
+
+    threads = [threading.Thread(target=try_once) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(lock is not None for lock in got) == 1
+    next(filter(None, got)).release()
+
+
+def test_locks_of_other_names_and_folders_are_independent(tmp_path):
+    with take_lock(tmp_path, "a") as a, take_lock(tmp_path, "b") as b, take_lock(tmp_path / "sub" / "folder", "a") as c:
+        assert a.held()
+        assert b.held()
+        assert c.held()
+
+
+def test_release_twice_frees_nothing_of_the_next_owner(tmp_path):
+    first = take_lock(tmp_path)
+    first.release()
+    second = take_lock(tmp_path)
+    first.release()
+    assert second.held()
+    assert take_lock(tmp_path) is None
+    second.release()
+
+
+def test_heartbeat_touches_and_stops_at_release(tmp_path):
+    lock = take_lock(tmp_path, **FAST)
+    before = (lock.path / "owner").stat().st_mtime_ns
+    time.sleep(0.3)
+    assert (lock.path / "owner").stat().st_mtime_ns > before
+    lock.release()
+    time.sleep(0.2)
+    assert not [thread for thread in threading.enumerate() if thread.name == f"lock {lock.path}"]
+
+
+def test_unreleased_lock_does_not_keep_the_process_alive(tmp_path):
+    process = start(tmp_path, code="lock = take(folder)\nprint(lock.held())")
+    assert process.communicate(timeout=20)[0].strip() == "True"
+    assert process.returncode == 0
+    assert take_lock(tmp_path) is not None  # its process is gone
+
+
+def test_failing_heartbeats_lose_the_lock_before_others_may_take_it(tmp_path, monkeypatch, clock, caplog):
+    lock = take_lock(tmp_path, beat_s=0.02, stale_s=100.0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "utime", full)
+    time.sleep(0.1)
+    assert not lock.held()  # it cannot be told
+    assert lock._lost is None  # but one failure is not the end
+    clock[0] += 51
+    time.sleep(0.1)
+    monkeypatch.undo()
+    assert not lock.held()
+    assert "No space left" in caplog.text
+    lock.release()
+    assert take_lock(tmp_path) is not None  # a lost lock is still given back
+
+
+def test_removed_folder_loses_the_lock(tmp_path):
+    lock = take_lock(tmp_path, **FAST)
+    (lock.path / "owner").unlink()
+    lock.path.rmdir()
+    time.sleep(0.2)
+    assert lock._lost
+    assert not lock.held()
+    lock.release()
+
+
+def test_interrupt_while_taking_leaves_the_lock_free(tmp_path, monkeypatch):
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take_lock(tmp_path)
+    monkeypatch.undo()
+    assert take_lock(tmp_path) is not None
+
+
+def test_unwritable_folder_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "lock").write_text("a file")
+    for use in (take_lock, locks.holder):
+        with pytest.raises(RunFault, match=r"the lock .*/lock cannot be used: .*; make room"):
+            use(tmp_path)
+
+
+def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RunFault, match="No space left"):
+        take_lock(tmp_path)
+    assert list((tmp_path / "lock").iterdir()) == []
+
+
+def test_beat_must_fit_into_stale(tmp_path):
+    with pytest.raises(ValueError, match="quarter"):
+        take_lock(tmp_path, beat_s=31, stale_s=120)
+
+
+def test_few_numbers_remain_however_often_it_is_taken(tmp_path):
+    for _ in range(50):
+        take_lock(tmp_path).release()
+    names = sorted(int(path.name) for path in (tmp_path / "lock").iterdir())
+    assert names == list(range(50 - locks.KEPT + 1, 51))
+
+
+# --- several processes ------------------------------------------------------------------------------------
+
+
+def test_forked_child_neither_holds_nor_releases(tmp_path):
+    process = start(
+        tmp_path,
+        code="lock = take(folder)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    with lock: wrong = lock.held() or take(folder) is not None\n"
+        "    os._exit(wrong)\n"
+        "print(os.waitpid(child, 0)[1], lock.held())",
+    )
+    assert process.communicate(timeout=20)[0].strip() == "0 True"
+
+
+@pytest.mark.parametrize("reaped", [True, False])
+def test_killed_owner_is_replaced_at_once(tmp_path, reaped):
+    process = start(tmp_path, code=HOLD)
+    assert process.stdout.readline().strip() == "True"
+    assert take_lock(tmp_path) is None
+    process.kill()
+    if reaped:
+        process.wait()
+    else:  # a zombie has an id, but works on nothing
+        deadline = time.monotonic() + 10
+        while locks._stat(process.pid)[0] != "Z" and time.monotonic() < deadline:
+            time.sleep(0.01)
+    with take_lock(tmp_path) as lock:
+        assert lock.path.name == "2"
+        assert (tmp_path / "lock" / "1" / "taken").exists()
+    process.wait()
+
+
+def test_stopped_owner_on_this_machine_is_never_replaced(tmp_path):
+    process = start(tmp_path, code=HOLD)
+    assert process.stdout.readline().strip() == "True"
+    process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 2 * FAST["stale_s"]
+    while time.monotonic() < deadline:
+        assert take_lock(tmp_path, **FAST) is None
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+
+
+def test_stalled_owner_elsewhere_is_replaced_and_notices(tmp_path, elsewhere, monkeypatch, caplog):
+    sleeping = threading.Event()
+    utime = os.utime
+    monkeypatch.setattr(os, "utime", lambda *path: sleeping.is_set() or utime(*path))
+    old = take_lock(tmp_path, **FAST)
+    sleeping.set()
+    deadline = time.monotonic() + 10
+    while not (new := take_lock(tmp_path, **FAST)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    sleeping.clear()
+    assert new
+    assert new.held()
+    assert not old.held()
+    old.release()
+    assert new.held()
+    assert "lost the lock" in caplog.text
+    new.release()
+
+
+def test_beating_owner_elsewhere_is_never_replaced(tmp_path, elsewhere):
+    with take_lock(tmp_path, **FAST) as lock:
+        deadline = time.monotonic() + 2.5 * FAST["stale_s"]
+        while time.monotonic() < deadline:
+            assert take_lock(tmp_path, **FAST) is None
+            time.sleep(0.1)
+        assert lock.held()
+
+
+def test_silent_owner_elsewhere_is_replaced_after_its_own_limit(tmp_path, clock):
+    lock_of_silent_owner(tmp_path, stale_s=300.0)
+    for _ in range(5):  # 0, 60, ... 240 s
+        assert take_lock(tmp_path, stale_s=120) is None
+        clock[0] += 60
+    clock[0] += 1
+    assert take_lock(tmp_path, stale_s=120) is not None
+
+
+def test_long_gap_between_looks_counts_for_half_the_limit(tmp_path, clock):
+    owner = lock_of_silent_owner(tmp_path)
+    assert take_lock(tmp_path) is None
+    clock[0] += 10_000  # we slept, or the file system was away for everybody
+    assert take_lock(tmp_path) is None
+    clock[0] += 30
+    os.utime(owner)  # and the owner is back
+    assert take_lock(tmp_path) is None
+    for _ in range(2):
+        clock[0] += 59
+        assert take_lock(tmp_path) is None
+    clock[0] += 3
+    assert take_lock(tmp_path) is not None
+
+
+@pytest.mark.parametrize("stamp", [0, 4_000_000_000])
+def test_clocks_of_other_machines_play_no_part(tmp_path, clock, stamp):
+    os.utime(lock_of_silent_owner(tmp_path), (stamp, stamp))
+    assert take_lock(tmp_path) is None
+    clock[0] += 59
+    assert take_lock(tmp_path) is None
+    clock[0] += 62
+    assert take_lock(tmp_path) is None  # the long gap counted for 60 s
+    clock[0] += 2
+    assert take_lock(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"pid": 1}', b'{"pid": -1, "stale_s": NaN}', b"\xff\x00", None]
+)
+def test_unreadable_owner_is_replaced_after_silence(tmp_path, clock, content):
+    path = lock_of_silent_owner(tmp_path)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert locks.holder(tmp_path) == {}
+    for _ in range(3):
+        assert take_lock(tmp_path) is None
+        clock[0] += 59
+    clock[0] += 3
+    assert take_lock(tmp_path) is not None
+
+
+# --- who lives --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def me(tmp_path):
+    with take_lock(tmp_path) as lock:
+        yield lock.owner
+
+
+def test_living_knows_this_process_and_only_on_this_machine(me):
+    assert locks.living(me) is True
+    assert locks.living(me | {"where": "same-host other-boot pid:[1]"}) is None
+    assert locks.living({key: value for key, value in me.items() if key != "where"}) is None
+
+
+def test_reused_process_id_is_no_owner(me):
+    assert locks.living(me | {"ticks": me["ticks"] - 1}) is False
+
+
+def test_wall_clock_set_anew_kills_nobody(me):
+    assert locks.living(me | {"pid_started": me["pid_started"] - 3600}) is True
+
+
+def test_hidden_process_is_unknown_rather_than_dead(me, monkeypatch):
+    monkeypatch.setattr(locks, "_stat", lambda pid: ("", None))
+    monkeypatch.setattr(locks.provenance, "alive", lambda owner: False)
+    assert locks.living(me) is None
+
+
+# --- interleavings ----------------------------------------------------------------------------------------
+
+
+def late_taker(monkeypatch, folder: Path, meanwhile) -> object:
+    """What ``take`` gives when ``meanwhile`` happens between its judgement and its rename."""
+    rename, pending = os.rename, [meanwhile]
+
+    def slow(source, target):
+        if pending:
+            pending.pop()()
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "rename", slow)
+    return take_lock(folder)
+
+
+@pytest.mark.parametrize("times", [1, 2, locks.KEPT, locks.KEPT + 1, 3 * locks.KEPT])
+@pytest.mark.parametrize("still_held", [True, False])
+def test_late_taker_comes_too_late(tmp_path, monkeypatch, times, still_held):
+    take_lock(tmp_path).release()
+    kept = []
+
+    def others() -> None:
+        for _ in range(times):
+            lock = take_lock(tmp_path)
+            kept.append(lock)
+            lock.release()
+        if still_held:
+            kept.append(take_lock(tmp_path))
+
+    assert late_taker(monkeypatch, tmp_path, others) is None
+    if still_held:
+        assert kept[-1].held()
+    else:
+        assert take_lock(tmp_path) is not None
+
+
+def test_two_judges_of_one_dead_owner_give_one_new_owner(tmp_path, monkeypatch):
+    process = start(tmp_path, code=HOLD)
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    won = []
+    assert late_taker(monkeypatch, tmp_path, lambda: won.append(take_lock(tmp_path))) is None
+    assert won[0].held()
+
+
+def test_rename_whose_answer_was_lost_still_wins(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def sent_twice(source, target):
+        rename(source, target)
+        rename(source, target)  # NFS repeats a request that got no answer
+
+    monkeypatch.setattr(os, "rename", sent_twice)
+    lock = take_lock(tmp_path)
+    assert lock
+    lock.release()
+    monkeypatch.undo()
+    assert not lock.held()
+    assert take_lock(tmp_path) is not None
+
+
+def test_leftovers_of_killed_takers_are_removed_after_an_hour(tmp_path):
+    for name, age in (("old", 4000), ("young", 0)):
+        path = tmp_path / "lock" / f".new-{name}"
+        path.mkdir(parents=True)
+        (path / "owner").write_text("{}")
+        os.utime(path, (time.time() - age,) * 2)
+    with take_lock(tmp_path):
+        assert sorted(path.name for path in (tmp_path / "lock").iterdir()) == [".new-young", "1"]
+
+
+# --- waiting ----------------------------------------------------------------------------------------------
+
+
+def test_wait_gives_the_lock_once_it_is_free(tmp_path):
+    told = []
+    first = take_lock(tmp_path)
+    threading.Timer(0.3, first.release).start()
+    second = locks.wait(tmp_path, until=lambda: False, poll_s=0.05, on_wait=told.append)
+    assert second.held()
+    assert [locks.describe(owner) for owner in told] == [f"process {os.getpid()} on {first.owner['host']}"]
+    second.release()
+
+
+def test_wait_gives_nothing_when_the_work_is_done(tmp_path):
+    done = threading.Event()
+    with take_lock(tmp_path) as first:
+        threading.Timer(0.2, done.set).start()
+        assert locks.wait(tmp_path, until=done.is_set, poll_s=0.05) is None
+        assert first.held()
+
+
+def test_wait_asks_again_when_the_lock_is_ours(tmp_path):
+    answers = iter([False, True])  # the owner finished between the question and our try
+    assert locks.wait(tmp_path, until=lambda: next(answers)) is None
+    assert locks.holder(tmp_path) is None
+
+
+def test_wait_releases_where_the_question_fails(tmp_path):
+    def until() -> bool:
+        if locks.holder(tmp_path):
+            raise RunFault("the record is broken")
+        return False
+
+    with pytest.raises(RunFault, match="broken"):
+        locks.wait(tmp_path, until=until)
+    assert locks.holder(tmp_path) is None
+
+
+# --- stress: events of each owner must stand together in the log -----------------------------------------
+
+
+def worker(kind: str, folder: Path, seed: int, machine: str, deaths: float, target: int) -> None:
+    """Take, work and release until ``target`` pieces of work are done; die at any system call by chance."""
+    chance = random.Random(seed)
+    for name in ("link", "symlink", "lockf"):  # what the file system may lack
+        if hasattr(os, name):
+            delattr(os, name)
+    sys.modules["fcntl"] = None  # type: ignore[assignment]
+    if machine:
+        locks._where = lambda: machine  # type: ignore[assignment]
+    for name in ("mkdir", "rename", "unlink", "rmdir", "utime", "listdir", "open"):
+        setattr(os, name, mortal(getattr(os, name), chance, deaths))
+    (plans if kind == "plans" else counter)(folder, chance, target)
+
+
+def mortal(call, chance: random.Random, deaths: float):
+    def wrapped(*arguments, **named):
+        before, after = chance.random() < deaths / 2, chance.random() < deaths / 2
+        if before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call(*arguments, **named)
+        if after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return wrapped
+
+
+def say(folder: Path, event: str, lock: locks.Lock, value: int) -> None:
+    with open(folder / "events", "ab", buffering=0) as file:
+        file.write(f"{lock.token} {event} {value}\n".encode())
+
+
+def counter(folder: Path, chance: random.Random, target: int) -> None:
+    """Count up in a file, one owner at a time: an overlap would lose a count."""
+    number = folder / "number"
+    while True:
+        lock = take_lock(folder, beat_s=0.1, stale_s=6)
+        if lock is None:
+            time.sleep(chance.random() * 0.01)
+            continue
+        with lock:
+            value = int(number.read_text()) if number.exists() else 0
+            if value >= target:
+                return
+            say(folder, "begin", lock, value)
+            for _ in range(chance.randrange(4)):
+                time.sleep(chance.random() * 0.002)
+                say(folder, "work", lock, value)
+            if not lock.held():
+                say(folder, "stalled", lock, value)
+                continue
+            temporary = folder / f"number.{lock.token}"
+            temporary.write_text(str(value + 1))
+            os.replace(temporary, number)
+            say(folder, "end", lock, value + 1)
+
+
+def plans(folder: Path, chance: random.Random, target: int) -> None:
+    """A sweep over ``target`` plans: those that others work on come last, and are waited for."""
+    later = []
+    for plan in sorted((folder / f"plan-{number}" for number in range(target)), key=lambda _: chance.random()):
+        lock = None if done(plan) else take_lock(plan, beat_s=0.1, stale_s=6)
+        if lock:
+            train(folder, plan, lock)
+        elif not done(plan):
+            later.append(plan)
+    for plan in later:
+        lock = locks.wait(plan, until=lambda plan=plan: done(plan), poll_s=0.01, beat_s=0.1, stale_s=6)
+        if lock:
+            train(folder, plan, lock)
+
+
+def done(plan: Path) -> bool:
+    return (plan / "record").exists()
+
+
+def train(folder: Path, plan: Path, lock: locks.Lock) -> None:
+    with lock:
+        if done(plan):
+            return
+        say(folder, "begin", lock, int(plan.name.partition("-")[2]))
+        (plan / f"record.{lock.token}").write_text("finished")
+        os.replace(plan / f"record.{lock.token}", plan / "record")
+        say(folder, "end", lock, int(plan.name.partition("-")[2]))
+
+
+def crowd(kind: str, folder: Path, size: int, machines: bool, deaths: float, target: int, kills: int = 0) -> int:
+    """Run workers until one finds all done; until then the dead are replaced. Returns how many died.
+
+    Args:
+        machines: each worker takes itself for a machine of its own.
+        deaths: chance of SIGKILL at each system call on the lock.
+        kills: how many SIGKILLs come from outside, one every half second on average.
+    """
+    chance, dead, finished, workers = random.Random(0), 0, False, list[subprocess.Popen]()
+    deadline = time.monotonic() + 300
+    next_kill = time.monotonic() + 0.1  # the work may be done within a second
+    seed = 0
+    while workers or not finished:
+        assert time.monotonic() < deadline, "no progress"
+        while len(workers) < size and not finished:
+            seed += 1
+            workers.append(start(kind, folder, seed, f"machine-{seed}" if machines else "", deaths, target))
+        time.sleep(0.01)
+        if kills and time.monotonic() > next_kill and not finished:
+            kills -= 1
+            owner = (locks.holder(folder) or {}).get("pid")
+            owners = [process for process in workers if process.pid == owner]
+            chance.choice((owners or workers) if chance.random() < 0.7 else workers).kill()
+            next_kill = time.monotonic() + chance.random()
+        for process in [process for process in workers if process.poll() is not None]:
+            workers.remove(process)
+            assert process.returncode in (0, -signal.SIGKILL)
+            dead += process.returncode != 0
+            finished |= process.returncode == 0
+    return dead
+
+
+def blocks_of(folder: Path) -> list[list[tuple[str, str, int]]]:
+    """Events in the order in which they happened, grouped by owner; fails where owners overlap."""
+    blocks: list[list[tuple[str, str, int]]] = []
+    for line in (folder / "events").read_text().splitlines():
+        token, event, value = line.split()
+        if event == "begin":
+            blocks.append([])
+        assert event == "begin" or blocks[-1][0][0] == token, f"{token} works while {blocks[-1][0][0]} does"
+        blocks[-1].append((token, event, int(value)))
+    return blocks
+
+
+def check_count(folder: Path, target: int) -> None:
+    value, unfinished = 0, False
+    for block in blocks_of(folder):
+        begun = block[0][2]
+        # Who died after writing the number and before saying so has counted all the same.
+        assert begun == value or (unfinished and begun == value + 1), "a count was lost"
+        unfinished, value = block[-1][1] != "end", block[-1][2]
+    assert int((folder / "number").read_text()) == target
+
+
+@pytest.mark.parametrize(
+    ("size", "machines", "deaths", "kills", "target"),
+    [
+        pytest.param(6, False, 0.0, 0, 200, id="nobody dies"),
+        pytest.param(4, False, 0.0015, 8, 150, id="one machine"),
+        pytest.param(3, True, 0.0, 2, 200, id="other machines"),
+    ],
+)
+def test_owners_never_overlap_and_no_count_is_lost(tmp_path, size, machines, deaths, kills, target):
+    dead = crowd("counter", tmp_path, size, machines, deaths, target, kills)
+    check_count(tmp_path, target)
+    assert dead or not kills
+
+
+def test_two_sweeps_started_together_train_each_plan_once(tmp_path):
+    crowd("plans", tmp_path, size=2, machines=False, deaths=0, target=200)
+    begun = [line.split()[2] for line in (tmp_path / "events").read_text().splitlines() if " begin " in line]
+    assert sorted(map(int, begun)) == list(range(200))
+    assert all(done(tmp_path / f"plan-{number}") for number in range(200))
+
+
+if __name__ == "__main__":
+    worker(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], float(sys.argv[5]), int(sys.argv[6]))

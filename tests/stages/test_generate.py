@@ -1,0 +1,83 @@
+"""stage=generate: one prompt before and after tuning, by the run's own template."""
+
+import json
+from unittest import mock
+
+import pytest
+
+from harness.scoring import generate as scoring_generate
+from tests.support.runs import command, overrides, records_of, write_rows
+
+
+@pytest.fixture(scope="module")
+def finished(random_qwen2, tmp_path_factory):
+    """A folder with one finished run, its command and its record."""
+    folder = tmp_path_factory.mktemp("asked")
+    words = overrides(random_qwen2, write_rows(folder / "rows"), folder / "runs")
+    assert command(*words, "trainer.learning_rate=0.1", "trainer.max_steps=6").code == 0
+    [kept] = records_of(folder / "runs").values()
+    return folder / "runs", words, kept
+
+
+def ask(runs_dir, *words):
+    return command("stage=generate", f"runs_dir={runs_dir}", *words)
+
+
+def test_a_prefix_of_the_fingerprint_shows_both_answers_by_the_runs_template(finished):
+    runs_dir, _, kept = finished
+    with mock.patch.object(scoring_generate, "generate", side_effect=scoring_generate.generate) as generate:
+        done = ask(runs_dir, f"run='{kept['fingerprint'][:6]}'", "prompt=Colour?", "input='sky 1'")
+    assert done.code == 0, done.err
+    lines = dict(line.partition(": ")[::2] for line in done.out.splitlines())
+    assert list(lines) == ["prompt", "input", "before", "after"]
+    assert lines["before"].strip() != lines["after"].strip()
+    prompts = [call.args[2] for call in generate.call_args_list]
+    assert prompts[0] == prompts[1]
+    tokenizer = generate.call_args_list[0].args[1]
+    assert tokenizer.decode(prompts[0][0]) == "Instruction: Colour?\nInput: sky 1\nAnswer: "
+
+
+def test_what_the_run_answered_in_scoring_it_answers_again(finished):
+    runs_dir, _, kept = finished
+    row = json.loads((runs_dir / kept["fingerprint"] / kept["predictions"]).read_text().splitlines()[0])
+    thing = row["prompt"].split("Input: ")[1].split("\n")[0]
+    done = ask(runs_dir, f"run='{kept['fingerprint']}'", "prompt=Colour?", f"input='{thing}'")
+    assert f"before: {row['before']}\nafter:  {row['after']}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run=abc"], "needs run=<fingerprint> and prompt="),
+        (["prompt=x"], "needs run=<fingerprint> and prompt="),
+        (["run=zzz", "prompt=x"], "run=zzz matches no run"),
+        (["run='../..'", "prompt=x"], "matches no run"),
+        (["run='*'", "prompt=x"], "matches no run"),
+    ],
+)
+def test_a_wrong_question_is_one_sentence(finished, words, said):
+    done = ask(finished[0], *words)
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_runs_that_are_ambiguous_unfinished_or_without_their_files_say_so(finished, tmp_path):
+    kept = finished[2]
+    name = kept["fingerprint"]
+    other = name[:-1] + ("0" if name[-1] != "0" else "1")
+    for each, change in ((name, {}), (other, {"fingerprint": other, "status": "failed"})):
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "record.json").write_text(json.dumps(kept | change))
+    assert "matches 2 runs" in ask(tmp_path, f"run='{name[:5]}'", "prompt=x").err
+    assert "is failed, not finished" in ask(tmp_path, f"run='{other}'", "prompt=x").err
+    assert "holds no adapter" in ask(tmp_path, f"run='{name}'", "prompt=x").err
+
+
+def test_another_base_than_the_one_trained_on_is_refused(finished, tmp_path):
+    kept = finished[2]
+    changed = json.loads(json.dumps(kept))
+    changed["plan"]["inputs"]["model"] = "0" * 64
+    (tmp_path / kept["fingerprint"]).mkdir()
+    (tmp_path / kept["fingerprint"] / "record.json").write_text(json.dumps(changed))
+    assert "its files are not those" in ask(tmp_path, f"run='{kept['fingerprint']}'", "prompt=x").err

@@ -1,0 +1,87 @@
+"""Settings, tokenizers and paths that the tests of the data stage share."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import schema
+from tests.support.paths import SHARED as SHARED_FOLDER
+
+SHARED = SHARED_FOLDER / "data"
+ALPACA = {"instruction": "instruction", "input": "input", "output": "output"}
+MESSAGES = {"messages": "messages"}
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> schema.Data:
+    """``schema.Data`` of one file cut into three, with ``changes`` (nested nodes as tuples or values)."""
+    names: dict[str, str | None] = dict.fromkeys(("instruction", "input", "output", "messages", "target"))
+    values: dict[str, Any] = {
+        "name": "test",
+        "format": "messages" if "messages" in columns else "alpaca",
+        "path": str(path),
+        "revision": None,
+        "subset": None,
+        "splits": (None, None, None),
+        "fractions": (0.1, 0.1),
+        "split_seed": 0,
+        "limits": (None, None, None),
+        "template": "lesson",
+        "max_tokens": 512,
+        "truncate": False,
+        "on_bad_row": "error",
+        "metrics": ["token_f1"],
+        "max_new_tokens": 16,
+        **changes,
+    }
+    values["format"] = schema.RowFormat(values["format"])
+    values["template"] = schema.Template(values["template"])
+    values["on_bad_row"] = schema.OnBadRow(values["on_bad_row"])
+    values["splits"] = schema.SplitNames(*values["splits"])
+    values["fractions"] = schema.Fractions(*values["fractions"])
+    values["limits"] = schema.Limits(*values["limits"])
+    return schema.Data(columns=schema.Columns(**{**names, **columns}), **values)
+
+
+def byte_tokenizer(bos: bool = False, eos: str | None = "</s>", **more: Any) -> Any:
+    """One token per byte, so that lengths can be counted by hand; ``bos`` adds a start token as Llama's does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>" if bos else None, eos_token=eos, pad_token="<pad>", **more
+    )
+    if bos:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+        )
+    return tokenizer
+
+
+def qwen_tokenizer() -> Any:
+    """The real Qwen1.5 tokenizer with its chat template."""
+    return _load(shared("qwen15_tokenizer"))
+
+
+@cache
+def _load(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def shared(name: str) -> Path:
+    """A real file that the project does not carry; skips the test where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs {name} in {SHARED}, which this checkout does not carry")
+    return path

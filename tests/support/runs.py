@@ -1,0 +1,184 @@
+"""Small runs for the tests of training and scoring: a tiny random model, rows of words, commands in this process."""
+
+import contextlib
+import functools
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from harness.data.collate import collate
+from harness.data.tokenize import TokenizedRow
+from harness.models.base import Base, load_base
+from harness.pipeline import cache, steps
+from harness.plan.read import read_config
+from harness.plan.spec import Options, Plan
+from harness.record import store
+from harness.training import train as training_train
+from tests.conftest import compose
+
+FIRST_SET = (
+    *("full", "partial", "lora", "loha", "lokr", "adalora", "ia3"),
+    *("prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2"),
+)
+LORA_VARIANTS = {
+    "dora": ["lora.use_dora=true"],
+    "rslora": ["lora.use_rslora=true"],
+    "pissa": ["lora.init_lora_weights=pissa"],
+    "olora": ["lora.init_lora_weights=olora"],
+}
+# Every method of the first set with its overrides, by a short name.
+CASES: dict[str, list[str]] = {name: [f"peft={name}"] for name in FIRST_SET} | {
+    name: ["peft=lora", *overrides] for name, overrides in LORA_VARIANTS.items()
+}
+THINGS = ("sky", "grass", "coal", "snow", "blood", "sun", "sea", "leaf", "night", "rose")
+COLOURS = ("blue", "green", "black", "white", "red", "yellow")
+
+
+def write_rows(folder: Path, train_rows: int = 24, others: int = 6, constant: bool = False) -> Path:
+    """Rows of an instruction, an input and a colour; ``constant`` makes all texts equally long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for name, count in (("train", train_rows), ("validation", others), ("test", others)):
+        rows = []
+        for _ in range(count):
+            thing = f"{number:04d}" if constant else f"{THINGS[number % 10]} {number}" + " of it" * (number % 4)
+            output = "abcd" if constant else COLOURS[number % 6]
+            rows.append({"instruction": "Colour?", "input": thing, "output": output})
+            number += 1
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def overrides(model: Path, rows: Path, runs_dir: Path) -> list[str]:
+    """A command's words for a run of two steps that takes well under a second."""
+    return [
+        *(f"model.path={model}", "model.name=random", f"data.path={rows}", "data=alpaca"),
+        "data.splits={train: train.jsonl, validation: validation.jsonl, test: test.jsonl}",
+        *(f"runs_dir={runs_dir}", "data.max_tokens=128", "scoring.forgetting=null"),
+        *("scoring.metrics=[exact_match]", "scoring.generation.max_new_tokens=4"),
+        *("trainer.max_steps=2", "trainer.batch_size=8", "trainer.threads=1", "trainer.evaluations=1"),
+    ]
+
+
+@functools.cache
+def plan_of(*words: str) -> tuple[Plan, Options]:
+    """Plan and options of a command; composing takes longer than such a run."""
+    return read_config(compose(*words))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left on the console, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*words: str) -> Outcome:
+    """``python -m harness <words>`` in this process, which pays for imports once."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from harness.__main__ import main
+
+    out, err, logger = io.StringIO(), io.StringIO(), logging.getLogger("harness")
+    before = (list(logger.handlers), logger.level, logger.propagate)
+    GlobalHydra.instance().clear()
+    code: Any = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+        mock.patch.object(sys, "argv", ["harness", *words]),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            GlobalHydra.instance().clear()
+            logger.handlers, logger.level, logger.propagate = before
+    return Outcome(int(code or 0) if not isinstance(code, str) else 1, out.getvalue(), err.getvalue())
+
+
+def records_of(runs_dir: Path) -> dict[str, dict[str, Any]]:
+    """Records by fingerprint, each held to the published schema."""
+    found = {kept["fingerprint"]: kept for kept in store.all_records(runs_dir)}
+    for kept in found.values():
+        assert store.schema_faults(kept) == []
+    return found
+
+
+@functools.cache
+def loaded(path: Path) -> Base:
+    """The base model of a folder, loaded once for all tests that leave it alone."""
+    return load_base(plan_of(f"model.path={path}")[0].model)
+
+
+@dataclass
+class Prepared:
+    """One plan made ready to train."""
+
+    plan: Plan
+    base: Base
+    rows: cache.PreparedRows
+    model: Any
+    this: steps.Experiment
+
+    def train(self, folder: Path, **settings: Any) -> training_train.Training:
+        arguments: dict[str, Any] = {
+            "pad_id": int(self.base.tokenizer.pad_token_id),
+            "dtype": self.base.dtype,
+            "folder": folder,
+            "log": lambda step, values: None,
+            "label": "",
+        }
+        splits = self.rows.splits
+        return training_train.train(
+            self.model, self.plan, splits["train"], splits["validation"], **(arguments | settings)
+        )
+
+    def trainable(self) -> dict[str, torch.Tensor]:
+        """Copies of the weights that train."""
+        named = self.model.named_parameters()
+        return {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
+
+
+def prepared(model: Path, rows: Path, runs_dir: Path, *words: str, base: Base | None = None) -> Prepared:
+    """A plan, its rows as tokens and its method on a fork of the base, as a run makes them."""
+    made, options = plan_of(*overrides(model, rows, runs_dir), *words)
+    base = base or loaded(model)
+    fields = {"inferred": {}, "notes": [], "method": made.method, "fingerprint": made.fingerprint}
+    this = steps.Experiment(made, options, "", fields)
+    examples = cache.prepared_rows(made, base)
+    return Prepared(made, base, examples, this.attach(base, examples), this)
+
+
+def disturbed(model: Any) -> Any:
+    """The model with its trainable weights moved by noise, so that its adapter does something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return model.eval()
+
+
+def logits_of(model: Any, examples: Sequence[TokenizedRow]) -> torch.Tensor:
+    """Logits at the text's places (b, t, v), rows padded on the right."""
+    batch = collate(examples, 0, "right")
+    with torch.no_grad():
+        logits = model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits[:, -batch["input_ids"].shape[1] :]
