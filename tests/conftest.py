@@ -1,49 +1,14 @@
-"""Composed configurations and small base models that many tests share."""
+"""Small base models that many tests share. Functions that tests import are in tests/support/."""
 
-import copy
 import json
-from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from harness.config.compose import register_schema
-from harness.shipped import shipped_folder
-
-CONF = Path(shipped_folder("conf"))
-
-
-def compose(*overrides: str) -> DictConfig:
-    """The configuration that ``python -m harness <overrides>`` composes."""
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose("config", overrides=list(overrides))
-
-
-composed_once = cache(compose)
-
-
-def overridden(*overrides: str, onto: tuple[str, ...] = ()) -> DictConfig:
-    """The same in a tenth of the time, for overrides of settings but not of groups (those in ``onto``).
-
-    Hydra's own steps, on a copy of what it composed before.
-    """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
-    config = copy.deepcopy(composed_once(*onto))
-    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
-    return config
 
 
 @pytest.fixture(scope="session")
 def weightless(tmp_path_factory) -> Path:
-    """A folder that plans take for a base model: enough to hash, nothing to load. Needs no torch."""
+    """A folder that a plan accepts as a base model: a config to hash, no weights to load. Needs no torch."""
     folder = tmp_path_factory.mktemp("weightless")
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 64, **sizes}))

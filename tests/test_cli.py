@@ -15,7 +15,7 @@ from harness.config.messages import TRACEBACK, explain, is_input_fault
 from harness.errors import ConfigFault, ModelFault, RunFault, brief
 from harness.plan.read import read_config
 from harness.runtime import signals
-from tests.conftest import CONF, overridden
+from tests.support.configs import CONF, overridden
 
 ROW = {"instruction": "q", "input": "", "output": "a", "target": "a"}
 

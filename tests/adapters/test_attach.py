@@ -30,7 +30,7 @@ from harness.methods.traits import Traits
 from harness.plan.read import read_config
 from harness.scoring.losses import can_skip_logits
 from harness.shipped import shipped_folder
-from tests.conftest import compose
+from tests.support.configs import compose
 from tests.support.method_cases import (
     ARCHITECTURES,
     CASES,

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from harness.config import compose, schema
 from harness.config.compose import Composer
 from harness.plan.read import _as_declared
-from tests.conftest import CONF
+from tests.support.configs import CONF
 
 COMMAND = ["seed=0,1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3"]
 CELLS = [

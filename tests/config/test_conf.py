@@ -21,7 +21,7 @@ from harness.config import names, schema
 from harness.errors import ConfigFault
 from harness.methods import registry
 from harness.plan.read import read_config
-from tests.conftest import CONF, composed_once, overridden
+from tests.support.configs import CONF, composed_once, overridden
 
 GOLDEN = Path(__file__).with_name("golden")
 REFRESH = "HARNESS_REFRESH_GOLDEN"

@@ -19,6 +19,7 @@ from harness.models.counts import count
 from harness.pipeline import cache, steps
 from harness.plan.spec import Plan
 from harness.training import train as training_train
+from tests.support.paths import ROOT
 from tests.support.runs import command, logits_of, overrides, plan_of, records_of, write_rows
 
 pytest.importorskip("bitsandbytes")
@@ -137,11 +138,11 @@ def test_initialisations_from_the_weights_are_refused(weightless):
 def test_refusal_loads_no_torch(weightless):
     words = [f"model.path={weightless}", "peft=full", "model.quantization=int8"]
     code = (
-        "import sys; sys.path.insert(0, 'tests')\nfrom conftest import compose\nfrom harness import plan\n"
-        f"try: plan.read(compose(*{words!r}))\nexcept Exception as e: assert 'needs the numbers' in str(e), e\n"
+        "import sys\nfrom harness.plan.read import read_config\nfrom tests.support.configs import compose\n"
+        f"try: read_config(compose(*{words!r}))\nexcept Exception as e: assert 'needs the numbers' in str(e), e\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=ROOT)
 
 
 def test_unused_setting_leaves_the_fingerprint_and_a_used_one_changes_it(weightless):

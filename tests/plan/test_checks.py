@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from harness.config import schema
 from harness.plan import checks
-from tests.conftest import composed_once
+from tests.support.configs import composed_once
 
 
 def typed(*changes: str) -> schema.Config:

@@ -12,7 +12,7 @@ from harness.config.messages import explain, is_input_fault, misused_groups, unk
 from harness.errors import HarnessError
 from harness.plan.read import read_config
 from harness.plan.spec import Plan, plan_from_dict
-from tests.conftest import overridden
+from tests.support.configs import overridden
 
 LEAVES = [
     key for key in names.known_settings() if not any(other.startswith(f"{key}.") for other in names.known_settings())

@@ -16,7 +16,7 @@ from harness.config import schema
 from harness.errors import ConfigFault
 from harness.plan.read import read_config
 from harness.plan.spec import Plan, digest, effective_settings, plan_from_dict
-from tests.conftest import CONF, composed_once, overridden
+from tests.support.configs import CONF, composed_once, overridden
 
 ROWS = [{"instruction": f"q{i}", "input": "", "output": f"a{i}", "target": f"a{i}"} for i in range(8)]
 

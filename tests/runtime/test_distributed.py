@@ -28,7 +28,7 @@ from harness.plan.read import read_config
 from harness.sweep.launchers.base import refuse_under_torchrun
 from harness.training import sharding
 from harness.training.train import _arguments
-from tests.conftest import overridden
+from tests.support.configs import overridden
 from tests.support.paths import ROOT
 from tests.support.runs import command, loaded, overrides, plan_of, prepared, records_of, write_rows
 

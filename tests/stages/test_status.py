@@ -14,7 +14,7 @@ from harness.record import locks, progress, store
 from harness.stages import status
 from harness.sweep import manifest
 from harness.sweep.cells import Cell
-from tests.conftest import CONF
+from tests.support.configs import CONF
 from tests.support.runs import plan_of
 
 

@@ -24,7 +24,7 @@ from harness.plan.read import read_config
 from harness.plan.spec import Options, Plan
 from harness.record import store
 from harness.training import train as training_train
-from tests.conftest import compose
+from tests.support.configs import compose
 
 FIRST_SET = (
     *("full", "partial", "lora", "loha", "lokr", "adalora", "ia3"),

@@ -17,7 +17,7 @@ from harness.pipeline import lifecycle
 from harness.record import locks, provenance, store
 from harness.sweep import cells
 from harness.sweep.cells import Cell, answered_by_another, run_cell, run_or_wait
-from tests.conftest import CONF
+from tests.support.configs import CONF
 from tests.support.runs import plan_of
 
 # A sweep whose runs note their fingerprint and sleep; the one of lora.r=3 fails.
@@ -31,7 +31,7 @@ from harness import cells, listing, record, sweep
 from harness.course import Course
 from harness.errors import RunFault
 from hydra.core.utils import JobReturn, JobStatus
-from tests.conftest import overridden
+from tests.support.configs import overridden
 from harness.plan import read
 
 runs_dir, model = Path(sys.argv[1]), sys.argv[2]

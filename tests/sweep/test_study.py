@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONF, compose
+from tests.support.configs import CONF, compose
 
 pytest.importorskip("optuna")
 

@@ -26,7 +26,7 @@ from harness.sweep.launchers import base, joblib, slurm, worker
 from harness.sweep.launchers.base import Worker, outcomes_of, why_it_died
 from harness.sweep.launchers.ray import Ray
 from harness.sweep.launchers.worker import DIED, FAILED, FINISHED, ConfigSource, Job, Outcome
-from tests.conftest import CONF, compose
+from tests.support.configs import CONF, compose
 
 ROOT = CONF.parent
 SMALL = (
