@@ -44,10 +44,11 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
 
 def main() -> None:
     """The console script; of several processes the first is the command, and the others do their part of its runs."""
+    from harness.record.provenance import code_version
     from harness.runtime import distributed
 
     if not distributed.is_main_process():
-        distributed.follow_main(run)
+        distributed.follow_main(run, code_version())
         return
     from harness.cli import start
 

@@ -51,7 +51,7 @@ def refused(command, *arguments: str) -> str:
     assert said.count("error: ") == 1
     assert said.startswith("error: "), "the message is all there is"
     assert not list(Path.cwd().rglob("record.json"))
-    assert not list(Path.cwd().rglob("*.tmp"))
+    assert not list(Path.cwd().rglob(".*.partial"))
     return said.removeprefix("error: ").rstrip("\n")
 
 
@@ -199,7 +199,7 @@ def test_rows_that_cannot_be_used_fail_the_run_and_its_record_says_why(command, 
     assert any(word in message for word in reason.split("|")), message
     for file in tmp_path.rglob("record.json"):  # a failure is a record; a half-written one is not
         assert json.loads(file.read_text(encoding="utf-8"))["status"] == "failed"
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob(".*.partial"))
 
 
 # --- what a task raises ----------------------------------------------------------------------------------------

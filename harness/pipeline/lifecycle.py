@@ -11,7 +11,7 @@ from harness.errors import HarnessError, RankFailedAlone
 from harness.pipeline import steps
 from harness.pipeline.steps import Experiment
 from harness.plan.spec import Options, Plan
-from harness.record import store
+from harness.record import provenance, store
 from harness.runtime import distributed
 from harness.trackers.base import start_tracker
 from harness.training import checkpoints
@@ -40,7 +40,7 @@ def open_run(plan: Plan, options: Options, name: str, held: Callable[[], bool] =
     Args:
         held: whether this process may still publish; asked before files that another could have written meanwhile.
     """
-    distributed.announce_run(plan, options, name)
+    distributed.announce_run(plan, options, name, provenance.code_version())
     former, fields = distributed.broadcast_from_main(lambda: _started(plan, options))
     this = Experiment(plan, options, name, fields)
     this.held = held

@@ -1,8 +1,9 @@
-"""Files that are whole or absent, and what must not reach them: secrets, and numbers that JSON cannot hold."""
+"""Files and folders that are complete or absent, whenever the process is killed; damaged ones are set aside."""
 
 import io
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,29 +13,70 @@ from typing import IO, Any
 from harness.record.redact import clean, redactor, to_plain
 from harness.runtime import distributed
 
+PARTIAL = ".partial"  # suffix of what is being written; its name begins with a dot
+
+
+def partial_path(path: Path, tag: str | None = None) -> Path:
+    """Where ``path`` is written until it is complete: a hidden name beside it, unique unless ``tag`` is given."""
+    # Not tempfile: its files are private (0600), and a group's shared runs must stay readable.
+    return path.with_name(f".{path.name}.{tag or uuid.uuid4().hex[:12]}{PARTIAL}")
+
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` on a clean exit and vanishes on any other.
+def replacing(path: Path, tag: str | None = None) -> Iterator[Path]:
+    """A path to write a file or folder to: it replaces ``path`` on a clean exit and is removed on any other.
 
-    Of several processes on one run only the first writes; what the others write goes nowhere.
+    Args:
+        tag: names the partial file or folder, when several processes write into the same one.
     """
+    partial = partial_path(path, tag)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        if path.is_dir():
+            shutil.rmtree(path)  # a rename cannot replace a folder that has content
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            remove(partial)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half-written in ``folder``; only for the process that holds its lock."""
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        with suppress(OSError):
+            remove(leftover)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to ``<name>.corrupt-<n>``, the first free number; returns the new path."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+        number += 1
+    with suppress(FileNotFoundError):  # another process may have been quicker
+        os.replace(path, aside)
+    return aside
+
+
+@contextmanager
+def _replacing_file(path: Path) -> Iterator[IO[bytes]]:
+    """An open file that replaces ``path`` on a clean exit; outside the main process it goes nowhere."""
     if not distributed.is_main_process():
         yield io.BytesIO()
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are private (0600), and a group's shared runs must stay readable.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    with replacing(path) as partial, open(partial, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
     if os.name == "posix":  # the rename itself must outlive a power cut
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -45,25 +87,25 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:
     """Replace ``path`` with ``content``: readers and crashes see the old file or the new one, never a mix."""
-    with _replacing(Path(path)) as file:
+    with _replacing_file(Path(path)) as file:
         file.write(content)
 
 
 def atomic_write_text(path: str | Path, content: str) -> None:
-    """``atomic_write_bytes`` of UTF-8 text, line ends as given."""
+    """``atomic_write_bytes`` of UTF-8 text; line ends stay as they are."""
     atomic_write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write one JSON object atomically, with secrets blanked as in a record."""
+    """Write one JSON object atomically, with secrets redacted as in a record."""
     text = json.dumps(clean(content, "", [], redactor()), ensure_ascii=False, allow_nan=False, indent=1)
     atomic_write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one JSON object a line, atomically; returns how many. A failing iterator leaves no file."""
+    """Write one JSON object per line, atomically; return how many. If the iterator fails, the old file stays."""
     count = 0
-    with _replacing(Path(path)) as file:
+    with _replacing_file(Path(path)) as file:
         for row in rows:
             file.write(_json_line(row) + b"\n")
             count += 1

@@ -5,7 +5,6 @@ It is told for people to look at; nothing that a result depends on reads it, and
 
 import json
 import math
-import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.record import provenance
+from harness.record.files import replacing
 from harness.runtime import distributed
 
 NAME = "progress.json"
@@ -88,10 +88,8 @@ class ProgressWriter:
         known = loss if loss is not None and math.isfinite(loss) else None
         content = asdict(Progress(self._state, step, steps, known, tokens_per_s, left_s, time.time(), self._owner))
         # No fsync: after a crash of the machine nobody asks how far the run was.
-        temporary = self._path.with_name(f".{NAME}.{os.getpid()}.tmp")
-        with suppress(OSError):
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(temporary, self._path)
+        with suppress(OSError), replacing(self._path) as partial:
+            partial.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_progress(folder: Path) -> Progress | None:

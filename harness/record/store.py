@@ -11,7 +11,6 @@ import os
 import re
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from harness.errors import ConfigFault, HarnessError, RunFault, hint_for
 from harness.record import provenance, redact
-from harness.record.files import atomic_write_bytes
+from harness.record.files import atomic_write_bytes, remove_partial, set_aside
 from harness.shipped import VERSION
 
 log = logging.getLogger(__name__)
@@ -47,6 +46,11 @@ def record_path(runs_dir: str | Path, fingerprint: str) -> Path:
     return Path(runs_dir) / fingerprint / RECORD_NAME
 
 
+def adapter_folder(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
+    """Where the adapter of a finished run is saved."""
+    return record_path(runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
+
+
 def start_record(
     runs_dir: str | Path,
     fingerprint: str,
@@ -61,9 +65,7 @@ def start_record(
     that no other process works on the same fingerprint.
     """
     former = read_record(runs_dir, fingerprint)
-    for leftover in record_path(runs_dir, fingerprint).parent.glob(f".{RECORD_NAME}.*.tmp"):
-        with suppress(OSError):
-            leftover.unlink()  # of a process killed while it wrote
+    remove_partial(record_path(runs_dir, fingerprint).parent)
     now, git = _now(), provenance.git_state()
     code = {"version": provenance.code_version(), "harness": VERSION}
     record: dict[str, Any] = {
@@ -172,7 +174,9 @@ def read_record(runs_dir: str | Path, fingerprint: str, curve: bool = True) -> d
     except OSError as error:
         raise RunFault(f"{file} cannot be read ({error}); check its permissions or set runs_dir") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        _set_aside(file, error)
+        aside = set_aside(file)
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("%s is not a valid record (%s); set aside as %s", file, reason, aside.name)
         return None
     if version != SCHEMA_VERSION:
         raise RunFault(f"{file}: schema_version={version}, this harness reads {SCHEMA_VERSION}; set another runs_dir")
@@ -257,15 +261,6 @@ def _touch_what_readers_rely_on(record: dict[str, Any]) -> None:
     _ = record["code"]["version"], record["owner"]["host"], record["owner"]["pid"]
     if record["status"] not in ("running", "finished", "failed", "interrupted"):
         raise ValueError(f"status={record['status']!r}")
-
-
-def _set_aside(file: Path, error: Exception) -> None:
-    number = 1
-    while (aside := file.with_name(f"{file.name}.corrupt-{number}")).exists():
-        number += 1
-    with suppress(FileNotFoundError):  # another process may have been quicker
-        os.replace(file, aside)
-    log.warning("%s is no record (%s: %s); set aside as %s", file, type(error).__name__, error, aside.name)
 
 
 def _with_true_status(record: dict[str, Any]) -> dict[str, Any]:

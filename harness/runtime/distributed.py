@@ -20,7 +20,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from harness.errors import RankFailedAlone, RunFault
-from harness.record import provenance
 from harness.runtime import signals
 
 LONGEST_WAIT = timedelta(hours=12)  # the others wait while the first scores
@@ -169,11 +168,11 @@ def wait_for_failure_record() -> None:
 # --- the first process and those that follow it ---------------------------------------------------------
 
 
-def announce_run(plan: Any, options: Any, name: str) -> None:
-    """Tell the other processes which run begins. In them, which are told, this does nothing."""
+def announce_run(plan: Any, options: Any, name: str, code: str) -> None:
+    """Tell the other processes which run starts, and by which code version. In those processes this does nothing."""
     if processes() > 1 and is_main_process():
         _join()
-        _broadcast((plan, options, name, provenance.code_version()))
+        _broadcast((plan, options, name, code))
 
 
 def release_followers() -> None:
@@ -185,10 +184,15 @@ def release_followers() -> None:
         _leave()
 
 
-def follow_main(run: Callable[..., Any]) -> None:
-    """The course of any process but the first: its part of each run that is announced, until it is dismissed.
+def follow_main(run: Callable[[Any, Any, str], Any], code: str) -> None:
+    """Do this process's part of each run that the main process announces, until it releases its followers.
 
-    The first one speaks for all; a fault that all had alike leaves this one ready for the next run.
+    Only the main process writes to the console. After a failure that all processes share, this one is ready for
+    the next run.
+
+    Args:
+        run: takes plan, options and name.
+        code: the code version here, which must be the main process's.
     """
     warnings.simplefilter("ignore")
     logger = logging.getLogger("harness")
@@ -196,10 +200,13 @@ def follow_main(run: Callable[..., Any]) -> None:
     with signals.listening():
         try:
             _join()
-            while (told := _broadcast(None)) is not None:
-                plan, options, name, code = told
-                if code != provenance.code_version():
-                    sys.exit(f"process {rank()} has other sources than the first; give every machine the same files")
+            while (announced := _broadcast(None)) is not None:
+                plan, options, name, main_code = announced
+                if main_code != code:
+                    sys.exit(
+                        f"process {rank()} has code version {code}, the main process {main_code}; "
+                        "give every machine the same files"
+                    )
                 with suppress(Exception):
                     run(plan, options, name)
         except RankFailedAlone:

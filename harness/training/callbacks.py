@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.errors import RunFault
+from harness.record.files import replacing
 from harness.record.progress import ProgressWriter
 from harness.runtime import distributed, signals
 from harness.training import sharding
@@ -93,10 +94,8 @@ class KeepBest(TrainerCallback):
         weights = trainable_weights(model)
         if not distributed.is_main_process():
             return
-        partial = self.path.with_suffix(".partial")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, partial)
-        partial.replace(self.path)
+        with replacing(self.path) as partial:
+            save_file(weights, partial)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; the weights lie in ``path``."""

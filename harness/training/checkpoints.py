@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import RunFault, hint_for
-from harness.record.files import atomic_write_text
+from harness.record.files import atomic_write_text, partial_path, replacing, set_aside
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ MANIFEST = "manifest.json"
 
 
 PREFIX = "step-"
+
+
+TAG = "writing"  # all processes of a run write into one partial folder
 
 
 KEPT = 2  # the newest may turn out damaged
@@ -45,18 +48,16 @@ def write_checkpoint(keeping: CheckpointSettings, step: int, write: Callable[[Pa
     Raises:
         RunFault: the disk refuses; the checkpoints before it stand.
     """
-    place, new = keeping.folder / f"{PREFIX}{step:08d}", partial_folder(keeping, step)
+    place = keeping.folder / f"{PREFIX}{step:08d}"
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        write(new)
-        files = {path.relative_to(new).as_posix(): _sync_and_hash(path) for path in _files(new)}
-        manifest = {"step": step, "code": keeping.code, "files": files}
-        atomic_write_text(new / MANIFEST, json.dumps(manifest, indent=1))
-        shutil.rmtree(place, ignore_errors=True)
-        new.rename(place)
+        with replacing(place, TAG) as new:
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            write(new)
+            files = {path.relative_to(new).as_posix(): _sync_and_hash(path) for path in _files(new)}
+            manifest = {"step": step, "code": keeping.code, "files": files}
+            atomic_write_text(new / MANIFEST, json.dumps(manifest, indent=1))
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        shutil.rmtree(new, ignore_errors=True)
         if isinstance(error, RuntimeError) and "write" not in str(error):
             raise
         raise RunFault(
@@ -69,7 +70,7 @@ def write_checkpoint(keeping: CheckpointSettings, step: int, write: Callable[[Pa
 
 def partial_folder(keeping: CheckpointSettings, step: int) -> Path:
     """Where ``save`` writes the checkpoint of ``step`` until it is whole."""
-    return keeping.folder / f".{PREFIX}{step:08d}.partial"
+    return partial_path(keeping.folder / f"{PREFIX}{step:08d}", TAG)
 
 
 def newest_checkpoint(keeping: CheckpointSettings) -> Path | None:
@@ -80,8 +81,7 @@ def newest_checkpoint(keeping: CheckpointSettings) -> Path | None:
     for place in reversed(_by_age(keeping.folder)):
         manifest, fault = _checked(place)
         if fault is not None:
-            aside = _aside(place)
-            place.rename(aside)
+            aside = set_aside(place)
             log.warning("checkpoint %s is damaged (%s); set aside as %s", place, fault, aside.name)
         elif manifest["code"] != keeping.code:
             log.warning("checkpoint %s was written by other code (%s); removed", place, manifest["code"])
@@ -113,13 +113,6 @@ def _checked(place: Path) -> tuple[dict, str | None]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return {}, f"{type(error).__name__}: {error}"
     return manifest, None
-
-
-def _aside(place: Path) -> Path:
-    number = 1
-    while (aside := place.with_name(f"{place.name}.corrupt-{number}")).exists():
-        number += 1
-    return aside
 
 
 def _by_age(folder: Path) -> list[Path]:

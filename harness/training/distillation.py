@@ -93,6 +93,6 @@ def _load(plan: "Plan", runs_dir: Path) -> tuple[Any, Any, str]:
     taught = plan_of_record(found)
     base = model_base.load_base(taught.model)
     fork = model_base.fork(base, changes_base(taught.method, taught.settings))
-    folder = store.record_path(runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]
+    folder = store.adapter_folder(runs_dir, found)
     model = save_load.load_adapter(fork, folder, taught).requires_grad_(False).eval()
     return model, base.tokenizer, f"teacher: run {found['fingerprint']} ({taught.method} on {taught.model.name})"
