@@ -12,6 +12,7 @@ from harness.config.compose import register_schema
 from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups
 from harness.errors import RankFailedAlone, RunFault, raise_together
 from harness.runtime import signals
+from harness.runtime.notices import quiet_libraries
 from harness.shipped import shipped_folder
 
 
@@ -92,10 +93,8 @@ def _in_sweep() -> bool:
 def _say_what_happens() -> None:
     """Notes of the harness go to the console; libraries speak up only when something is wrong."""
     import logging
-    import warnings
 
-    # Notices for the developers of other packages; nobody who runs a comparison can act on them.
-    warnings.simplefilter("ignore", FutureWarning)
+    quiet_libraries()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("harness")

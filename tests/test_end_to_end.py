@@ -74,6 +74,7 @@ def test_a_run_cut_off_in_training_ends_with_the_weights_of_one_that_was_not(ran
         time.sleep(0.02)
     process.send_signal(signum)
     said = process.communicate()[1]
+    assert "gemm_4bit" not in said  # what bitsandbytes misses, which PEFT imports for an unquantized base too
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[signum], said
     [kept] = records_of(tmp_path / "runs").values()
     assert kept["status"] == "interrupted"

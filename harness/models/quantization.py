@@ -8,7 +8,6 @@ head stay as they are.
 
 import copy
 import importlib.util
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +74,6 @@ def settle(net: "PreTrainedModel", model: Model) -> list[str]:
             if module.bias is not None and module.compute_dtype is not None:
                 # It would do so itself, in the shared bias, at the first answer.
                 module.bias.data = module.bias.data.to(module.compute_dtype)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would announce each cast of int8's inputs
     notes = [INT8_NOTE] if getattr(net, "is_loaded_in_8bit", False) else []
     if model.quantization is Quantization.none:
         notes.append("the checkpoint of the base is quantised")

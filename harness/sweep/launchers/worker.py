@@ -19,6 +19,7 @@ from harness.errors import ConfigFault, HeldByAnotherProcess
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
 from harness.runtime import memory
+from harness.runtime.notices import quiet_libraries
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def _logged(job: Job) -> Iterator[None]:
         redirect_stderr(file),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore", FutureWarning)  # notices for the developers of other packages
+        quiet_libraries()
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False

@@ -1,0 +1,14 @@
+"""Notices of libraries that nobody who runs a comparison can act on."""
+
+import logging
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Keep such notices off the console. Call it in every process before PEFT is imported.
+
+    PEFT imports bitsandbytes wherever that is installed, for a quantized base or not, and bitsandbytes logs at import
+    which of its CPU kernels this processor could use if another package were there. Its errors are still shown.
+    """
+    warnings.simplefilter("ignore", FutureWarning)  # written for the developers of other packages
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

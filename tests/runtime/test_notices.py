@@ -1,0 +1,39 @@
+"""What libraries log at import stays off the console; their errors do not."""
+
+import logging
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from harness.runtime.notices import quiet_libraries
+from tests.support.paths import ROOT
+
+LOGGED = "from harness.runtime.notices import quiet_libraries; quiet_libraries(); "
+
+
+def in_fresh_process(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize(("level", "shown"), [("warning", False), ("error", True)])
+def test_of_bitsandbytes_only_errors_are_shown(level, shown):
+    # The logger that complains on a processor with AVX512-BF16 when the package `kernels` is missing.
+    say = f"import logging; logging.getLogger('bitsandbytes.backends.cpu.ops').{level}('no gemm_4bit_forward')"
+    assert ("gemm_4bit_forward" in in_fresh_process(LOGGED + say).stderr) == shown
+
+
+@pytest.mark.slow
+def test_importing_peft_prints_nothing():
+    assert in_fresh_process(LOGGED + "import peft").stderr == ""
+
+
+def test_notices_for_developers_are_ignored_and_other_warnings_are_not(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("bitsandbytes"), "level", logging.NOTSET)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        warnings.warn("soon gone", FutureWarning, stacklevel=1)
+        warnings.warn("look out", UserWarning, stacklevel=1)
+    assert [str(each.message) for each in caught] == ["look out"]
