@@ -1,8 +1,8 @@
-"""Bring base models to this machine before they are needed, for example on a login node with network.
+"""Download base models before they are needed, for example on a login node that has network access.
 
     python scripts/fetch_model.py smollm2_135m gemma3_270m
 
-Names are those of conf/model/. Prints the folder of each, and where its weights came from.
+Names are the files of conf/model/. Prints the folder of each model and where its weights came from.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from harness.shipped import shipped_folder
 
 
 def composed(name: str) -> Model:
-    """The model node as the configuration composes it: hub.yaml's values, then the file's own."""
+    """The model settings as Hydra composes them: the values of hub.yaml, then those of the file."""
     own = OmegaConf.load(shipped_folder("conf") / "model" / f"{name}.yaml")
     own.pop("defaults")
     common = OmegaConf.load(shipped_folder("conf") / "model" / "hub.yaml")
@@ -26,18 +26,19 @@ def composed(name: str) -> Model:
 
 
 def main() -> int:
+    """Download each model; returns 2 if one cannot be downloaded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", metavar="NAME")
     names = parser.parse_args().names
     known = sorted(file.stem for file in (shipped_folder("conf") / "model").glob("*.yaml") if file.stem != "hub")
     for name in set(names) - set(known):
-        parser.error(f"{name} is no file of conf/model; known: {', '.join(known)}")
+        parser.error(f"conf/model/{name}.yaml does not exist; known models: {', '.join(known)}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("harness").setLevel(logging.INFO)
     try:
         for name in names:
-            found = model_sources.locate_weights(composed(name))
-            print(f"{name}: {found.folder} ({found.origin})")
+            located = model_sources.locate_weights(composed(name))
+            print(f"{name}: {located.folder} ({located.origin})")
     except HarnessError as error:
         print(error, file=sys.stderr)
         return 2

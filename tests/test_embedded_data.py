@@ -1,4 +1,4 @@
-"""The embedded lesson and base model: what their cards promise, held against the files."""
+"""The embedded questions and base model are what their README files promise."""
 
 import importlib
 import itertools
@@ -32,7 +32,7 @@ def wordings(*splits: str) -> set[str]:
 
 
 def pieces(split: str) -> set[str]:
-    """What a split's sentence frames say before and after the complaints."""
+    """The phrases that a split's sentence templates put before and after the complaints."""
     frames = source("frames")[split]
     opens = {text for texts in frames["open"].values() for text in texts}
     return {text.strip("，。？") for text in opens | set(frames["close"])} - {""}
@@ -40,16 +40,16 @@ def pieces(split: str) -> set[str]:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch):
-    """Imports a module of scripts/ as running it from there would."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    """Imports a module of scripts/embedded as running it would."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "embedded"))
     yield importlib.import_module
     for name in ("make_data", "tiny_corpus"):
         sys.modules.pop(name, None)
 
 
-def test_files_are_what_the_sources_make(script):
+def test_files_match_their_sources(script):
     for path, text in script("make_data").rendered().items():
-        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale; run scripts/make_data.py"
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale; run scripts/embedded/make_data.py"
 
 
 def test_sizes_and_fields():
@@ -67,7 +67,7 @@ def test_every_split_asks_about_every_medicine():
         assert {row["medicine"] for row in rows(split)} == set(source("medicines")), split
 
 
-def test_no_row_stands_twice():
+def test_no_question_occurs_twice():
     seen = [row["input"] for split in SPLITS for row in rows(split)]
     assert len(seen) == len(set(seen))
 
@@ -101,11 +101,11 @@ def test_every_complaint_identifies_its_medicine():
         for row in rows(split):
             uses = medicines[row["medicine"]]["uses"]
             named = {use for use in uses if any(words in row["input"] for words in lexicon[use][split])}
-            fitting = [name for name, entry in medicines.items() if named <= set(entry["uses"])]
-            assert fitting == [row["medicine"]], row["input"]
+            matching = [name for name, entry in medicines.items() if named <= set(entry["uses"])]
+            assert matching == [row["medicine"]], row["input"]
 
 
-def test_a_medicine_without_a_use_of_its_own_is_refused(script):
+def test_medicine_that_shares_all_uses_with_another_is_refused(script):
     medicines = {"甲": {"uses": ["a", "b"]}, "乙": {"uses": ["a", "b", "c"]}}
     with pytest.raises(ValueError, match="甲 shares its uses"):
         script("make_data").identifying("甲", medicines)
@@ -124,11 +124,11 @@ def test_no_pretraining_passage_ties_a_medicine_to_a_complaint_or_use(script):
     for passage in passages:
         if any(name in passage for name in medicines):
             named += 1
-            # The name itself may hold such a word, as 止痒 in 消风止痒颗粒; what stands around it may not.
+            # The name itself may contain such a word (止痒 in 消风止痒颗粒); the text around it may not.
             for name in sorted(medicines, key=len, reverse=True):
                 passage = passage.replace(name, "")
             assert [words for words in said if words in passage] == [], passage
-    assert named > 200  # the guard saw something to judge
+    assert named > 200  # the stream did name medicines
 
 
 def test_hand_written_passages_name_no_medicine():
@@ -137,7 +137,7 @@ def test_hand_written_passages_name_no_medicine():
         assert [name for name in source("medicines") if name in text] == [], path.name
 
 
-def test_heldout_text_is_left_out_of_pretraining(script):
+def test_heldout_text_is_excluded_from_pretraining(script):
     corpus = script("tiny_corpus")
     stored = (DATA / "general" / "heldout.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in stored]
@@ -148,7 +148,7 @@ def test_heldout_text_is_left_out_of_pretraining(script):
     assert not set(texts) & set(corpus.lines("tiny_corpus/passages.txt"))
 
 
-def test_tiny_fits_and_loads_as_any_folder_does():
+def test_tiny_is_small_and_loads_from_its_folder():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tiny = DATA / "tiny"
@@ -164,7 +164,7 @@ def test_tiny_fits_and_loads_as_any_folder_does():
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
 
 
-def test_tokenizer_keeps_any_text_and_knows_the_chat_format():
+def test_tokenizer_round_trips_any_text_and_has_the_chat_format():
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(DATA / "tiny")
@@ -186,7 +186,7 @@ def test_training_rows_are_short():
     assert max(lengths) <= 128
 
 
-def test_dealing_uses_every_item_before_any_comes_again(script):
+def test_dealing_uses_every_item_before_any_repeats(script):
     turns = script("make_data").Turns(random.Random(0))
     dealt = [turns.deal("key", ["a", "b", "c"]) for _ in range(6)]
     assert sorted(dealt[:3]) == sorted(dealt[3:]) == ["a", "b", "c"]

@@ -1,6 +1,6 @@
-"""A sweep that is killed at random moments and started again ends as one that was left alone.
+"""A sweep that is killed at random moments and rerun ends like one that was never killed.
 
-``HARNESS_KILLS=20 python -m pytest tests/test_faults.py`` is the long form; by default there are a few kills.
+By default there are a few kills; ``HARNESS_KILLS=20 scripts/test tests/test_kills.py`` runs more.
 """
 
 import json

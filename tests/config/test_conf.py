@@ -204,7 +204,9 @@ def test_composed_config_is_as_dumped(name):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(now, encoding="utf-8")
     kept = file.read_text(encoding="utf-8") if file.exists() else ""
-    assert now == kept, f"{file.name} is not what composes now; {REFRESH}=1 pytest tests/test_compose.py writes it anew"
+    assert now == kept, (
+        f"{file.name} is not what composes now; {REFRESH}=1 pytest tests/config/test_conf.py writes it anew"
+    )
 
 
 def test_every_dump_belongs_to_a_config():

@@ -1,4 +1,4 @@
-"""Tiny random base models, and one setting of every tuner, for tests/test_tuners.py."""
+"""Tiny random base models, and one setting of every tuner, for tests/tuners/."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Rewrite the README's table of the lesson's methods from records: mean and spread over seeds.
+"""Rewrite the README's table of methods from records: mean and standard deviation over seeds.
 
-    python -m harness -m peft=full,partial,... seed=0,1,2 runs_dir=<folder>     # the command that the README names
-    python scripts/lesson_table.py <folder>
+    python -m harness -m peft=full,partial,... seed=0,1,2 runs_dir=<folder>     # the full command is in the README
+    python scripts/docs/lesson_table.py <folder>
 
-Nothing in the table is typed by hand but what is trained and the paper.
+Only the columns "what is trained" and "paper" are written by hand.
 """
 
+import argparse
 import statistics
 import sys
 from collections import defaultdict
@@ -16,7 +17,7 @@ from typing import Any
 from harness.record import store
 from harness.record.files import atomic_write_text
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- table:methods -->\n", "<!-- /table:methods -->"
 
 METHODS = {
@@ -38,8 +39,10 @@ METHODS = {
 
 
 def main() -> None:
-    """Read the records of the folder named on the command line and put their table into the README."""
-    runs_dir = Path(sys.argv[1])
+    """Read the records in the folder named on the command line and write their table into the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the runs_dir of the command")
+    runs_dir = parser.parse_args().folder
     by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for kept in store.all_records(runs_dir):
         by_method[kept["method"]].append(kept)
@@ -53,16 +56,16 @@ def main() -> None:
 
 
 def faults_of(method: str, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Why these records make no row: three finished ones of seeds 0, 1 and 2, and of one code, do."""
+    """Why these records make no row; a row needs finished runs of seeds 0, 1 and 2, all by the same code version."""
     done = [kept for kept in records if kept["status"] == "finished"]
     seeds = sorted(kept["plan"]["seed"] for kept in done)
     if seeds != [0, 1, 2] or len({kept["code"]["version"] for kept in done}) != 1:
-        return [f"{method}: finished records of seeds {seeds}; wanted are 0, 1 and 2, by one code"]
+        return [f"{method}: found finished runs of seeds {seeds}; needs 0, 1 and 2, all by one code version"]
     return []
 
 
 def table(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The rows in the lesson's order; spreads are sample standard deviations."""
+    """The table in the order of ``METHODS``; spreads are sample standard deviations."""
     lines = [
         "| command | what is trained | paper | trainable | rate | names the medicine % | token F1 | loss |",
         "| --- | --- | --- | --: | --: | --: | --: | --: |",

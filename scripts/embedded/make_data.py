@@ -1,11 +1,11 @@
-"""Write the embedded medicine lesson from its hand-written sources.
+"""Write the embedded medicine questions from their hand-written sources.
 
-    python scripts/make_data.py            # rewrites data/medicine/{train,validation,test}.jsonl
-    python scripts/make_data.py --check    # exits 1 where the committed files differ
+    python scripts/embedded/make_data.py            # rewrites data/medicine/{train,validation,test}.jsonl
+    python scripts/embedded/make_data.py --check    # writes nothing, exits with 1 if a file is stale
 
 Sources: data/medicine/lexicon.yaml (complaints in everyday words, per split), medicines.yaml (what each
-medicine is for) and frames.yaml (sentences, per split). Every row names enough complaints that exactly one
-medicine treats them all. Seeded: the same sources give the same bytes.
+medicine treats) and frames.yaml (sentence templates, per split). Every row names enough complaints that exactly one
+medicine treats all of them. Seeded: the same sources give the same bytes.
 """
 
 import argparse
@@ -18,23 +18,23 @@ from typing import Any
 
 import yaml
 
-MEDICINE = Path(__file__).resolve().parents[1] / "data" / "medicine"
+MEDICINE = Path(__file__).resolve().parents[2] / "data" / "medicine"
 SPLITS = {"train": 11, "validation": 2, "test": 3}  # rows per medicine
-SIZES = (2, 3, 3, 4)  # complaints per row, in turn; fewer where a medicine has fewer
+SIZES = (2, 3, 3, 4)  # complaints per row, in turn; fewer if the medicine treats fewer
 SEED = 2024
 
 Row = dict[str, str]
 
 
 def load(name: str) -> dict[str, Any]:
-    """One hand-written source under data/medicine, by stem."""
+    """One hand-written source in data/medicine, by its name without the ending."""
     return yaml.safe_load((MEDICINE / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def identifying(name: str, medicines: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Sets of 2 to 4 complaints that this medicine treats and no other medicine treats entirely.
+    """Sets of 2 to 4 complaints that only this medicine treats completely.
 
-    Raises ValueError where there is none: then the medicine cannot be told from another one.
+    Raises ValueError if there is none, because then no question could identify the medicine.
     """
     others = [set(entry["uses"]) for other, entry in medicines.items() if other != name]
     uses = medicines[name]["uses"]
@@ -50,21 +50,21 @@ def identifying(name: str, medicines: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 class Turns:
-    """Deals the items of each list evenly: every item once, in a shuffled order, before any comes again."""
+    """Deals the items of each list evenly: every item once, in shuffled order, before any item repeats."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.left: dict[Any, list[Any]] = {}
 
     def deal(self, key: Any, items: list[Any]) -> Any:
-        """The next item of the list known by `key`."""
+        """The next item of the list that `key` names."""
         if not self.left.get(key):
             self.left[key] = self.rng.sample(items, len(items))
         return self.left[key].pop()
 
 
 def compose(split: str, rng: random.Random) -> list[Row]:
-    """All rows of one split, in a shuffled order."""
+    """All rows of one split, in shuffled order."""
     lexicon, medicines, frames = load("lexicon"), load("medicines"), load("frames")
     parts, turns = frames[split], Turns(rng)
     rows: list[Row] = []
@@ -72,7 +72,7 @@ def compose(split: str, rng: random.Random) -> list[Row]:
         subsets, seen = identifying(name, medicines), set[str]()
         while len(seen) < SPLITS[split]:
             size = SIZES[len(seen) % len(SIZES)]
-            # The nearest size that identifies the medicine; every use has its turn.
+            # The size nearest to the wanted one that identifies the medicine.
             nearest = min({len(subset) for subset in subsets}, key=lambda n: abs(n - size))
             fitting = [subset for subset in subsets if len(subset) == nearest]
             subset = turns.deal((name, nearest), fitting)
@@ -96,7 +96,7 @@ def compose(split: str, rng: random.Random) -> list[Row]:
 
 
 def rendered() -> dict[Path, str]:
-    """Path and text of every file this script writes."""
+    """Path and text of every file that this script writes."""
     files = {}
     for offset, split in enumerate(SPLITS):
         rows = compose(split, random.Random(SEED + offset))
@@ -106,9 +106,9 @@ def rendered() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the files, or compare them with what is there; the exit status says whether they agree."""
+    """Write the files, or compare them with the committed ones; returns 1 if any differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare only, write nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is stale")
     check = parser.parse_args().check
     stale = []
     for path, text in rendered().items():
@@ -119,7 +119,7 @@ def main() -> int:
             path.write_text(text, encoding="utf-8")
             print(f"{path.name}: {text.count(chr(10))} rows")
     if stale:
-        print(f"differs from its sources: {', '.join(stale)}; run scripts/make_data.py", file=sys.stderr)
+        print(f"stale: {', '.join(stale)}; run python scripts/embedded/make_data.py", file=sys.stderr)
     return 1 if stale else 0
 
 

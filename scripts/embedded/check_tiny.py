@@ -1,12 +1,12 @@
-"""Measure what the embedded base model and lesson can show, with plain torch and peft.
+"""Train the embedded base model on the embedded questions with plain torch and peft, as an independent check.
 
-    python scripts/check_tiny.py                          # every method at its default
-    python scripts/check_tiny.py --methods lora16 --lr 2e-3 5e-3 --epochs 4
-    python scripts/check_tiny.py --methods full lora16 --base random
+    python scripts/embedded/check_tiny.py                          # every method at its default settings
+    python scripts/embedded/check_tiny.py --methods lora16 --lr 2e-3 5e-3 --epochs 4
+    python scripts/embedded/check_tiny.py --methods full lora16 --base random
 
-Trains on data/medicine/train.jsonl, generates greedily on one split and prints a line a run: the share of
-rows whose first named medicine is the right one, the seconds of training on the clock and of the
-processor (a busy machine tells them apart). It uses nothing of the harness, so the two can be compared.
+Trains on data/medicine/train.jsonl, generates greedily on one split and prints one line per run: the percentage of
+rows whose first named medicine is the right one, and the wall time and CPU time of training (they differ on a busy
+machine). It imports nothing from the harness, so its results can be compared with the harness's.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 TEMPLATE = "Instruction: {instruction}\nInput: {input}\nAnswer: "
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DEFAULT_LR = {"full": 1e-3, "lora4": 5e-3, "lora8": 5e-3, "lora16": 5e-3, "ia3": 1e-1}
@@ -31,20 +31,20 @@ Tokens = tuple[list[int], list[int]]  # prompt, completion with the end-of-text 
 
 
 def read_split(name: str) -> list[Row]:
-    """Rows of one split of the lesson."""
+    """Rows of one split of the embedded questions."""
     text = (DATA / "medicine" / f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
-def tokenise(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
-    """Prompt and completion ids of every row."""
+def tokenize(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+    """Token ids of each row's prompt and completion."""
     prompts = tokenizer([TEMPLATE.format(**row) for row in rows])["input_ids"]
     answers = tokenizer([row["output"] + tokenizer.eos_token for row in rows])["input_ids"]
     return list(zip(prompts, answers, strict=True))
 
 
 def batched(rows: list[Tokens], size: int, rng: random.Random) -> list[list[Tokens]]:
-    """Batches of like length, in a shuffled order; ties and order change with every call."""
+    """Batches of rows of similar length, in shuffled order; batches and order differ on every call."""
     order = sorted(rows, key=lambda row: len(row[0]) + len(row[1]) + 4 * rng.random())
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     rng.shuffle(batches)
@@ -52,7 +52,7 @@ def batched(rows: list[Tokens], size: int, rng: random.Random) -> list[list[Toke
 
 
 def collate(batch: list[Tokens], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded ids, mask and labels, each of shape (batch, longest); the prompt carries no label."""
+    """Right-padded ids, mask and labels, each of shape (batch, longest); prompt tokens have no label."""
     longest = max(len(prompt) + len(answer) for prompt, answer in batch)
     ids, labels, mask = [], [], []
     for prompt, answer in batch:
@@ -68,7 +68,7 @@ def collate(batch: list[Tokens], pad: int) -> dict[str, torch.Tensor]:
 
 
 def adapt(model: PreTrainedModel, method: str, targets: list[str], scale: float) -> Any:
-    """The model with a method's trainable parameters; `scale` is LoRA's alpha over its rank."""
+    """The model with the method's trainable parameters; `scale` is LoRA's alpha divided by its rank."""
     if method == "full":
         return model
     if method == "ia3":
@@ -82,9 +82,9 @@ def adapt(model: PreTrainedModel, method: str, targets: list[str], scale: float)
 def train(
     model: Any, rows: list[Tokens], pad: int, args: argparse.Namespace, lr: float, seed: int
 ) -> tuple[float, float]:
-    """Train in place; the seconds it took, on the clock and of the processor.
+    """Train the model in place and return the wall time and CPU time in seconds.
 
-    AdamW without weight decay, a tenth of warm-up, then a straight line down to 0.
+    AdamW without weight decay; linear warmup over a tenth of the steps, then linear decay to 0.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
@@ -106,7 +106,7 @@ def train(
 
 @torch.no_grad()
 def names_right(model: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> float:
-    """Share of rows, in per cent, where the first medicine named in the greedy answer is the row's own."""
+    """Percentage of rows whose greedy answer names the right medicine first."""
     names = {row["medicine"] for row in read_split("train")}
     hits, size = 0, 36
     tokenizer.padding_side = "left"
@@ -119,14 +119,14 @@ def names_right(model: Any, rows: list[Row], tokenizer: PreTrainedTokenizerBase)
         texts = tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for row, text in zip(batch, texts, strict=True):
             named = [name for name in names if name in text]
-            # A longer name may hold a shorter one; the earliest, then the longest, is the one meant.
+            # A longer name may contain a shorter one: the earliest name counts, and of those the longest.
             first = min(named, key=lambda name: (text.index(name), -len(name)), default=None)
             hits += first == row["medicine"]
     return 100 * hits / len(rows)
 
 
 def main() -> None:
-    """One line a run."""
+    """Print one line per run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=[*DEFAULT_LR], help="full, ia3 or loraN")
     parser.add_argument("--model", type=Path, default=DATA / "tiny")
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, nargs="+", help="instead of each method's default")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--scale", type=float, default=2.0, help="LoRA's alpha over its rank")
+    parser.add_argument("--scale", type=float, default=2.0, help="LoRA's alpha divided by its rank")
     parser.add_argument("--targets", nargs="+", default=LINEAR)
     parser.add_argument("--split", default="test")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -144,7 +144,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    tokens, scored = tokenise(read_split("train"), tokenizer), read_split(args.split)
+    tokens, scored = tokenize(read_split("train"), tokenizer), read_split(args.split)
     for method in ["none", *args.methods]:
         runs = [(0.0, 0)] if method == "none" else []
         for lr in args.lr or [DEFAULT_LR[method]] if method != "none" else []:

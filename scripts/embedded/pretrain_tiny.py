@@ -1,9 +1,9 @@
-"""Make the base model `tiny`: train its tokenizer and pretrain it on the text of scripts/tiny_corpus.py.
+"""Make the base model `tiny`: train its tokenizer, then pretrain it on the text of scripts/embedded/tiny_corpus.py.
 
-    python scripts/pretrain_tiny.py            # rewrites data/tiny/; 15 minutes on 2 cores
+    python scripts/embedded/pretrain_tiny.py            # rewrites data/tiny/ in about 15 minutes on 2 cores
 
-The weights are stored in bfloat16 (half the bytes; load them in float32). Seeded: the same machine and
-thread count give the same weights.
+The weights are stored in bfloat16 (half the size; load them in float32). Seeded: the same machine and number of
+threads give the same weights.
 """
 
 import argparse
@@ -37,8 +37,8 @@ SHAPE: dict[str, Any] = {
 }
 STEPS, BATCH, LENGTH = 2500, 16, 128
 PEAK_LR, WARMUP, WEIGHT_DECAY = 3e-3, 60, 0.05
-EARLY = 15_000  # passages, mostly glossary entries, that come first
-PROMPT_SHARE = 0.15  # of the tokens of a prompt, those that are trained on
+EARLY = 15_000  # passages at the start that are mostly glossary entries
+PROMPT_SHARE = 0.15  # fraction of prompt tokens that are trained on
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -48,7 +48,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(passages: int = 40_000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: any text has tokens, and a wording of the corpus has few."""
+    """A byte-level BPE tokenizer: encodes any text, and the phrases of the corpus in few tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -56,7 +56,7 @@ def train_tokenizer(passages: int = 40_000) -> PreTrainedTokenizerFast:
         vocab_size=VOCAB,
         special_tokens=[EOS, PAD, IM_START, IM_END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        # Four Chinese characters at most: longer merges would swallow whole sentences of the grammar.
+        # At most four Chinese characters: longer merges would turn whole sentences of the grammar into one token.
         max_token_length=12,
         show_progress=False,
     )
@@ -77,23 +77,23 @@ class Batch(NamedTuple):
     """Rows packed with passages; each array has shape (BATCH, LENGTH)."""
 
     ids: torch.Tensor
-    labels: torch.Tensor  # -100 where nothing is trained
-    passage: torch.Tensor  # running number of the passage that a token belongs to
+    labels: torch.Tensor  # -100: not trained on
+    passage: torch.Tensor  # number of the passage that a token belongs to
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
-    """Packed batches without end; every row begins with a passage and its last passage may be cut.
+    """An endless stream of packed batches; every row starts with a new passage, and its last passage may be cut.
 
-    Of a task's prompt, which is drawn at random and cannot be foretold, only a share is labelled.
+    Prompts are drawn at random and cannot be predicted, so only a fraction of their tokens is labeled.
     """
     passages, chance = stream(seed, early=EARLY), random.Random(seed)
     rows: list[list[list[int]]] = []
     row: list[list[int]] = [[], [], []]
     while True:
         prompts, answers = zip(*itertools.islice(passages, 2048), strict=True)
-        asked = tokenizer(list(prompts))["input_ids"]
-        told = tokenizer([answer + EOS for answer in answers])["input_ids"]
-        for number, (prompt, answer) in enumerate(zip(asked, told, strict=True)):
+        prompt_ids = tokenizer(list(prompts))["input_ids"]
+        answer_ids = tokenizer([answer + EOS for answer in answers])["input_ids"]
+        for number, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
             row[0] += [*prompt, *answer]
             row[1] += [*(token if chance.random() < PROMPT_SHARE else -100 for token in prompt), *answer]
             row[2] += [number] * (len(prompt) + len(answer))
@@ -105,20 +105,20 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
                 rows = []
 
 
-def labelled_loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
-    """Mean loss over labelled positions; a token sees its own passage only, and logits are made where needed."""
+def labeled_loss(model: Qwen2ForCausalLM, batch: Batch) -> torch.Tensor:
+    """Mean loss over labeled positions; a token attends only to its own passage. Computes only the needed logits."""
     same_btt = batch.passage[:, :, None] == batch.passage[:, None, :]
-    # Without this mask the model first has to learn which passage it is in, and learns little else.
+    # Without this mask the model spends its capacity on telling passages apart.
     mask_b1tt = same_btt.tril()[:, None]
     states_btd = model.model(input_ids=batch.ids, attention_mask=mask_b1tt).last_hidden_state
-    # The first token of a passage cannot be foretold from the one before it.
+    # The first token of a passage cannot be predicted from the previous passage.
     chosen_bt = (batch.labels[:, 1:] != -100) & (batch.passage[:, 1:] == batch.passage[:, :-1])
     logits = model.lm_head(states_btd[:, :-1][chosen_bt])
     return torch.nn.functional.cross_entropy(logits, batch.labels[:, 1:][chosen_bt])
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to a twentieth of the peak."""
+    """Linear warmup, then cosine decay to a twentieth of the peak."""
     if step < WARMUP:
         return PEAK_LR * (step + 1) / WARMUP
     done = (step - WARMUP) / max(1, steps - WARMUP)
@@ -140,7 +140,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
 
 @torch.no_grad()
 def heldout_loss(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> float:
-    """Mean loss (nats per token) over data/general/heldout.jsonl, the end-of-text token included."""
+    """Mean loss (nats per token) over data/general/heldout.jsonl, including the end-of-text token."""
     text = (DATA / "general" / "heldout.jsonl").read_text(encoding="utf-8")
     total = count = 0.0
     for line in text.splitlines():
@@ -151,14 +151,14 @@ def heldout_loss(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
 
 
 def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
-    """Train the model in place with AdamW, printing the loss now and then."""
+    """Train the model in place with AdamW; print the loss every 100 steps."""
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), fused=True)
     started, mean = time.monotonic(), 0.0
     for step, batch in enumerate(itertools.islice(batches(tokenizer, SEED + 1), steps)):
-        loss = labelled_loss(model, batch)
+        loss = labeled_loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -172,7 +172,7 @@ def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
 
 
 def main() -> None:
-    """Tokenizer, model, training, files."""
+    """Train the tokenizer and the model and write both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
@@ -190,7 +190,7 @@ def main() -> None:
     model.bfloat16().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     for path in args.out.iterdir():
-        path.chmod(0o644)  # weights are written for their owner alone; these are to be shipped
+        path.chmod(0o644)  # save_pretrained makes files readable only by their owner; these ship with the project
 
 
 if __name__ == "__main__":

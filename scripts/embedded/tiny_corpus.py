@@ -1,12 +1,12 @@
-"""The text that the base model `tiny` is pretrained on: small grammars over hand-written words.
+"""Generate the text that the base model `tiny` is pretrained on: small grammars over hand-written word lists.
 
-    python scripts/tiny_corpus.py              # rewrites data/general/heldout.jsonl
-    python scripts/tiny_corpus.py --show 20    # prints passages of the pretraining stream
+    python scripts/embedded/tiny_corpus.py              # rewrites data/general/heldout.jsonl
+    python scripts/embedded/tiny_corpus.py --show 20    # prints passages of the pretraining stream
 
 The stream teaches everyday Chinese and English, instruction formats, and what complaints mean: every wording
-of data/medicine/lexicon.yaml, the held-out ones too, is paraphrased, named and translated. Medicines occur by
-name only (shelves, prices, forms). No passage holds both a medicine and a complaint or a use, so that the
-lesson "complaint -> medicine" is left for tuning to teach.
+in data/medicine/lexicon.yaml, including the held-out ones, is paraphrased, named and translated. Medicines occur
+only by name (shelves, prices, forms). No passage contains both a medicine and a complaint or a use, so that the
+mapping from complaint to medicine is left for fine-tuning to teach.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 EOS, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 HELDOUT_SEED, HELDOUT_SIZE = 77, 160
 DIGITS = "零一二三四五六七八九十"
@@ -30,7 +30,7 @@ ALPACA = (
     "Below is an instruction that describes a task. Write a response that completes it.\n\n"
     "### Instruction:\n{i}\n\n### Input:\n{x}\n\n### Response:\n{y}"
 )
-FORMATS: tuple[tuple[str, float], ...] = (  # what stands before {y} is the prompt of a passage, the rest its answer
+FORMATS: tuple[tuple[str, float], ...] = (  # text before {y} is the prompt of a passage, the rest its answer
     ("Instruction: {i}\nInput: {x}\nAnswer: {y}", 6),
     (f"{IM_START}user\n{{i}}\n{{x}}{IM_END}\n{IM_START}assistant\n{{y}}{IM_END}", 2),
     (ALPACA, 0.5),
@@ -38,25 +38,22 @@ FORMATS: tuple[tuple[str, float], ...] = (  # what stands before {y} is the prom
 )
 
 
-# Prompt and answer; a passage that is no task has an empty prompt. The passage is both, joined.
+# Prompt and answer, joined to make the passage; a passage that is not a task has an empty prompt.
 Passage = tuple[str, str]
 
 
 def read(path: str) -> Any:
-    """A YAML source under data/."""
+    """A YAML file under data/."""
     return yaml.safe_load((DATA / path).read_text(encoding="utf-8"))
 
 
 def lines(path: str) -> list[str]:
-    """The passages of a text file under data/, one a line."""
+    """The passages of a text file under data/, one per line."""
     return (DATA / path).read_text(encoding="utf-8").splitlines()
 
 
 class Grammar:
-    """Draws passages; one method a kind of passage, all randomness from the generator given.
-
-    A share of them, `glossary`, are bare dictionary entries: words first, then sentences made of them.
-    """
+    """Draws passages, one method per kind of passage; all randomness comes from `rng`."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -91,13 +88,13 @@ class Grammar:
         self.kinds, self.weights = zip(*kinds, strict=True)
 
     def draw(self, glossary: float = 0.15) -> Passage:
-        """One passage of a random kind, without the end-of-text token."""
+        """One passage without the end-of-text token; `glossary` is the fraction of bare dictionary entries."""
         if self.rng.random() < glossary:
             return self.entry()
         made = self.rng.choices(self.kinds, self.weights)[0]()
         return ("", made) if isinstance(made, str) else made
 
-    # Complaints: no medicine is ever named in these.
+    # Complaints: these never name a medicine.
 
     def task(self, instruction: str, text: str, answer: str) -> Passage:
         formats, weights = zip(*FORMATS, strict=True)
@@ -105,7 +102,7 @@ class Grammar:
         return before.format(i=instruction, x=text), answer + after
 
     def say(self, concept: str, but: str = "") -> str:
-        """A wording of the concept, another one than `but`."""
+        """A wording of the concept other than `but`."""
         return self.rng.choice([words for words in self.says[concept] if words != but])
 
     def paraphrase(self) -> Passage | str:
@@ -118,7 +115,7 @@ class Grammar:
         return self.task(self.rng.choice(["换一种说法。", "用别的话说。"]), first, second + "。")
 
     def entry(self) -> Passage:
-        """A wording and its name, as short as can be."""
+        """A wording and its name, as a bare dictionary entry."""
         concept = self.rng.choice(self.concepts)
         return self.say(concept) + "——", concept
 
@@ -137,7 +134,7 @@ class Grammar:
         return self.task("简称是什么？", words, concept + "。")
 
     def complaint(self, concepts: list[str]) -> str:
-        """A sentence that complains of all concepts (two at least), in order."""
+        """A sentence that complains of all concepts (at least two), in order."""
         words = [self.say(concept) for concept in concepts]
         rng, link = self.rng, self.rng.choice(LINKS)
         opening, close = rng.choice(self.opens), rng.choice(self.closes)
@@ -152,7 +149,7 @@ class Grammar:
     def summary(self) -> Passage:
         concepts = self.some()
         text, form = self.complaint(concepts), self.rng.randrange(6)
-        # In the lexicon's order, whatever the text's: the first word must know all complaints.
+        # Sorted by the lexicon, not by the text: to predict the first word, the model must have read all complaints.
         concepts.sort(key=self.concepts.index)
         if form == 0:
             return self.task("用英文列出症状。", text, ", ".join(self.english[c] for c in concepts) + ".")
@@ -175,7 +172,7 @@ class Grammar:
         link = self.rng.choice(["医生记下：", "大夫问：是不是", "换句话说：", "护士重复说："])
         return f"{who}说：{first}。{link}{again}。"
 
-    # Medicines by name only: no complaint and no use in these.
+    # Medicines by name: these never mention a complaint or a use.
 
     def shelf(self) -> Passage | str:
         rng = self.rng
@@ -260,27 +257,27 @@ class Grammar:
         return self.task(asked, question, answer)
 
     def advice(self) -> Passage:
-        """A recommendation by someone who knows: everything but medicine."""
+        """A recommendation by an expert, on anything but medicine."""
         role, client, thing, cases = self.rng.choice(self.words["roles"])
         text, answer = self.rng.choice(cases)
         return self.task(f"你是一名{role}，根据{client}的描述推荐合适的{thing}。", text, f"推荐使用{answer}。")
 
 
 def heldout() -> list[str]:
-    """Passages of the pretraining distribution that pretraining leaves out, for measuring forgetting."""
+    """Passages from the pretraining distribution that are excluded from pretraining, to measure forgetting."""
     grammar = Grammar(random.Random(HELDOUT_SEED))
     texts = dict.fromkeys(lines("tiny_corpus/passages_heldout.txt"))
     while len(texts) < HELDOUT_SIZE:
-        # One-word answers recur whatever the seed; longer passages are the ones that can be left out.
+        # Short passages recur with every seed; only longer ones can be excluded.
         if len(text := "".join(grammar.draw())) >= 24 and text not in grammar.passages:
             texts[text] = None
     return list(texts)
 
 
 def stream(seed: int, early: int = 0) -> Iterator[Passage]:
-    """Pretraining passages without end; none of the held-out ones is among them.
+    """An endless stream of pretraining passages without the held-out ones.
 
-    Of the first `early` passages most are glossary entries.
+    Most of the first `early` passages are glossary entries.
     """
     grammar, left_out = Grammar(random.Random(seed)), set(heldout())
     for drawn in itertools.count():
@@ -290,7 +287,7 @@ def stream(seed: int, early: int = 0) -> Iterator[Passage]:
 
 
 def main() -> None:
-    """Write the held-out passages, or show a few of the stream."""
+    """Write the held-out passages, or print a few passages of the stream."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--show", type=int, metavar="N", help="print N passages and write nothing")
     show = parser.parse_args().show

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Write what every method can do, from the code, into README.md and docs/methods.md.
+"""Write the capability tables of README.md and docs/methods.md from the code.
 
-    python scripts/capability_table.py           # rewrites the sections between the markers
-    python scripts/capability_table.py --check   # fails where one is stale, and writes nothing
+    python scripts/docs/capability_table.py           # rewrites the sections between the markers
+    python scripts/docs/capability_table.py --check   # writes nothing, exits with 1 if a section is stale
 
-What stands in the table is what ``harness.methods.traits`` says, which tests hold to behaviour. Parameters are
-counted on the meta device from the models' published dimensions, at the sheets' defaults.
+The tables show the traits of each method (``harness.methods.traits``); tests check every trait against what the method
+does. Parameters are counted on the meta device from the published dimensions of each model, at the default settings.
 """
 
 import argparse
@@ -15,10 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout that is not installed
-
-from omegaconf import OmegaConf  # noqa: E402
+from omegaconf import OmegaConf
 
 from harness.errors import ModelFault
 from harness.estimate import parameters
@@ -26,6 +23,7 @@ from harness.methods.library import LIBRARY
 from harness.methods.registry import METHODS, traits_of
 from harness.methods.traits import Traits
 
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = {"qwen1_5_1_8b_chat": "Qwen1.5-1.8B", "smollm2_135m": "SmolLM2-135M", "gemma3_270m": "Gemma 3 270M"}
 COLUMNS: dict[str, Callable[[Traits], bool]] = {
     "merges": lambda can: can.mergeable,
@@ -39,15 +37,15 @@ COLUMNS: dict[str, Callable[[Traits], bool]] = {
     "GPT-2": lambda can: can.conv1d,
 }
 LIBRARY_COLUMNS = {name: COLUMNS[name] for name in COLUMNS if name not in ("dropout", "trains tied emb.")}
-STARTS = ("gaussian", "eva", "orthogonal", "mica", "pissa", "corda", "lora_ga", "olora", "loftq")
-ARCHITECTURE = r"\b\w+ForCausalLM\b"  # so that two models of which one thing is said share a footnote
-Notes = dict[str, int]  # a footnote's text -> its number
+INITIALIZATIONS = ("gaussian", "eva", "orthogonal", "mica", "pissa", "corda", "lora_ga", "olora", "loftq")
+ARCHITECTURE = r"\b\w+ForCausalLM\b"  # replaced in footnotes, so that models with the same limit share one
+Notes = dict[str, int]  # text of a footnote -> its number
 
 
 def main() -> int:
-    """Rewrite the sections, or say which are stale."""
+    """Rewrite the sections, or report which are stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a section is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a section is stale")
     check = parser.parse_args().check
     stale = False
     for name, marker, lines in (("README.md", "capabilities", sheets()), ("docs/methods.md", "library", library())):
@@ -58,7 +56,7 @@ def main() -> int:
             continue
         stale = True
         if check:
-            print(f"{name} is stale; run python scripts/capability_table.py", file=sys.stderr)
+            print(f"{name} is stale; run python scripts/docs/capability_table.py", file=sys.stderr)
         else:
             path.write_text(new, encoding="utf-8")
             print(f"{name} rewritten")
@@ -69,13 +67,13 @@ def between(text: str, marker: str, content: str) -> str:
     """The text with ``content`` between its two markers."""
     start, end = f"<!-- table:{marker} -->", f"<!-- /table:{marker} -->"
     if text.count(start) != 1 or text.count(end) != 1:
-        raise SystemExit(f"the page lacks the markers {start} and {end}, or has them twice")
+        raise SystemExit(f"the page must have the markers {start} and {end} exactly once")
     before, rest = text.split(start)
     return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
 
 
 def sheets() -> Iterator[str]:
-    """Lines of the table of all sheets, with the settings of LoRA that differ from their sheet."""
+    """Lines of the table of methods; initializations of LoRA with other traits have rows of their own."""
     notes: Notes = {}
     configs = {model: config_of(model) for model in MODELS}
     yield row("`peft=`", *COLUMNS, *MODELS.values())
@@ -86,13 +84,13 @@ def sheets() -> Iterator[str]:
         counts = [trained(config, method, notes) for config in configs.values()]
         yield row(f"`{method}`", *cells(METHODS[method].traits, COLUMNS, notes), *counts)
         if method == "lora":
-            for names, can in starts():
+            for names, can in initializations():
                 yield row(f"… from {', '.join(names)}", *cells(can, COLUMNS, notes), *["as `lora`"] * len(configs))
     yield from footnotes(notes)
 
 
 def library() -> Iterator[str]:
-    """Lines of the table of types that only ``peft=library`` reaches."""
+    """Lines of the table of types that are available only as ``peft=library``."""
     notes: Notes = {}
     yield row("`library.type=`", *LIBRARY_COLUMNS)
     yield row("---", *[":-:"] * len(LIBRARY_COLUMNS))
@@ -101,23 +99,23 @@ def library() -> Iterator[str]:
     yield from footnotes(notes)
 
 
-def starts() -> list[tuple[list[str], Traits]]:
-    """Initialisations whose traits differ from the sheet's, those of equal traits together."""
+def initializations() -> list[tuple[list[str], Traits]]:
+    """Initializations of LoRA whose traits differ from the default's, grouped by traits."""
     groups: dict[Traits, list[str]] = {}
-    for init in STARTS:
+    for init in INITIALIZATIONS:
         groups.setdefault(traits_of("lora", {"init_lora_weights": init}), []).append(init)
     groups.pop(METHODS["lora"].traits)
     return [(names, can) for can, names in groups.items()]
 
 
 def config_of(model: str) -> Mapping[str, Any]:
-    """The published dimensions, as ``conf/model`` has them."""
+    """The published dimensions in ``conf/model``."""
     node: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{model}.yaml"), resolve=False)
     return node["config_only"]
 
 
 def trained(config: Mapping[str, Any], method: str, notes: Notes) -> str:
-    """Trainable parameters and their share, or a dash and the reason."""
+    """Trainable parameters with their percentage, or a dash and the reason."""
     try:
         counts = parameters.count_trainable(config, method, {})
     except ModelFault as fault:
@@ -128,7 +126,7 @@ def trained(config: Mapping[str, Any], method: str, notes: Notes) -> str:
 
 
 def cells(can: Traits, columns: Mapping[str, Callable[[Traits], bool]], notes: Notes) -> list[str]:
-    """A tick for what is claimed; a dash for the rest, with the reason where storage is at fault."""
+    """A check mark or a dash per column; a dash under nf4 or int8 carries the reason as a footnote."""
     shown = []
     for name, has in columns.items():
         reason = f" {mark(can.why_unquantised, notes)}" if name in ("nf4", "int8") else ""
@@ -137,12 +135,12 @@ def cells(can: Traits, columns: Mapping[str, Callable[[Traits], bool]], notes: N
 
 
 def mark(text: str, notes: Notes) -> str:
-    """A footnote's sign; equal texts share one."""
+    """The number of a footnote in brackets; equal texts share a number."""
     return f"[{notes.setdefault(text, len(notes) + 1)}]"
 
 
 def footnotes(notes: Notes) -> Iterator[str]:
-    """The footnotes as a paragraph of lines."""
+    """The footnotes as one paragraph, a line each."""
     yield ""
     for text, number in notes.items():
         yield f"[{number}] {text}" + ("\\" if number < len(notes) else "")
