@@ -106,6 +106,12 @@ def brief(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
 
+def first_line(error: BaseException) -> str:
+    """``Type: message`` of an error that was not written for users: one printable line, its message cut at 200."""
+    message = (str(error).strip().splitlines() or ["no message"])[0][:SHOWN_CHARACTERS]
+    return f"{type(error).__name__}: {message}".encode("utf-8", "backslashreplace").decode()
+
+
 def at_least(key: str, value: float | None, low: float) -> Iterator[str]:
     if value is not None and not value >= low:
         yield f"{key}={value} is too small; use at least {low:g}"

@@ -1,50 +1,45 @@
-"""Files and hub data sets as raw records: pairs of row number and parsed value, not yet judged.
+"""Files as raw rows: pairs of row number and parsed value, not checked yet.
 
-JSON, JSONL and CSV are parsed here, not by ``datasets``: on the way through pandas and Arrow it reads a CSV
-cell ``null`` or ``NA`` as missing, turns the answers ``001`` and ``002`` into 1.0 and 2.0, and answers a
-broken line with "an error occurred while generating the dataset". An answer is text and has to arrive as it
-was written; a fault has to name its row. ``datasets`` loads what stands on the hub, and pyarrow, which it
-reads with, the Parquet files.
+JSON, JSONL and CSV are parsed here, not by ``datasets``, which goes through pandas and Arrow: it reads a CSV cell
+``null`` or ``NA`` as missing, turns the answers ``001`` and ``002`` into 1.0 and 2.0, and reports a broken line as
+"an error occurred while generating the dataset". An answer is text and must arrive as it was written, and an error
+must name its row. Parquet files are read by pyarrow, as ``datasets`` does.
 
-Text is decoded as UTF-8 (a byte-order mark is allowed). A byte that is not UTF-8 becomes a lone surrogate, so
-that the check of each row finds it later and can say where it stands.
+Text is decoded as UTF-8 (a byte-order mark is allowed). A byte that is not UTF-8 becomes a lone surrogate, so that
+the check of each row finds it later and can report its position.
 """
 
 import csv
 import io
 import json
-import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataFault
+from harness.errors import DataFault, first_line
 
-log = logging.getLogger(__name__)
-
-
-RawRow = tuple[int, Any]  # row number from 1, parsed value or Broken
+RawRow = tuple[int, Any]  # row number from 1, parsed value or BrokenRow
 
 
 @dataclass(frozen=True)
 class BrokenRow:
-    """In the place of a record that cannot be parsed while its neighbours can."""
+    """In place of a row that cannot be parsed although its neighbors can."""
 
     reason: str
 
 
 def read_file(file: Path) -> list[RawRow]:
-    """Records of one file, its kind chosen by its ending and, for ``.json``, by its content.
+    """Raw rows of one file; its ending chooses the parser, and for ``.json`` its content too.
 
-    Row numbers: the line in JSONL; elsewhere the position of the record, a CSV header not counted.
+    Row numbers: the line in JSONL; elsewhere the position of the row, not counting a CSV header.
     Raises DataFault when the file as a whole cannot be read.
     """
     parse = PARSERS.get(file.suffix.lower())
     if parse is None:
         kinds = ", ".join(PARSERS)
-        raise DataFault(f"data file {file}: its ending tells no format; rename it to one of {kinds}")
+        raise DataFault(f"data file {file}: the format cannot be told from its ending; rename it to one of {kinds}")
     try:
         content = file.read_bytes()
     except OSError as fault:
@@ -57,19 +52,13 @@ def read_file(file: Path) -> list[RawRow]:
 
 
 class _Unreadable(Exception):
-    """The whole file is unreadable; the text says why and what to do."""
+    """The file as a whole is unreadable; the text says why and what to do."""
 
 
 def _decode(content: bytes) -> str:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise _Unreadable("it is UTF-16, not UTF-8; save it as UTF-8")
     return content.decode("utf-8-sig", errors="surrogateescape")
-
-
-def brief(fault: BaseException) -> str:
-    """One printable line of an exception that was not written for readers."""
-    first = (str(fault).strip().splitlines() or [""])[0]
-    return f"{type(fault).__name__}: {first[:200]}".encode("utf-8", "backslashreplace").decode()
 
 
 def _why(fault: Exception) -> str:
@@ -85,22 +74,22 @@ def _json(content: bytes) -> Iterator[RawRow]:
     start = text.lstrip()
     if start.startswith("["):
         return _json_array(text)
-    records = list(_json_lines(text))
-    if start.startswith("{") and any(isinstance(value, BrokenRow) for _, value in records):
+    rows = list(_json_lines(text))
+    if start.startswith("{") and any(isinstance(value, BrokenRow) for _, value in rows):
         try:
             whole = json.loads(text)
         except (ValueError, RecursionError):
-            return iter(records)
+            return iter(rows)
         keys = ", ".join(repr(key)[:40] for key in list(whole)[:5])
         raise _Unreadable(f"it is one JSON object (keys {keys}); write a list of rows, or one row per line")
-    return iter(records)
+    return iter(rows)
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def _json_array(text: str) -> Iterator[RawRow]:
-    """Rows of a JSON list one by one, so that a fault names its row; past a fault there is no way on."""
+    """Rows of a JSON list one by one, so that an error names its row; nothing can be read past an error."""
 
     def skip(at: int) -> int:
         return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty string as well
@@ -126,7 +115,7 @@ def _json_array(text: str) -> Iterator[RawRow]:
 
 
 def _json_lines(text: str) -> Iterator[RawRow]:
-    # Not splitlines: it also splits at U+2028 and its like, which may stand inside a JSON string.
+    # Not splitlines: it also splits at U+2028 and similar, which may occur inside a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -140,15 +129,15 @@ def _json_lines(text: str) -> Iterator[RawRow]:
 
 def _csv(content: bytes) -> Iterator[RawRow]:
     text = _decode(content)
-    # The limit of 128 KiB a cell holds for the process: raised for this file only. A long text is no fault.
+    # The limit of 128 KiB per cell is process-wide; raised for this file only, because long texts are fine.
     before = csv.field_size_limit(2**31 - 1)
     try:
-        yield from _csv_records(csv.reader(io.StringIO(text, newline=""), strict=True))
+        yield from _csv_rows(csv.reader(io.StringIO(text, newline=""), strict=True))
     finally:
         csv.field_size_limit(before)
 
 
-def _csv_records(reader: Iterator[list[str]]) -> Iterator[RawRow]:
+def _csv_rows(reader: Iterator[list[str]]) -> Iterator[RawRow]:
     try:
         header = next(reader, None)
     except csv.Error as fault:
@@ -182,13 +171,13 @@ def _parquet(content: bytes) -> Iterator[RawRow]:
 
     try:
         table = pyarrow.parquet.ParquetFile(io.BytesIO(content)).read()
-    except Exception as fault:  # Bytes at random make pyarrow raise OSError, its own kinds, and others.
-        raise _Unreadable(f"not a Parquet file that can be read ({brief(fault)})") from fault
+    except Exception as fault:  # Random bytes make pyarrow raise OSError, its own kinds, and others.
+        raise _Unreadable(f"not a Parquet file that can be read ({first_line(fault)})") from fault
     for index in range(table.num_rows):
         try:
             value: Any = table.slice(index, 1).to_pylist()[0]
         except Exception as fault:  # One cell's bytes are not UTF-8, or a date is out of range.
-            value = BrokenRow(f"unreadable cell ({brief(fault)})")
+            value = BrokenRow(f"unreadable cell ({first_line(fault)})")
         yield index + 1, value
 
 

@@ -1,23 +1,23 @@
 """Data sets on the Hugging Face hub."""
 
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
-from harness.data.formats import RawRow, brief
-from harness.errors import DataFault
+from harness.data.formats import RawRow
+from harness.errors import DataFault, first_line
+from harness.runtime.hub import HubSilent, ask_hub
 
 log = logging.getLogger(__name__)
 
 
-HUB_SECONDS = 5.0  # how long the hub may take to say whether it knows a data set
-
-
 def read_hub(path: str, split: str, subset: str | None, revision: str | None, cache: Path | None) -> list[RawRow]:
-    """Records of one split of a hub data set; ``cache`` is where downloads are kept, None: the user's own.
+    """Rows of one split of a hub data set; ``cache``: folder for downloads, None: the user's own cache.
 
-    Without a network a data set that was downloaded before is read from there.
+    Without a network, a data set that was downloaded before is read from the cache.
+
+    Raises:
+        DataFault: the data set cannot be read, for whatever reason the hub or its client gives.
     """
     import datasets
 
@@ -32,31 +32,21 @@ def read_hub(path: str, split: str, subset: str | None, revision: str | None, ca
     # Too many kinds to list: network, missing name, gated access, the builders' own.
     except Exception as fault:
         raise DataFault(
-            f"data.path={path}: no file or folder of this name is here, and reading its split {split!r} from"
-            f" the hub failed ({brief(fault)}). Correct the path, or download the data set where there is"
-            " a network and set data.path to the file"
+            f"data.path={path}: there is no file or folder of this name, and reading split {split!r} from the hub"
+            f" failed ({first_line(fault)}). Correct the path, or download the data set where there is a network"
+            " and set data.path to the file"
         ) from fault
 
 
 def _hub_answers(path: str, revision: str | None) -> bool:
-    """Whether the hub says anything of this data set within a few seconds; "no such data set" is an answer."""
-    from huggingface_hub import HfApi
+    """Whether the hub responds to a question about this data set; "no such data set" is a response."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            HfApi().dataset_info(path, revision=revision, timeout=HUB_SECONDS)
-        except HfHubHTTPError:
-            answered.set()
-        except Exception as fault:  # whatever a missing network raises, here or below
-            log.debug("no answer from the hub: %s", brief(fault))
-        else:
-            answered.set()
-
-    # In a thread: a name server that stays silent honours no timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return answered.is_set()
+    try:
+        ask_hub(lambda api, timeout: api.dataset_info(path, revision=revision, timeout=timeout))
+    except HfHubHTTPError:
+        return True
+    except HubSilent as silence:
+        log.debug("the hub did not answer: %s", silence)
+        return False
+    return True

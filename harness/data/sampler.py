@@ -10,13 +10,17 @@ MEGABATCH = 8  # optimizer steps whose rows are sorted by length together
 
 
 class LengthSampler(Sampler[int]):
-    """Row numbers, shuffled anew each epoch by seed and epoch alone, with neighbours of like length.
+    """Row indices, reshuffled each epoch by seed and epoch alone, with neighbors of similar length.
 
-    Rows are shuffled, sorted by length within stretches of ``MEGABATCH`` steps, cut into the rows of one
-    optimizer step each, and these shuffled: little padding, and an order that needs no stored state to be
-    resumed. The unit is the step, so that accumulating smaller batches, or sharing them among processes, trains
-    on the same rows. ``together``: rows that all processes take at once; a short step is filled up to a multiple
-    with -1, which stands for no row.
+    Rows are shuffled, sorted by length within megabatches of ``MEGABATCH`` steps, cut into the rows of one optimizer
+    step each, and the steps are shuffled: there is little padding, and the order needs no stored state to resume.
+    The unit is the step, so that accumulating smaller batches, or splitting them among processes, trains on the same
+    rows.
+
+    Args:
+        rows_per_step: rows of one optimizer step, over all processes.
+        together: rows that all processes take at once; the last step is filled up to a multiple of it with -1, which
+            stands for no row.
     """
 
     def __init__(self, lengths: Sequence[int], rows_per_step: int, seed: int, together: int = 1) -> None:
@@ -37,12 +41,12 @@ class LengthSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
         order = torch.randperm(len(self._lengths), generator=generator).tolist()
-        stretch = self._batch * MEGABATCH
+        megabatch = self._batch * MEGABATCH
         batches: list[list[int]] = []
-        for start in range(0, len(order), stretch):
-            rows = sorted(order[start : start + stretch], key=lambda row: self._lengths[row], reverse=True)
+        for start in range(0, len(order), megabatch):
+            rows = sorted(order[start : start + megabatch], key=lambda row: self._lengths[row], reverse=True)
             batches += [rows[at : at + self._batch] for at in range(0, len(rows), self._batch)]
-        # A short step stays last: DataLoader cuts the flat order by number alone.
+        # A short step stays last: DataLoader cuts the flat order by count alone.
         full = [batch for batch in batches if len(batch) == self._batch]
         short = [batch for batch in batches if len(batch) < self._batch]
         for index in torch.randperm(len(full), generator=generator).tolist():

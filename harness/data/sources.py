@@ -9,27 +9,28 @@ from harness.config.schema import Data
 from harness.data.formats import PARSERS
 from harness.data.splits import SPLITS
 from harness.errors import DataFault
+from harness.record.files import file_sha256
 from harness.shipped import shipped_folder
 
 
-def data_digest(data: Data) -> str | None:
-    """SHA-256 of the bytes of the local data files; None for a hub name.
+def data_sha256(data: Data) -> str | None:
+    """SHA-256 of the local data files; None for a hub name.
 
-    One file has the digest that ``sha256sum`` shows; of several, the digest is over ``split:digest`` lines.
-    Raises DataFault where a file is missing.
+    For one file it is what ``sha256sum`` shows; for several, the hash of their ``split:sha256`` lines. Raises
+    DataFault for a missing file.
     """
     place = locate_data(data.path)
     if place is None:
         return None
-    digests = {split: _sha256(file) for split, file in split_files(place, data).items()}
-    if len(digests) == 1:
-        return next(iter(digests.values()))
-    lines = "".join(f"{split}:{digest}\n" for split, digest in digests.items())
+    hashes = {split: _sha256(file) for split, file in split_files(place, data).items()}
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = "".join(f"{split}:{sha256}\n" for split, sha256 in hashes.items())
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def text_digest(path: str) -> str:
-    """SHA-256 of the file that ``scoring.forgetting`` names; raises DataFault where it is missing."""
+def text_sha256(path: str) -> str:
+    """SHA-256 of the file that ``scoring.forgetting`` names. Raises DataFault if it is missing."""
     place = locate_data(path, "scoring.forgetting")
     if place is None:
         raise DataFault(f"scoring.forgetting={path}: no such file; correct the path, or set it to null")
@@ -37,12 +38,12 @@ def text_digest(path: str) -> str:
 
 
 def locate_data(path: str, key: str = "data.path") -> Path | None:
-    """The file or folder that ``path`` means; None when it can only be a hub name.
+    """The file or folder that ``path`` refers to; None when it can only be a hub name.
 
-    Looked for from the working folder, then inside the data that the project ships (``medicine``).
-    Raises DataFault for a path that is missing here and is no possible hub name either; it names ``key``.
+    Searched in the working folder, then in the data that the project ships (``medicine``). Raises DataFault, naming
+    ``key``, for a path that is missing here and cannot be a hub name either.
     """
-    # os.path, not Path: an impossible name (too long, a NUL in it, an unknown ~user) is a missing one.
+    # os.path, not Path: an impossible name (too long, a NUL in it, an unknown ~user) counts as missing.
     local = Path(os.path.expanduser(path))
     for place in (local, shipped_folder("data") / local):
         if path and os.path.exists(place):
@@ -50,20 +51,19 @@ def locate_data(path: str, key: str = "data.path") -> Path | None:
     is_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", path, re.ASCII) is not None
     if is_name and len(path) <= 96 and Path(path).suffix.lower() not in PARSERS:
         return None
-    where = f"looked from {Path.cwd()} and in {shipped_folder('data')}"
+    where = f"looked in {Path.cwd()} and {shipped_folder('data')}"
     raise DataFault(f"{key}={path!r}: no such file or folder ({where}); correct the path")
 
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(file)
     except OSError as fault:
         raise DataFault(f"data file {file}: {fault.strerror or fault}; check the path") from fault
 
 
 def split_files(place: Path, data: Data) -> dict[str, Path]:
-    """File of each split that the configuration names; ``train`` always has one."""
+    """The file of each split that the configuration names; ``train`` always has one."""
     names = {name: getattr(data.splits, name) for name in SPLITS if getattr(data.splits, name) is not None}
     held_out = [name for name in names if name != "train"]
     if not place.is_dir():
@@ -93,11 +93,11 @@ def _data_files(folder: Path) -> list[str]:
 
 
 def _inside(folder: Path, name: str, split: str) -> Path:
-    """``name`` in ``folder``, its ending optional where only one file fits."""
+    """``name`` in ``folder``; its ending may be left out if only one file matches."""
     candidates = [folder / name] if Path(name).suffix.lower() in PARSERS else []
     candidates += [folder / f"{name}{ending}" for ending in PARSERS]
     present = [file for file in candidates if os.path.isfile(file)]
     if len(present) == 1:
         return present[0]
-    state = f"fits {', '.join(file.name for file in present)}" if present else f"is no file in {folder}"
+    state = f"matches {', '.join(file.name for file in present)}" if present else f"is not a file in {folder}"
     raise DataFault(f"data.splits.{split}={name} {state}; give the full name of a file in that folder")

@@ -1,4 +1,4 @@
-"""Rows into train, validation and test: cuts, limits, duplicates across splits, and the digest of the result."""
+"""Rows divided into train, validation and test: cuts, limits, and duplicates across splits."""
 
 import hashlib
 import json
@@ -16,29 +16,29 @@ def _prompt_key(row: Row) -> str:
 
 
 def _rank(seed: int, *parts: str) -> bytes:
-    """Place of something in a random order that no library version changes."""
+    """Sort key of a random order that no library version changes."""
     return hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()
 
 
-def cut(found: dict[str, list[Row]], data: Data) -> dict[str, list[Row]]:
-    """All three splits; those without a source are cut from train, in the source's order.
+def cut(sources: dict[str, list[Row]], data: Data) -> dict[str, list[Row]]:
+    """All three splits; those that are not in ``sources`` are cut from its train, keeping the source's order.
 
-    Rows are ordered by a hash of seed and prompt, so that rows of one prompt stand together: a cut that would
-    part them leaves them in train. The share is a share of the rows that train had before any cut.
+    Rows are ordered by a hash of seed and prompt, so that rows with the same prompt are adjacent; a cut that would
+    separate them leaves them in train. A fraction is of the rows that train had before any cut.
     """
-    rows = found["train"]
+    rows = sources["train"]
     keys = [_rank(data.split_seed, "split", _prompt_key(row)) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (keys[index], index))
-    shares = {"test": data.fractions.test, "validation": data.fractions.validation}
-    start, cuts = 0, dict(found)
-    for name, share in shares.items():
-        if name in found:
+    fractions = {"test": data.fractions.test, "validation": data.fractions.validation}
+    start, cuts = 0, dict(sources)
+    for name, fraction in fractions.items():
+        if name in sources:
             continue
-        wanted = min(start + max(1, round(share * len(rows))), len(rows)) if share else start
+        wanted = min(start + max(1, round(fraction * len(rows))), len(rows)) if fraction else start
         end = wanted
         while start < end < len(rows) and keys[order[end - 1]] == keys[order[end]]:
             end -= 1
-        if end == start:  # One prompt fills the whole cut: take it as asked, and count the duplicates.
+        if end == start:  # One prompt fills the whole cut: cut it as requested, and count the duplicates.
             end = wanted
         cuts[name] = [rows[index] for index in sorted(order[start:end])]
         start = end
@@ -52,23 +52,15 @@ def cut(found: dict[str, list[Row]], data: Data) -> dict[str, list[Row]]:
 
 
 def limited(rows: Sequence[Row], limit: int | None, seed: int, split: str) -> tuple[Row, ...]:
-    """A sample in the source's order. A smaller limit draws a subset of what a larger one draws."""
+    """At most ``limit`` rows in the source's order. A smaller limit draws a subset of what a larger one draws."""
     if limit is None or limit >= len(rows):
         return tuple(rows)
     drawn = sorted(range(len(rows)), key=lambda i: _rank(seed, "limit", split, str(rows[i].number)))[:limit]
     return tuple(rows[index] for index in sorted(drawn))
 
 
-def rows_digest(splits: dict[str, tuple[Row, ...]]) -> str:
-    total = hashlib.sha256()
-    for name in SPLITS:
-        for row in splits[name]:
-            fields = (name, row.instruction, row.input, row.output, row.messages, row.target)
-            total.update(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
-    return total.hexdigest()
-
-
-def duplicates(splits: dict[str, tuple[Row, ...]]) -> int:
+def count_duplicates(splits: dict[str, tuple[Row, ...]]) -> int:
+    """Rows whose prompt is also in an earlier split."""
     earlier: set[str] = set()
     count = 0
     for name in SPLITS:

@@ -1,10 +1,10 @@
-"""Tokens: rows become ids with a mask, are audited, and are put into batches.
+"""Rows as token ids, with the length of the prompt.
 
-Where the prompt ends: prompt and completion are tokenised apart and joined. Tokenised together, a merge
-across the border could give the prompt other tokens in training than it has when the model is asked to go
-on from it; apart, both are the same by construction. The price is that a word piece never spans the border.
+Prompt and completion are tokenized separately and joined. Tokenized together, a merge across the border could give the
+prompt different tokens in training than in generation; separately, both are the same by construction. The price is
+that no token spans the border.
 
-What is trained: the completion and one end-of-text token. Prompt and padding are -100.
+What is trained: the completion and one end-of-text token. The labels of prompt and padding are -100.
 """
 
 import json
@@ -28,51 +28,53 @@ IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """Ids of prompt, completion and end-of-text token; the first ``prompt_length`` (>= 1) are prompt."""
+    """Ids of prompt, completion and end-of-text token, length t; the first ``prompt_length`` (>= 1) are prompt."""
 
     input_ids: tuple[int, ...]
     prompt_length: int
     row: Row
     prompt: str
-    cut: bool = False  # the completion's tail, with its end-of-text token, did not fit
-    start: int = 0  # how many of the first ids are the tokenizer's own start token
+    cut: bool = False  # the end of the completion, with its end-of-text token, did not fit
+    start: int = 0  # 1 if the first id is the start token that the tokenizer adds
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Of the same length as ``input_ids``, not shifted (the model's loss shifts)."""
+        """Length t like ``input_ids``, not shifted (the model's loss shifts)."""
         return (IGNORED,) * self.prompt_length + self.input_ids[self.prompt_length :]
 
 
 @dataclass(frozen=True)
 class TokenizedSplits:
-    """Examples of each split in the rows' order; over all splits, the rows dropped here and how many cut."""
+    """The rows of each split in their order."""
 
     splits: dict[str, list[TokenizedRow]]
-    bad: tuple[BadRow, ...]
-    cut: int
+    bad: tuple[BadRow, ...]  # left out here, of all splits
+    cut: int  # rows whose completion was cut, of all splits
 
 
 def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSplits:
-    """Every row as an example of at most ``data.max_tokens`` ids.
+    """Every row as at most ``data.max_tokens`` ids.
 
-    A row is bad when its prompt fills the window, when it is too long and ``data.truncate`` is off, when the
-    chat template refuses it, or when its output has no token or spells the end-of-text token. With
-    ``data.truncate`` the completion's tail is cut and counted, never the prompt, never the whole completion.
-    Raises DataFault for bad rows unless ``data.on_bad_row=skip``, and for a split that they leave empty;
-    ModelFault for a tokenizer that lacks an end-of-text token or the chat template asked for.
+    A row is bad if its prompt fills the window, if it is too long and ``data.truncate`` is off, if the chat template
+    refuses it, or if its output has no token or contains the end-of-text token. With ``data.truncate`` the end of the
+    completion is cut and counted, but never the prompt or the whole completion.
+
+    Raises:
+        DataFault: there are bad rows and ``data.on_bad_row=error``, or they leave a split empty.
+        ModelFault: the tokenizer lacks an end-of-text token, or the chat template that ``data.template`` needs.
     """
     require_template(data.template, tokenizer)
     if tokenizer.eos_token_id is None:
         name = tokenizer.name_or_path or "this model"
         raise ModelFault(
-            f"model: the tokenizer of {name} has no end-of-text token (eos_token), so that a tuned model"
+            f"model: the tokenizer of {name} has no end-of-text token (eos_token), so a tuned model"
             " would never learn to stop; set eos_token in its tokenizer_config.json"
         )
     splits: dict[str, list[TokenizedRow]] = {}
     refused: dict[str, list[BadRow]] = {}
     for name in SPLITS:
-        splits[name], refused[name] = _examples(rows.splits[name], data, tokenizer)
-    # Sorted, because splits that are cut from one file mix its rows.
+        splits[name], refused[name] = _tokenize(rows.splits[name], data, tokenizer)
+    # Sorted, because splits cut from one file mix its rows.
     bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
     if bad and data.on_bad_row is OnBadRow.error:
         raise bad_rows_fault(bad, sum(len(rows.splits[name]) for name in SPLITS))
@@ -80,16 +82,16 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
         if rows.splits[name] and not splits[name]:
             raise DataFault(
                 f"data.max_tokens={data.max_tokens}: all {len(rows.splits[name])} rows of the {name} split"
-                f" are refused (the first: {refused[name][0].reason}); raise data.max_tokens or mend the data"
+                f" are refused (the first: {refused[name][0].reason}); raise data.max_tokens or fix the data"
             )
-    return TokenizedSplits(splits, tuple(bad), sum(example.cut for name in SPLITS for example in splits[name]))
+    return TokenizedSplits(splits, tuple(bad), sum(row.cut for name in SPLITS for row in splits[name]))
 
 
 def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> list[list[int]]:
     """Ids of rendered prompts as the model sees them in training, scoring and generation.
 
-    The tokenizer's start token is added where it has one, except with ``chat``, whose text already has it; an
-    end-of-text token that some tokenizers append is taken off again, because the text goes on.
+    The tokenizer's start token is added if it has one, except with ``chat``, whose text already contains it. An
+    end-of-text token that some tokenizers append is removed, because the text continues.
     """
     ids = _ids(prompts, tokenizer, special=template is not Template.chat)
     if template is Template.chat:
@@ -97,7 +99,7 @@ def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> li
     return [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in ids]
 
 
-def _examples(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+def _tokenize(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
     rendered: list[tuple[Row, str, str]] = []
     bad: list[BadRow] = []
     for row in rows:
@@ -107,7 +109,7 @@ def _examples(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[Tok
             bad.append(BadRow(row.source, row.number, str(fault)))
     prompts = prompt_ids([prompt for _, prompt, _ in rendered], data.template, tokenizer)
     completions = _ids([completion for _, _, completion in rendered], tokenizer, special=False)
-    examples: list[TokenizedRow] = []
+    tokenized: list[TokenizedRow] = []
     for (row, prompt, _), head, tail in zip(rendered, prompts, completions, strict=True):
         reason = _why_unusable(head, tail, data, tokenizer)
         if reason:
@@ -116,19 +118,19 @@ def _examples(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[Tok
         ids = (*head, *tail, tokenizer.eos_token_id)
         cut = len(ids) > data.max_tokens
         start = int(tokenizer.bos_token_id is not None and head[0] == tokenizer.bos_token_id)
-        examples.append(TokenizedRow(ids[: data.max_tokens], len(head), row, prompt, cut, start))
-    return examples, bad
+        tokenized.append(TokenizedRow(ids[: data.max_tokens], len(head), row, prompt, cut, start))
+    return tokenized, bad
 
 
 def _why_unusable(prompt: Sequence[int], completion: Sequence[int], data: Data, tokenizer: Any) -> str | None:
-    """Why a row cannot be an example; None when it can."""
+    """Why a row cannot be used; None if it can."""
     window = f"data.max_tokens={data.max_tokens}"
     if not prompt:
         return "its prompt has no token in this model's vocabulary"
     if not completion:
         return "its output has no token in this model's vocabulary"
     if tokenizer.eos_token_id in completion:
-        return f"its output spells the end-of-text token {tokenizer.eos_token!r}, where generation would stop"
+        return f"its output contains the end-of-text token {tokenizer.eos_token!r}, at which generation would stop"
     if len(prompt) >= data.max_tokens:
         return f"its prompt fills the whole window ({len(prompt)} tokens, {window})"
     length = len(prompt) + len(completion) + 1
@@ -140,28 +142,26 @@ def _why_unusable(prompt: Sequence[int], completion: Sequence[int], data: Data, 
 def _ids(texts: Sequence[str], tokenizer: Any, special: bool) -> list[list[int]]:
     if not texts:
         return []
-    # One call for all: the fast tokenizers' own loop. Too long is judged here, so no warning about it.
+    # One call for all, so that fast tokenizers loop themselves. Length is checked here, so no warning about it.
     options = {"add_special_tokens": special, "return_attention_mask": False, "verbose": False}
     return tokenizer(list(texts), **options)["input_ids"]
 
 
-def prompt_of(example: TokenizedRow) -> list[int]:
-    """The prompt's token ids: what stands before the completion."""
-    return list(example.input_ids[: example.prompt_length])
+def prompt_of(row: TokenizedRow) -> list[int]:
+    """The prompt's token ids: everything before the completion."""
+    return list(row.input_ids[: row.prompt_length])
 
 
-def held_out_examples(
+def held_out_rows(
     path: Path, limit: int | None, tokenizer: "PreTrainedTokenizerBase", max_tokens: int
 ) -> list[TokenizedRow]:
-    """General text as examples whose first token is prompt and the rest is scored.
+    """General text as rows whose first token is prompt and whose other tokens are scored.
 
     Raises:
-        DataFault: a line is no JSON object with a ``text`` of two tokens or more.
+        DataFault: a line is not a JSON object with a ``text`` of at least two tokens.
     """
-    from harness.data.dataset import Row
-
-    examples = []
-    # Not splitlines(): JSON strings may hold other line separators of Unicode.
+    rows = []
+    # Not splitlines(): JSON strings may contain Unicode's other line separators.
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     for number, line in enumerate(lines[:limit], 1):
         try:
@@ -169,10 +169,10 @@ def held_out_examples(
             ids = tuple(tokenizer(text, verbose=False)["input_ids"][:max_tokens])
         except (ValueError, TypeError, KeyError) as error:
             raise DataFault(
-                f"scoring.forgetting: {path}, text {number} is no JSON object with a `text` ({error}); mend the file "
+                f"scoring.forgetting: {path}, text {number} is not a JSON object with a `text` ({error}); fix the file "
                 "or set scoring.forgetting=null"
             ) from error
         if len(ids) < 2:
             raise DataFault(f"scoring.forgetting: {path}, text {number} has no token to predict; leave it out")
-        examples.append(TokenizedRow(ids, 1, Row(number, str(path), "", "", text, (), None), ""))
-    return examples
+        rows.append(TokenizedRow(ids, 1, Row(number, str(path), "", "", text, (), None), ""))
+    return rows

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data import dataset
 from harness.data.sources import locate_data
-from harness.data.tokenize import held_out_examples, tokenize_splits
+from harness.data.tokenize import held_out_rows, tokenize_splits
 from harness.errors import DataFault
 from harness.models import sources as model_sources
 from harness.models.base import Base, fingerprint_weights, load_base
@@ -192,7 +192,7 @@ def _held_out(plan: Plan, loaded: Base) -> "list[TokenizedRow]":
         raise DataFault(
             f"scoring.forgetting={plan.scoring.forgetting}: no such file; correct the path or set it to null"
         )
-    return held_out_examples(path, plan.scoring.forgetting_limit, loaded.tokenizer, plan.data.max_tokens)
+    return held_out_rows(path, plan.scoring.forgetting_limit, loaded.tokenizer, plan.data.max_tokens)
 
 
 def _key(plan: Plan, *parts: Any) -> str:

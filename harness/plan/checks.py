@@ -15,11 +15,11 @@ from harness.config.schema import (
     ModelSource,
     Objective,
     Quantization,
-    RowFormat,
     Stage,
     Template,
     Tracking,
 )
+from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
 from harness.frozen import ConfigNode
 from harness.methods import fields
@@ -35,7 +35,14 @@ def config_faults(config: Config) -> list[str]:
     sheet = getattr(config, config.peft.method)
     used = {key: node for key, node in vars(config).items() if key not in SHEETS} | {config.peft.method: sheet}
     unsound = dict(fault for key, node in used.items() for fault in value_faults(key, node))
-    parts = (_model(config), _data(config), _trainer(config), _scoring(config), _tracker(config), _places(config))
+    parts = (
+        _model(config),
+        data_faults(config.data),
+        _trainer(config),
+        _scoring(config),
+        _tracker(config),
+        _places(config),
+    )
     found = [fault for part in parts for fault in part]
     found += at_least("sweep.max_failures", config.sweep.max_failures, 0)
     found += fields.field_faults(config.peft.method, vars(sheet))
@@ -92,23 +99,6 @@ def _places(config: Config) -> Iterator[str]:
         yield "runs_dir is empty; name the folder for records, e.g. runs_dir=runs"
     elif not unfit and is_text(config.runs_dir):
         yield from unwritable_folder(config.runs_dir, config.stage)
-
-
-def _data(config: Config) -> Iterator[str]:
-    data = config.data
-    for name in ("messages",) if data.format is RowFormat.messages else ("instruction", "output"):
-        if not getattr(data.columns, name):
-            yield f"data.columns.{name}=null but data.format={data.format.value} needs it; name the column"
-    if not data.path:
-        yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
-    yield from fraction("data.fractions.validation", data.fractions.validation)
-    yield from fraction("data.fractions.test", data.fractions.test)
-    if max(data.fractions.validation, data.fractions.test) < 1 <= data.fractions.validation + data.fractions.test:
-        yield "data.fractions.validation + data.fractions.test leave no training rows; lower them"
-    for split, limit in vars(data.limits).items():
-        if not split.startswith("_"):
-            yield from at_least(f"data.limits.{split}", limit, 1)
-    yield from at_least("data.max_tokens", data.max_tokens, 4)
 
 
 def _trainer(config: Config) -> Iterator[str]:

@@ -39,11 +39,11 @@ def plan_of_record(found: dict[str, Any]) -> Plan:
 
 def require_same_rows(plan: Plan) -> None:
     """Raise ``DataFault`` where the rows or the held-out text have changed since the run."""
-    from harness.data.sources import data_digest, text_digest
+    from harness.data.sources import data_sha256, text_sha256
 
-    now = {"data": data_digest(plan.data)}
+    now = {"data": data_sha256(plan.data)}
     if plan.scoring.forgetting is not None:
-        now["forgetting"] = text_digest(plan.scoring.forgetting)
+        now["forgetting"] = text_sha256(plan.scoring.forgetting)
     changed = [name for name, digest in now.items() if digest != plan.inputs.get(name)]
     if changed:
         key = {"data": f"data.path={plan.data.path}", "forgetting": f"scoring.forgetting={plan.scoring.forgetting}"}

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def input_digests(config: schema.Config) -> dict[str, str]:
     """Content hashes, so that an edited file is another experiment."""
-    from harness.data.sources import data_digest, text_digest
+    from harness.data.sources import data_sha256, text_sha256
     from harness.models import sources as model_sources
 
-    found = {"data": data_digest(config.data), "model": model_sources.weights_digest(config.model)}
+    found = {"data": data_sha256(config.data), "model": model_sources.weights_digest(config.model)}
     if config.scoring.forgetting is not None:
-        found["forgetting"] = text_digest(config.scoring.forgetting)
+        found["forgetting"] = text_sha256(config.scoring.forgetting)
     if config.trainer.objective is schema.Objective.distill:
         found["teacher"] = teacher_digest(str(config.trainer.teacher), Path(config.runs_dir).expanduser().absolute())
     return {key: value for key, value in found.items() if value is not None}

@@ -5,7 +5,6 @@ SHA-256 in ``manifest.json``, and only then it gets its name, so that a kill at 
 before it. A damaged one is set aside as ``step-00000120.corrupt-1`` and reported.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import RunFault, hint_for
-from harness.record.files import atomic_write_text, partial_path, replacing, set_aside
+from harness.record.files import atomic_write_text, file_sha256, partial_path, replacing, set_aside
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +106,8 @@ def _checked(place: Path) -> tuple[dict, str | None]:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         _ = manifest["code"], manifest["step"]
         for name, expected in manifest["files"].items():
-            with (place / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    return {}, f"{name} is not what was written"
+            if file_sha256(place / name) != expected:
+                return {}, f"{name} is not what was written"
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return {}, f"{type(error).__name__}: {error}"
     return manifest, None
@@ -127,4 +125,4 @@ def _files(folder: Path) -> list[Path]:
 def _sync_and_hash(path: Path) -> str:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

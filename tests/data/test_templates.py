@@ -84,7 +84,7 @@ def test_a_template_that_refuses_a_row_or_cannot_be_split_is_a_fault() -> None:
     with pytest.raises(DataFault, match="refuses its messages: System role not supported"):
         templates.render_row(row(history=(("system", "s"),)), Template.chat, tokenizer)
     thinking = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
-    with pytest.raises(DataFault, match="writes the answer elsewhere"):
+    with pytest.raises(DataFault, match="does not put the answer where its prompt ends"):
         templates.render_row(row(), Template.chat, byte_tokenizer(eos="<|im_end|>", chat_template=thinking))
 
 

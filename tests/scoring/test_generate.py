@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-from harness.data.tokenize import held_out_examples, prompt_of
+from harness.data.tokenize import held_out_rows, prompt_of
 from harness.errors import DataFault, RunFault
 from harness.methods.registry import PROMPT_LEARNING
 from harness.scoring.generate import _decoding, generate
@@ -115,8 +115,8 @@ def test_general_text_that_cannot_be_scored_is_named(tmp_path, random_qwen2, lin
     file = tmp_path / "texts.jsonl"
     file.write_text(json.dumps({"text": "fine text\u2028with a line separator"}, ensure_ascii=False) + "\n" + line)
     with pytest.raises(DataFault, match=f"scoring.forgetting: .*text 2 .*{said}"):
-        held_out_examples(file, None, loaded(random_qwen2).tokenizer, 64)
-    assert len(held_out_examples(file, 1, loaded(random_qwen2).tokenizer, 64)) == 1
+        held_out_rows(file, None, loaded(random_qwen2).tokenizer, 64)
+    assert len(held_out_rows(file, 1, loaded(random_qwen2).tokenizer, 64)) == 1
 
 
 def test_greedy_settings_of_sampling_are_left_out(random_qwen2, rows, tmp_path):

@@ -1,5 +1,6 @@
 """Settings, tokenizers and paths that the tests of the data stage share."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,17 @@ from typing import Any
 import pytest
 
 from harness.config import schema
+from harness.data.dataset import SplitRows, read_splits
+from harness.data.rows import Row
+from harness.data.tokenize import TokenizedRow, tokenize_splits
+from harness.errors import DataFault
 from tests.support.paths import SHARED as SHARED_FOLDER
 
 SHARED = SHARED_FOLDER / "data"
 ALPACA = {"instruction": "instruction", "input": "input", "output": "output"}
 MESSAGES = {"messages": "messages"}
+ROWS = [{"instruction": f"q{i}", "input": "", "output": f"a{i}"} for i in range(20)]
+PROMPT = len("Instruction: q\nAnswer: ")  # tokens of the lesson's prompt for the question q, one per byte
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -46,6 +53,40 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
     values["fractions"] = schema.Fractions(*values["fractions"])
     values["limits"] = schema.Limits(*values["limits"])
     return schema.Data(columns=schema.Columns(**{**names, **columns}), **values)
+
+
+def jsonl(folder: Path, rows: list, name: str = "rows.jsonl") -> Path:
+    """A file with one row per line."""
+    file = folder / name
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def fault(source: object, columns: dict = ALPACA, **changes: object) -> str:
+    """The message of the DataFault that reading ``source`` ends in."""
+    with pytest.raises(DataFault) as caught:
+        read_splits(settings(source, columns, **changes))
+    return str(caught.value)
+
+
+def flat(rows: SplitRows) -> list[Row]:
+    """All rows in the order of their numbers."""
+    return sorted((row for split in rows.splits.values() for row in split), key=lambda row: row.number)
+
+
+def rows_of(*outputs: str, instruction: str = "q") -> SplitRows:
+    """Training rows with these outputs."""
+    made = tuple(
+        Row(number, "rows.jsonl", instruction, "", output, (("user", instruction), ("assistant", output)), None)
+        for number, output in enumerate(outputs, start=1)
+    )
+    return SplitRows({"train": made, "validation": (), "test": ()}, (), 0)
+
+
+def tokenized(*outputs: str, tokenizer: Any = None, **changes: Any) -> list[TokenizedRow]:
+    """The same rows tokenized, by bytes unless a tokenizer is given."""
+    tokenizer = tokenizer or byte_tokenizer()
+    return tokenize_splits(rows_of(*outputs), settings("x", **changes), tokenizer).splits["train"]
 
 
 def byte_tokenizer(bos: bool = False, eos: str | None = "</s>", **more: Any) -> Any:

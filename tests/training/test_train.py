@@ -36,28 +36,6 @@ def make(random_qwen2, rows, tmp_path):
     return lambda *words, rows=rows: prepared(random_qwen2, rows, tmp_path / "runs", *words)
 
 
-def test_each_epoch_has_every_row_once_in_an_order_of_seed_and_epoch_alone():
-    lengths = [(7 * number) % 13 + 1 for number in range(50)]
-
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = LengthSampler(lengths, 8, seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    for seed in (0, 1):
-        for epoch in range(3):
-            assert sorted(order(seed, epoch)) == list(range(50))
-            assert order(seed, epoch) == order(seed, epoch)
-    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in range(3)}) == 6
-
-
-def test_rows_of_a_batch_are_of_like_length():
-    lengths = [(7 * number) % 64 + 1 for number in range(64)]
-    order = list(LengthSampler(lengths, 8, 0))
-    spread = [max(batch) - min(batch) for batch in ([lengths[i] for i in order[at : at + 8]] for at in range(0, 64, 8))]
-    assert max(spread) == 7
-
-
 class Spy:
     """Keeps the batches that the model saw."""
 
