@@ -1,1 +1,1 @@
-"""TODO."""
+"""The configuration: its types, the names in it, how it is composed, and what is said about wrong input."""

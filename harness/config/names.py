@@ -1,16 +1,17 @@
-"""Names of the settings: which exist, and which one a misspelt name may mean.
-
-What Hydra and OmegaConf refuse is said here in the harness's own words: the override first, the remedy last.
-"""
+"""Names of settings and of group options: which exist, and which one a misspelled name may mean."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from harness.config import schema
+from harness.errors import brief
 from harness.shipped import shipped_folder
+
+SEE_HELP = "python -m harness --help lists the groups, their options and every key"
 
 
 @cache
@@ -21,15 +22,40 @@ def known_settings() -> dict[str, Any]:
 
 @cache
 def config_groups() -> dict[str, tuple[str, ...]]:
-    """Options of each configuration group that a command picks one of."""
+    """Options of each configuration group from which a command picks one."""
     conf = shipped_folder("conf")
     folders = [folder for folder in sorted(conf.iterdir()) if folder.is_dir() and folder.name != "hydra"]
-    found = {folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders}
-    return {group: options for group, options in found.items() if options}
+    options = {folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders}
+    return {group: names for group, names in options.items() if names}
+
+
+def unknown_key(key: str, override: str = "") -> str:
+    """Message for a name that no setting has, with the nearest names or the way to add an entry.
+
+    Args:
+        key: dotted name, without its value.
+        override: the argument as typed; its value is repeated in the advice.
+    """
+    parent, _, leaf = key.rpartition(".")
+    if get_origin(known_settings().get(parent)) is dict:
+        value = re.search(rf"{re.escape(leaf)}['\"]?\s*[=:]\s*([^,}}]+)", override)
+        return f"a new entry of {parent} needs a plus: +{key}={value[1] if value else '...'}"
+    close = nearest_keys(key)
+    remedy = f"did you mean {' or '.join(close)}?" if close else SEE_HELP
+    return f"there is no setting {key}; {remedy}"
+
+
+def no_option(group: str, option: str, options: Sequence[str] | None = None) -> str:
+    """Message for an option that a group lacks; ``options``: those it has, if they are not the shipped ones."""
+    options = config_groups().get(group, ()) if options is None else options
+    close = closest(option, options, 0.6)
+    hint = f"did you mean {group}={close[0]}? " if close else ""
+    choices = f"options: {', '.join(options)}" if options else "the group has no options"
+    return f"{group}={brief(option)} does not exist; {hint}{choices}"
 
 
 def nearest_keys(key: str) -> list[str]:
-    """Up to three settings or groups that a misspelt name may mean, the likeliest first."""
+    """Up to three settings or groups that a misspelled name may mean, the likeliest first."""
     parent, _, leaf = key.rpartition(".")
     siblings = {
         name.rpartition(".")[2]: name
@@ -44,9 +70,9 @@ def nearest_keys(key: str) -> list[str]:
     return close or same
 
 
-def closest(name: str, among: Iterable[str], cutoff: float) -> list[str]:
-    candidates: Sequence[str] = list(among)
-    return difflib.get_close_matches(name, candidates, n=3, cutoff=cutoff)
+def closest(name: str, candidates: Iterable[str], cutoff: float) -> list[str]:
+    """Up to three candidates at least as similar as ``cutoff`` (0 to 1), the most similar first."""
+    return difflib.get_close_matches(name, list(candidates), n=3, cutoff=cutoff)
 
 
 def _below(node: type, prefix: str) -> Iterator[tuple[str, Any]]:

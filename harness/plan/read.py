@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import schema
-from harness.config.messages import omegaconf_message
+from harness.config.library_errors import omegaconf_message
 from harness.errors import ConfigFault, raise_together
 from harness.frozen import freeze
 from harness.plan import checks
