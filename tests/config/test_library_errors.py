@@ -2,19 +2,17 @@
 
 import pytest
 from hydra import initialize_config_dir
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import library_errors
-from harness.config.compose import register_schema
+from harness.config.compose import Composer, register_schema
 from harness.config.library_errors import HYDRA, OMEGACONF, ROWS, first_line, hydra_message, matching_row
 from harness.errors import ConfigFault
 from harness.plan.read import read_config
-from tests.conftest import CONF
+from tests.support.configs import CONF
 
 # What a user reads, by the override that was typed; of a long message, how it begins.
 MESSAGES = {
@@ -58,19 +56,18 @@ MESSAGES = {
 
 
 @pytest.fixture(scope="module")
-def loader() -> ConfigLoader:
+def composer() -> Composer:
+    """Composes with Hydra's own steps, and each choice of groups only once."""
     register_schema()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return GlobalHydra.instance().config_loader()
+        loader = GlobalHydra.instance().config_loader()
+    return Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
 
 
-def refusal(loader: ConfigLoader, override: str) -> BaseException:
+def refusal(composer: Composer, override: str) -> BaseException:
     """What Hydra raises as it composes, or OmegaConf as the values are read."""
     try:
-        composed = loader.load_configuration("config", [override], RunMode.RUN)
-        with open_dict(composed):
-            del composed["hydra"]
-        read_config(composed)
+        read_config(composer.own([override]))
     except (HydraException, OmegaConfBaseException, ConfigFault) as error:
         return error
     raise AssertionError(f"{override} is accepted")
@@ -88,9 +85,9 @@ def texts(library: str, error: BaseException | None) -> list[str]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.example)
-def test_library_still_says_what_the_row_reads(row, loader, monkeypatch):
+def test_library_still_says_what_the_row_reads(row, composer, monkeypatch):
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
-    error = refusal(loader, row.example)
+    error = refusal(composer, row.example)
     said = texts(row.library, error)
     assert said, f"{row.library} no longer refuses {row.example}"
     assert matching_row(row.library, said[0])[0] is row, said[0]
@@ -119,8 +116,8 @@ def test_every_row_has_an_example_and_a_message_of_its_own():
         ("~peft=lora", "peft has no value; set it on the command line: peft=..."),
     ],
 )
-def test_refusal_without_a_row_of_its_own_is_one_message_too(override, message, loader):
-    error = refusal(loader, override)
+def test_refusal_without_a_row_of_its_own_is_one_message_too(override, message, composer):
+    error = refusal(composer, override)
     assert (hydra_message(error) if isinstance(error, HydraException) else str(error)).startswith(message)
 
 
@@ -128,7 +125,3 @@ def test_text_that_no_row_knows_is_shown_with_the_way_to_the_help():
     assert hydra_message(HydraException("Something new")) == f"Something new\n{library_errors.SEE_HELP}"
     error = OmegaConfBaseException("Something new\n    full_key: a")
     assert library_errors.omegaconf_message(error, "a=1") == "a=1: Something new"
-
-
-def test_default_configuration_is_refused_by_neither_library(loader):
-    assert OmegaConf.is_config(loader.load_configuration("config", [], RunMode.RUN))
