@@ -1,13 +1,12 @@
 """Train, score and compare PEFT methods: ``python -m harness -m peft=lora,ia3 lora.r=4,8,16``.
 
-``run`` is the pipeline; ``task`` is what Hydra calls with each composed config; ``main`` is the command.
+``task`` is what Hydra calls with each composed config; ``main`` is the command. Only what the configuration needs is
+imported here: ``--help`` and a misspelled key are answered without plans, models and stages.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import Stage
-from harness.pipeline.run import run
-from harness.plan.read import read_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 def task(composed: "DictConfig") -> dict[str, Any] | None:
     """One composed config. A sweep's launcher calls this once for each unique plan."""
+    from harness.pipeline.run import run
+    from harness.plan.read import read_config
     from harness.stages import export, generate, status
     from harness.stages.plan import show_plan
     from harness.stages.report import report_records
@@ -44,10 +45,12 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
 
 def main() -> None:
     """The console script; of several processes the first is the command, and the others do their part of its runs."""
-    from harness.record.provenance import code_version
     from harness.runtime import distributed
 
     if not distributed.is_main_process():
+        from harness.pipeline.run import run
+        from harness.record.provenance import code_version
+
         distributed.follow_main(run, code_version())
         return
     from harness.cli import start

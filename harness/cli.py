@@ -1,4 +1,4 @@
-"""The command line around Hydra: schema, help, and errors that read as one message."""
+"""The command line around Hydra: schema, free text, exit codes, and errors that read as one message."""
 
 import functools
 import os
@@ -17,31 +17,31 @@ from harness.shipped import shipped_folder
 
 
 class Stopped(BaseException):
-    """A single run's error on its way out: Hydra would announce an ``Exception`` with a text of its own."""
+    """Carries a single run's error through Hydra, which would print its own text for an ``Exception``."""
 
 
 def start(task: Callable[..., Any]) -> None:
     """Run ``task`` under Hydra.
 
-    Exits with 0 when all went well, 1 when a run failed, 2 on wrong input, 130 on Ctrl-C and 143 on SIGTERM.
+    Exits with 0 if everything finished, 1 if a run failed, 2 on wrong input, 130 on Ctrl-C and 143 on SIGTERM.
     """
     import hydra
 
     wants_traceback = os.environ.get(TRACEBACK) == "1" or os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Hydra then passes errors on instead of printing its own account of them.
+    # Makes Hydra pass errors on instead of printing them itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_schema()
-    _say_what_happens()
+    _log_to_console()
     sys.argv[1:] = quote_free_text(sys.argv[1:])
-    began: list[bool] = []
+    started: list[bool] = []
 
     @functools.wraps(task)
     def guarded(composed: Any) -> Any:
-        began.append(True)
+        started.append(True)
         try:
             return task(composed)
         except Exception as error:
-            if _in_sweep():  # the launcher goes on with the next run
+            if _in_sweep():  # the launcher continues with the next run
                 raise
             raise Stopped from error
 
@@ -51,22 +51,22 @@ def start(task: Callable[..., Any]) -> None:
         with signals.listening():
             command()
     except KeyboardInterrupt as stop:
-        sys.stderr.write("stopped; the same command goes on from where it was\n")
+        sys.stderr.write("stopped; run the same command again to resume\n")
         sys.exit(stop.exit_code if isinstance(stop, signals.Interrupted) else 130)
     except (Exception, Stopped, RankFailedAlone) as caught:
         error = caught.__cause__ if isinstance(caught, Stopped | RankFailedAlone) and caught.__cause__ else caught
         if wants_traceback:
             traceback.print_exception(error)
         sys.stderr.write(explain(error) + "\n")
-        # Before any run began, only the command can be at fault.
-        wrong = is_input_fault(error) or not (began or isinstance(error, RunFault))
+        # Before the first run starts, only the command can be wrong.
+        wrong = is_input_fault(error) or not (started or isinstance(error, RunFault))
         sys.exit(2 if wrong else 1)
 
 
 def quote_free_text(arguments: list[str]) -> list[str]:
-    """The command as Hydra takes it: ``-m`` before the overrides, and text in quotes of its own.
+    """The command as Hydra reads it: ``-m`` before the overrides, and free text in quotes.
 
-    Hydra refuses a flag after an override, reads ``run=39e5`` as a number, and ``prompt=a, b`` not at all.
+    Hydra refuses a flag after an override, reads ``run=39e5`` as a number, and cannot read ``prompt=a, b``.
     """
     flags = [each for each in arguments if each in ("-m", "--multirun")]
     rest = [each for each in arguments if each not in flags]
@@ -74,12 +74,12 @@ def quote_free_text(arguments: list[str]) -> list[str]:
 
 
 def _quoted(argument: str) -> str:
-    """``run``, ``prompt`` and ``input`` hold text as it is: no number, no list, no interpolation."""
+    """``run``, ``prompt`` and ``input`` are text as typed, never a number, a list or an interpolation."""
     key, equals, value = argument.partition("=")
     if key not in ("run", "prompt", "input") or not equals or value == "null" or value[:1] in ("'", '"'):
         return argument
-    # Backslashes count only before a quote, where Hydra halves them, and before ${, where OmegaConf does.
-    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" + found[2] if found[2] else ""), value)
+    # Double the backslashes before a quote, where Hydra halves them, and add one before ${, which OmegaConf drops.
+    escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ("\\" + match[2] if match[2] else ""), value)
     return f'{key}="{escaped.replace("${", chr(92) + "${")}"'
 
 
@@ -90,8 +90,8 @@ def _in_sweep() -> bool:
     return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
-def _say_what_happens() -> None:
-    """Notes of the harness go to the console; libraries speak up only when something is wrong."""
+def _log_to_console() -> None:
+    """Show the harness's messages on the console, and of the libraries only their warnings and errors."""
     import logging
 
     quiet_libraries()

@@ -1,7 +1,7 @@
-"""Errors that a user can act on.
+"""Errors that a user can act on, hints for those of libraries, and checks that any setting can need.
 
-The text of each is complete: it names the key or file, the value, and the remedy. The entrypoint prints
-it without a traceback.
+The text of each error is complete: it names the key or file, the value, and the remedy. The command prints it
+without a traceback.
 """
 
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class HarnessError(Exception):
-    """Something the user can mend."""
+    """Something the user can fix."""
 
 
 class ConfigFault(HarnessError):
@@ -23,23 +23,23 @@ class DataFault(HarnessError):
 
 
 class ModelFault(HarnessError):
-    """A base model that cannot be had or does not fit the method."""
+    """A base model that cannot be loaded or does not fit the method."""
 
 
 class RunFault(HarnessError):
-    """A run that could not go on: non-finite loss, no memory, no disk."""
+    """A run that could not continue: non-finite loss, out of memory, disk full."""
 
 
 class HeldByAnotherProcess(RunFault):
-    """Another process works on the same plan, or took it over; what it leaves is the result."""
+    """Another process is running the same plan, or has taken it over; its record will be the result."""
 
 
 class RankFailedAlone(BaseException):
-    """One of several processes failed alone, by its cause: no further run of the command can be shared."""
+    """One of several processes failed alone (see the cause); the command cannot share further runs."""
 
 
 def raise_together(faults: Sequence[str], kind: type[HarnessError] = ConfigFault) -> None:
-    """Raise one error that lists every fault; return when there is none."""
+    """Raise one error that lists every fault; do nothing if there are none."""
     if faults:
         raise kind("\n".join(faults))
 
@@ -62,10 +62,10 @@ _HINTS: tuple[tuple[str, str], ...] = (
         r"\[Errno (28|122)\]|No space left|Disk quota",
         "the disk is full: free space, or set runs_dir to another disk",
     ),
-    (r"\[Errno (13|30)\]", "not allowed to write there: check permissions, or set runs_dir elsewhere"),
+    (r"\[Errno (13|30)\]", "no permission to write there: check permissions, or set runs_dir to another folder"),
     (
         r"GatedRepo|gated repo|\b40[13] Client Error",
-        "the hub refuses access: accept the model's terms and log in to it",
+        "the hub denied access: accept the model's terms and log in",
     ),
     (
         "|".join(_UNREACHABLE)
@@ -80,9 +80,9 @@ _HINTS: tuple[tuple[str, str], ...] = (
 
 
 def hint_for(error: BaseException) -> str:
-    """What the user may do about an error, judged by it and by what caused it; "" where nothing is known."""
+    """What the user can do about an error, judged by it and its causes; "" if nothing is known."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "stopped from outside; run the same command again"
+        return "stopped from outside; run the same command again to resume"
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -97,11 +97,11 @@ def hint_for(error: BaseException) -> str:
     return ""
 
 
-SHOWN_CHARACTERS = 200  # of an override: a pasted file must not fill the screen
+SHOWN_CHARACTERS = 200  # of one value: a pasted file must not fill the screen
 
 
 def brief(text: str) -> str:
-    """The text, its middle left out where it is long."""
+    """The text, without its middle if it is long."""
     half = SHOWN_CHARACTERS // 2
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:half]} ... {text[-half:]}"
 
@@ -113,22 +113,26 @@ def first_line(error: BaseException) -> str:
 
 
 def at_least(key: str, value: float | None, low: float) -> Iterator[str]:
+    """Fault of a number below ``low``; None is not checked."""
     if value is not None and not value >= low:
         yield f"{key}={value} is too small; use at least {low:g}"
 
 
 def above(key: str, value: float | None, low: float) -> Iterator[str]:
+    """Fault of a number that is not finite and greater than ``low``; None is not checked."""
     if value is not None and not (value > low and value < float("inf")):
         yield f"{key}={value} must be a finite number above {low:g}"
 
 
 def fraction(key: str, value: float, closed: bool = False) -> Iterator[str]:
+    """Fault of a number outside 0 to 1; 1 itself is allowed only if ``closed``."""
     if not (0 <= value < 1 or (closed and value == 1)):
-        yield f"{key}={value} is no share; use a number from 0 to {'1' if closed else 'below 1'}"
+        yield f"{key}={value} must be at least 0 and {'at most' if closed else 'below'} 1"
 
 
 def one_of(key: str, value: Any, known: tuple[Any, ...]) -> Iterator[str]:
-    # 1 == True in Python, and 1 is no flag.
+    """Fault of a value that is not one of ``known``, type included."""
+    # 1 == True in Python, but 1 is not a flag.
     if not any(value == item and type(value) is type(item) for item in known):
         choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in known)
         yield f"{key}={value} is unknown; choose one of {choices}"

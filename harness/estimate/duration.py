@@ -1,4 +1,4 @@
-"""How long runs will take, judged by finished ones of the same model, data, scoring and work per step."""
+"""How long runs will take, judged by finished runs with the same model, data, scoring and work per step."""
 
 import statistics
 from collections import deque
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from harness.plan.spec import Plan, digest, effective_settings
+from harness.plan.spec import Plan, digest, effective_settings, optimizer_steps
 
-# Settings of the trainer that leave an optimizer step, and what stands between steps, as long as it is.
+# Settings of the trainer that change neither how long an optimizer step takes nor what happens between steps.
 SETTINGS_WITHOUT_EFFECT = (
     "epochs",
     "max_steps",
@@ -20,11 +20,9 @@ SETTINGS_WITHOUT_EFFECT = (
     "learning_rate",
 )
 
+ONCE = ("load", "tokenise", "score_before")  # by the record's names; the runs of one process share them
 
-ONCE = ("load", "tokenise", "score_before")  # shared by the runs of one process, so paid by the first of them
-
-
-RECENT = 20  # records that a figure is the median of: machines and code change
+RECENT = 20  # latest records that a median is taken over: machines and code change
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,22 @@ class _Measured:
 
 
 class Forecast:
-    """Seconds that plans may take; unknown where no like plan has been finished."""
+    """Seconds that plans may take; unknown if no comparable run has finished."""
 
     def __init__(self, records: Iterable[Mapping[str, Any]], host: str) -> None:
         self._host = host
-        # By kind, host and method, null standing for any; so that thousands of plans are forecast at a glance.
+        # By kind, host and method, None meaning any: a forecast for thousands of plans needs only look-ups.
         self._known: dict[tuple[str, str | None, str | None], deque[_Measured]] = {}
-        self._kinds: dict[int, tuple[Plan, str, str]] = {}  # the plan is kept, lest its id be used again
-        for kept in records:
-            self.learn(kept)
+        self._kinds: dict[int, tuple[Plan, str, str]] = {}  # keeps the plan, so that its id is not reused
+        for record in records:
+            self.learn(record)
 
-    def learn(self, kept: Mapping[str, Any]) -> None:
-        """Take in a record; one that is not finished, or of another version's shape, says nothing."""
+    def learn(self, record: Mapping[str, Any]) -> None:
+        """Add a record; one that is not finished, or that another version wrote in another shape, is ignored."""
         try:
-            if kept["status"] != "finished":
+            if record["status"] != "finished":
                 return
-            kind, measured = _kind(kept["plan"]), _measured(kept)
+            kind, measured = _kind(record["plan"]), _measured(record)
         except (KeyError, TypeError, ValueError):
             return
         for host in (measured.host, None):
@@ -62,20 +60,20 @@ class Forecast:
                 self._known.setdefault((kind, host, method), deque(maxlen=RECENT)).append(measured)
 
     def seconds(self, plans: Sequence[Plan]) -> tuple[float, int]:
-        """For runs one after the other in one process, and how many of them the figure leaves out as unknown."""
-        total, unknown, begun = 0.0, 0, dict[str, float]()
+        """Duration of these runs in sequence in one process, and how many are unknown and left out of it."""
+        total, unknown, once = 0.0, 0, dict[str, float]()
         for plan in plans:
             kind, base = self._of(plan)
-            like = self._like(kind, plan.method)
-            if not like:
+            comparable = self._comparable(kind, plan.method)
+            if not comparable:
                 unknown += 1
                 continue
-            total += statistics.median(each.rest_s + each.train_s * _ratio(plan, each) for each in like)
-            begun[base] = max(begun.get(base, 0.0), max(each.once_s for each in like))
-        return total + sum(begun.values()), unknown
+            total += statistics.median(each.rest_s + each.train_s * _ratio(plan, each) for each in comparable)
+            once[base] = max(once.get(base, 0.0), max(each.once_s for each in comparable))
+        return total + sum(once.values()), unknown
 
-    def _like(self, kind: str, method: str) -> Sequence[_Measured]:
-        """The latest measurements that come nearest: this machine's before others', the same method's first."""
+    def _comparable(self, kind: str, method: str) -> Sequence[_Measured]:
+        """The latest measurements of the closest runs: this machine before others, then the same method."""
         nearest = ((kind, host, each) for host in (self._host, None) for each in (method, None))
         return next((self._known[key] for key in nearest if key in self._known), ())
 
@@ -88,38 +86,36 @@ class Forecast:
 
 
 def _kind(plan: dict[str, Any]) -> str:
-    """Hash of what decides the time besides the method and the number of steps."""
+    """Hash of what determines the time, apart from the method and the number of steps."""
     used = effective_settings(plan)
     trainer = {key: value for key, value in used["trainer"].items() if key not in SETTINGS_WITHOUT_EFFECT}
     return digest([used["model"], used["data"], used["scoring"], used["inputs"], trainer])
 
 
-def _measured(kept: Mapping[str, Any]) -> _Measured:
-    times = {name: float(seconds) for name, seconds in kept["times_s"].items()}
+def _measured(record: Mapping[str, Any]) -> _Measured:
+    times = {name: float(seconds) for name, seconds in record["times_s"].items()}
     once = sum(times.get(name, 0.0) for name in ONCE)
-    whole = datetime.fromisoformat(kept["finished"]) - datetime.fromisoformat(kept["started"])
-    # The clock may have been set in between; what was measured apart is the least that the run took.
+    whole = datetime.fromisoformat(record["finished"]) - datetime.fromisoformat(record["started"])
+    # The clock may have been set meanwhile; a run takes at least as long as its measured parts.
     rest = max(whole.total_seconds() - once - times["train"], times.get("score_after", 0.0))
     return _Measured(
-        method=kept["method"],
-        host=kept["owner"]["host"],
+        method=record["method"],
+        host=record["owner"]["host"],
         train_s=times["train"],
         rest_s=rest,
         once_s=once,
-        steps=max(int(kept["training"]["optimizer_steps"]), 1),
-        rows=int(kept["rows"]["train"]),
+        steps=max(int(record["training"]["optimizer_steps"]), 1),
+        rows=int(record["rows"]["train"]),
     )
 
 
 def _ratio(plan: Plan, measured: _Measured) -> float:
-    """Optimizer steps of the plan by those that were measured."""
-    from harness.plan.spec import optimizer_steps
-
+    """Optimizer steps of the plan, divided by those that were measured."""
     return optimizer_steps(plan.trainer, measured.rows) / measured.steps
 
 
 def in_words(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``: as exact as a forecast may claim to be."""
+    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``: as precise as a forecast can be."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"

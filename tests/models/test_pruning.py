@@ -51,7 +51,7 @@ def same_layers(net, layers):
 
 
 def test_impossible_shares_and_quantised_bases_are_refused(weightless):
-    with pytest.raises(ConfigFault, match=r"model\.prune=1\.0 is no share"):
+    with pytest.raises(ConfigFault, match=r"model\.prune=1\.0 must be at least 0 and below 1"):
         plan_of(f"model.path={weightless}", "model.prune=1.0")
     with pytest.raises(ConfigFault, match=r"model\.prune=0\.5 .* model\.quantization=nf4"):
         plan_of(f"model.path={weightless}", "model.prune=0.5", "model.quantization=nf4")

@@ -306,7 +306,7 @@ def test_deleted_group_is_named():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model.path=${oops}", "model.path refers to 'oops', which is no setting"),
+        ("model.path=${oops}", "model.path refers to 'oops', which is not a setting"),
         ("seed=${seed}", "seed refers to itself"),
         ("model.path=${oc.env:NO_SUCH_VARIABLE}", "Environment variable 'NO_SUCH_VARIABLE' not found"),
     ],
