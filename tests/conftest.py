@@ -17,7 +17,7 @@ def weightless(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_qwen2(tmp_path_factory) -> Path:
-    """A Qwen2 of 2 layers with random weights and a byte-level tokenizer, in transformers' format."""
+    """A Qwen2 model of 2 layers with random weights and a byte-level tokenizer, saved as a folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM

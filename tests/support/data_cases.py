@@ -1,4 +1,4 @@
-"""Settings, tokenizers and paths that the tests of the data stage share."""
+"""Settings, tokenizers and files that the tests of the data package share."""
 
 import json
 from functools import cache
@@ -26,7 +26,7 @@ CHATML = (
 
 
 def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> schema.Data:
-    """``schema.Data`` of one file cut into three, with ``changes`` (nested nodes as tuples or values)."""
+    """``schema.Data`` of one file that is split into three, with ``changes`` (nested nodes as tuples or values)."""
     names: dict[str, str | None] = dict.fromkeys(("instruction", "input", "output", "messages", "target"))
     values: dict[str, Any] = {
         "name": "test",
@@ -90,7 +90,7 @@ def tokenized(*outputs: str, tokenizer: Any = None, **changes: Any) -> list[Toke
 
 
 def byte_tokenizer(bos: bool = False, eos: str | None = "</s>", **more: Any) -> Any:
-    """One token per byte, so that lengths can be counted by hand; ``bos`` adds a start token as Llama's does."""
+    """One token per byte, so that lengths can be counted by hand; ``bos`` adds a start token like Llama's."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -121,8 +121,8 @@ def _load(folder: Path) -> Any:
 
 
 def shared(name: str) -> Path:
-    """A real file that the project does not carry; skips the test where it is absent."""
+    """A real file that is not part of the project; skips the test if it is absent."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"needs {name} in {SHARED}, which this checkout does not carry")
+        pytest.skip(f"needs {name} in {SHARED}, which is not part of the checkout")
     return path

@@ -1,4 +1,4 @@
-"""Every method at settings for tiny random models, and how the tests build, train and read them."""
+"""Every method at settings for tiny random models, and functions that build, train and query them."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def parts(case: str) -> tuple[str, dict, float]:
 
 
 def batches():
-    """Three batches of two rows: 4 prompt tokens, 5 of completion; the second row of each is shorter."""
+    """Three batches of two rows: 4 prompt tokens and 5 completion tokens; the second row of each is shorter."""
     for number in range(3):
         ids = torch.randint(2, VOCAB, (2, 9), generator=torch.Generator().manual_seed(number))
         mask = torch.ones_like(ids)
@@ -152,14 +152,14 @@ def train(model, case: str, steps: int = 8, seed: int = SEED) -> list[float]:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model that tests read and leave as it is."""
+    """A trained model; tests must not change it."""
 
     model: nn.Module
-    distance: float  # largest difference of a logit from the base model's, at the start
+    distance: float  # largest difference between its logits and those of the base model, before training
     losses: list[float]
-    trainable: set[str]  # names of what may change, every name of a shared tensor
+    trainable: set[str]  # names of trainable tensors, with every name of a shared tensor
     changed: set[str]
-    logits: Tensor  # at its end, before any test
+    logits: Tensor  # after training
 
 
 @functools.cache
@@ -168,10 +168,10 @@ def trained(case: str, architecture: str) -> Run:
     distance = float((logits(model) - logits(base_model(architecture))).abs().max())
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     losses = train(model, case)
-    if case == "library:pvera":  # training samples, evaluation does not
+    if case == "library:pvera":  # samples in training, but not in evaluation
         losses[-1] = float(model(**next(batches())).loss)
     after = model.state_dict()
-    # AdaLoRA's ranks are a count of its own, which pruning lowers.
+    # AdaLoRA counts its ranks in a buffer that pruning changes.
     changed = {name for name in before if ".ranknum." not in name and not torch.equal(after[name], before[name])}
     places = {parameter.data_ptr() for parameter in model.parameters() if parameter.requires_grad}
     trainable = {name for name, tensor in after.items() if tensor.data_ptr() in places}
@@ -181,7 +181,7 @@ def trained(case: str, architecture: str) -> Run:
 
 @torch.no_grad()
 def logits(model: nn.Module) -> Tensor:
-    """(2, 9, v) of the second batch, text positions only."""
+    """Logits (2, 9, v) of the second batch, text positions only."""
     _, batch, _ = batches()
     return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, -9:]
 

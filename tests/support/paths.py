@@ -1,4 +1,4 @@
-"""Where things are: this checkout, and the folder of shared data beside it, which is not always there."""
+"""Paths of this checkout and of the optional folder of shared data next to it."""
 
 from pathlib import Path
 

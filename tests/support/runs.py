@@ -1,4 +1,4 @@
-"""Small runs for the tests of training and scoring: a tiny random model, rows of words, commands in this process."""
+"""Small runs for tests: rows of words, plans, commands in this process, and one plan prepared for training."""
 
 import contextlib
 import functools
@@ -36,23 +36,23 @@ LORA_VARIANTS = {
     "pissa": ["lora.init_lora_weights=pissa"],
     "olora": ["lora.init_lora_weights=olora"],
 }
-# Every method of the first set with its overrides, by a short name.
+# Overrides of each method and LoRA variant, by a short name.
 CASES: dict[str, list[str]] = {name: [f"peft={name}"] for name in FIRST_SET} | {
     name: ["peft=lora", *overrides] for name, overrides in LORA_VARIANTS.items()
 }
 THINGS = ("sky", "grass", "coal", "snow", "blood", "sun", "sea", "leaf", "night", "rose")
-COLOURS = ("blue", "green", "black", "white", "red", "yellow")
+COLORS = ("blue", "green", "black", "white", "red", "yellow")
 
 
 def write_rows(folder: Path, train_rows: int = 24, others: int = 6, constant: bool = False) -> Path:
-    """Rows of an instruction, an input and a colour; ``constant`` makes all texts equally long."""
+    """Rows of an instruction, an input and a color; ``constant`` makes all texts equally long."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     for name, count in (("train", train_rows), ("validation", others), ("test", others)):
         rows = []
         for _ in range(count):
             thing = f"{number:04d}" if constant else f"{THINGS[number % 10]} {number}" + " of it" * (number % 4)
-            output = "abcd" if constant else COLOURS[number % 6]
+            output = "abcd" if constant else COLORS[number % 6]
             rows.append({"instruction": "Colour?", "input": thing, "output": output})
             number += 1
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -61,7 +61,7 @@ def write_rows(folder: Path, train_rows: int = 24, others: int = 6, constant: bo
 
 
 def overrides(model: Path, rows: Path, runs_dir: Path) -> list[str]:
-    """A command's words for a run of two steps that takes well under a second."""
+    """The overrides of a run of two steps that takes well under a second."""
     return [
         *(f"model.path={model}", "model.name=random", f"data.path={rows}", "data=alpaca"),
         "data.splits={train: train.jsonl, validation: validation.jsonl, test: test.jsonl}",
@@ -73,13 +73,13 @@ def overrides(model: Path, rows: Path, runs_dir: Path) -> list[str]:
 
 @functools.cache
 def plan_of(*words: str) -> tuple[Plan, Options]:
-    """Plan and options of a command; composing takes longer than such a run."""
+    """Plan and options of a command; cached, because composing takes longer than such a run."""
     return read_config(compose(*words))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left on the console, and its exit code."""
+    """Exit code and console output of a command."""
 
     code: int
     out: str
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def command(*words: str) -> Outcome:
-    """``python -m harness <words>`` in this process, which pays for imports once."""
+    """``python -m harness <words>`` in this process, so that imports are paid for once."""
     from hydra.core.global_hydra import GlobalHydra
 
     from harness.__main__ import main
@@ -114,7 +114,7 @@ def command(*words: str) -> Outcome:
 
 
 def records_of(runs_dir: Path) -> dict[str, dict[str, Any]]:
-    """Records by fingerprint, each held to the published schema."""
+    """Records by fingerprint, each checked against the published schema."""
     found = {kept["fingerprint"]: kept for kept in store.all_records(runs_dir)}
     for kept in found.values():
         assert store.schema_faults(kept) == []
@@ -123,13 +123,13 @@ def records_of(runs_dir: Path) -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def loaded(path: Path) -> Base:
-    """The base model of a folder, loaded once for all tests that leave it alone."""
+    """The base model in a folder, loaded once for all tests that do not change it."""
     return load_base(plan_of(f"model.path={path}")[0].model)
 
 
 @dataclass
 class Prepared:
-    """One plan made ready to train."""
+    """One plan, ready to train."""
 
     plan: Plan
     base: Base
@@ -151,13 +151,13 @@ class Prepared:
         )
 
     def trainable(self) -> dict[str, torch.Tensor]:
-        """Copies of the weights that train."""
+        """Copies of the trainable weights."""
         named = self.model.named_parameters()
         return {name: weight.detach().clone() for name, weight in named if weight.requires_grad}
 
 
 def prepared(model: Path, rows: Path, runs_dir: Path, *words: str, base: Base | None = None) -> Prepared:
-    """A plan, its rows as tokens and its method on a fork of the base, as a run makes them."""
+    """A plan, its tokenized rows and its method on a fork of the base, as in a run."""
     made, options = plan_of(*overrides(model, rows, runs_dir), *words)
     base = base or loaded(model)
     fields = {"inferred": {}, "notes": [], "method": made.method, "fingerprint": made.fingerprint}
@@ -167,7 +167,7 @@ def prepared(model: Path, rows: Path, runs_dir: Path, *words: str, base: Base | 
 
 
 def disturbed(model: Any) -> Any:
-    """The model with its trainable weights moved by noise, so that its adapter does something."""
+    """The model with noise added to its trainable weights, so that its adapter has an effect."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -177,7 +177,7 @@ def disturbed(model: Any) -> Any:
 
 
 def logits_of(model: Any, examples: Sequence[TokenizedRow]) -> torch.Tensor:
-    """Logits at the text's places (b, t, v), rows padded on the right."""
+    """Logits at the positions of the text (b, t, v), rows padded on the right."""
     batch = collate(examples, 0, "right")
     with torch.no_grad():
         logits = model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits

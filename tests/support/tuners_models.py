@@ -1,4 +1,4 @@
-"""Tiny random base models, and one setting of every tuner, for tests/tuners/."""
+"""Tiny random base models and one setting of every tuner, for tests/tuners/."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LLAMA = {
 _NEOX = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 _GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
 
-# model_type -> what differs from the defaults of its configuration; no dropout, so that losses are repeatable
+# model_type -> changes to the defaults of its configuration; without dropout, so that losses are repeatable
 SHAPES: dict[str, dict] = {
     "qwen2": {**_LLAMA, "tie_word_embeddings": True},
     "llama": {**_LLAMA, "tie_word_embeddings": False},
@@ -56,7 +56,7 @@ SHAPES: dict[str, dict] = {
     "mt5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0},
 }
 
-# One setting per method that fits all four main architectures.
+# One setting per method that works on all four main architectures.
 SETTINGS: dict[str, tuple[type[PeftConfig], dict]] = {
     "adapter_houlsby": (AdapterConfig, {"bottleneck_size": 4, "train_layer_norms": True}),
     "adapter_pfeiffer": (
@@ -82,7 +82,7 @@ def base_model(model_type: str, seed: int = 0, dtype: torch.dtype = torch.float3
     torch.manual_seed(seed)
     kind = AutoModelForSeq2SeqLM if model_type in ("t5", "mt5") else AutoModelForCausalLM
     model = kind.from_config(shape(model_type)).eval()
-    for module in model.modules():  # transformers starts biases and norms at 0 and 1: no test of anything
+    for module in model.modules():  # transformers initializes biases to 0, which would hide errors
         if isinstance(bias := getattr(module, "bias", None), nn.Parameter):
             nn.init.normal_(bias, std=0.1)
     return model.to(dtype)
@@ -114,7 +114,7 @@ def logits(model: nn.Module) -> Tensor:
 
 
 def train(model: PeftModel, steps: int = 10, learning_rate: float = 1e-2) -> list[float]:
-    """Losses of repeated steps on one batch; leaves the model in evaluation mode."""
+    """Losses of repeated steps on one batch; the model is in evaluation mode afterwards."""
     model.train()
     torch.manual_seed(1)
     optimizer = torch.optim.AdamW(
@@ -134,7 +134,7 @@ def train(model: PeftModel, steps: int = 10, learning_rate: float = 1e-2) -> lis
 
 @torch.no_grad()
 def perturb(model: PeftModel) -> None:
-    """Move every trainable parameter a little: for 16-bit weights, whose Adam divides by zero."""
+    """Change every trainable parameter a little; for 16-bit weights, on which Adam divides by zero."""
     torch.manual_seed(2)
     for parameter in model.parameters():
         if parameter.requires_grad:
