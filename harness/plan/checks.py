@@ -25,7 +25,7 @@ from harness.frozen import ConfigNode
 from harness.methods import fields
 from harness.methods.registry import sheet_faults
 from harness.plan import parallel_checks
-from harness.scoring.catalog import METRICS, TOKENIZERS
+from harness.scoring.catalog import SCORES, TOKENIZE, metric_names
 
 
 def config_faults(config: Config) -> list[str]:
@@ -151,14 +151,14 @@ def _distillation(config: Config) -> Iterator[str]:
 def _scoring(config: Config) -> Iterator[str]:
     scoring = config.scoring
     yield from one_of("scoring.split", scoring.split, ("test", "validation"))
-    yield from one_of("scoring.tokenize", scoring.tokenize, TOKENIZERS)
+    yield from one_of("scoring.tokenize", scoring.tokenize, tuple(TOKENIZE))
     for metric in scoring.metrics:
-        yield from one_of("scoring.metrics", metric, METRICS)
-    if "names_target" in scoring.metrics and config.data.columns.target is None:
-        yield (
-            "scoring.metrics holds names_target but data.columns.target is null; name the column with the "
-            "short answer, or set scoring.metrics without names_target"
-        )
+        yield from one_of("scoring.metrics", metric, metric_names())
+        if metric in SCORES and SCORES[metric].needs == "targets" and config.data.columns.target is None:
+            yield (
+                f"scoring.metrics holds {metric} but data.columns.target is null; name the column with the short "
+                f"answer, or set scoring.metrics without {metric}"
+            )
     generation = scoring.generation
     yield from at_least("scoring.generation.batch_size", generation.batch_size, 1)
     yield from at_least("scoring.generation.max_new_tokens", generation.max_new_tokens, 1)

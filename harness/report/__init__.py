@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tables from records: on the console, as CSV and as Markdown."""

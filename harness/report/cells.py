@@ -1,4 +1,4 @@
-"""One row of a table: a cell of a sweep beside its record."""
+"""Cells of a sweep: what the user asked for in each row of a table, and the run that answers it."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -9,17 +9,9 @@ from harness.config.schema import SHEETS
 
 TableRow = dict[str, Any]
 
-
-SAID_ELSEWHERE = ("method", "trainer.learning_rate", "trainer.threads")  # keys of a plan: other columns, or idle
-
-
+SHOWN_ELSEWHERE = ("method", "trainer.learning_rate", "trainer.threads")  # plan keys with a column, or no effect
 NOTHING = "-"
-
-
 NOT_STARTED = "not started"
-
-
-# --- the grid -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -30,46 +22,46 @@ class TableCell:
     fingerprint: str
     method: str
     setting: str  # see setting_of
-    reused: bool = False  # the record is not of this command
-    idle: bool = False  # this command did not come to it; a record that there is, is not of now
-    answer: str | None = None  # "finished by process 4711 on node7", while this command ran
+    reused: bool = False  # the record was there before this command
+    not_started: bool = False  # by this command, which ended first; a record, if there is one, is older
+    answered_by: str | None = None  # "finished by process 4711 on node7" while this command ran
 
 
 _WORD = re.compile(r"""(?:[^\s"'\[({]|"[^"]*"|'[^']*'|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+|\S""")
 
 
-def words(overrides: str | Sequence[str]) -> list[str]:
-    """Single overrides; white space within quotes and brackets does not part them."""
+def split_overrides(overrides: str | Sequence[str]) -> list[str]:
+    """Single overrides; white space within quotes and brackets does not separate them."""
     return _WORD.findall(overrides) if isinstance(overrides, str) else list(overrides)
 
 
 def shared_overrides(grid: Sequence[str | Sequence[str]]) -> frozenset[str]:
-    """Overrides that every cell has, which tell no cell from another; none where there is one cell."""
-    sets = [set(words(cell)) for cell in grid]
+    """Overrides that all cells have, so that they distinguish none of them; empty for a single cell."""
+    sets = [set(split_overrides(cell)) for cell in grid]
     return frozenset(set.intersection(*sets)) if len(sets) > 1 else frozenset()
 
 
 def setting_of(overrides: str | Sequence[str], method: str, shared: Collection[str] = ()) -> str:
-    """What tells this cell from others, short: ``r=4`` for ``peft=lora lora.r=4``.
+    """What distinguishes this cell from others, short: ``r=4`` for ``peft=lora lora.r=4``.
 
-    Settings of another method's sheet have no effect here and stand in parentheses: ``(lora.r=4)``. Overrides
-    in ``shared`` are left out, unless they are of the method's own sheet.
+    Settings of another method's sheet have no effect here and are in parentheses: ``(lora.r=4)``. Overrides in
+    ``shared`` are left out, unless they belong to the method's own sheet.
     """
-    said = []
-    for word in words(overrides):
-        key, _, value = word.lstrip("+~").partition("=")
+    parts = []
+    for override in split_overrides(overrides):
+        key, _, value = override.lstrip("+~").partition("=")
         sheet, _, rest = key.partition(".")
-        if key == "peft" or (word in shared and sheet != method):
+        if key == "peft" or (override in shared and sheet != method):
             continue
         if sheet == method and rest:
-            said.append(f"{rest}={value}")
+            parts.append(f"{rest}={value}")
         else:
-            said.append(f"({key}={value})" if sheet in SHEETS and rest else f"{key}={value}")
-    return " ".join(said)
+            parts.append(f"({key}={value})" if sheet in SHEETS and rest else f"{key}={value}")
+    return " ".join(parts)
 
 
 def cells_from_records(records: Sequence[Mapping[str, Any]]) -> list[TableCell]:
-    """Cells for records whose commands are not known: settings are told from what differs in their plans."""
+    """Cells for records whose commands are unknown: their settings are what differs between their plans."""
     plans = [_flat(record["plan"]) for record in records]
     values: dict[tuple[str, ...], set[str]] = {}
     for plan in plans:
@@ -77,14 +69,14 @@ def cells_from_records(records: Sequence[Mapping[str, Any]]) -> list[TableCell]:
             values.setdefault((*_peers(key, plan), key), set()).add(repr(value))
     cells = []
     for record, plan in zip(records, plans, strict=True):
-        differing = [key for key in plan if key not in SAID_ELSEWHERE and len(values[(*_peers(key, plan), key)]) > 1]
-        said = (f"{key.removeprefix('settings.')}={plan[key]}" for key in differing if not key.startswith("inputs."))
-        cells.append(TableCell("", record["fingerprint"], record["method"], " ".join(said), reused=True))
+        differing = [key for key in plan if key not in SHOWN_ELSEWHERE and len(values[(*_peers(key, plan), key)]) > 1]
+        parts = (f"{key.removeprefix('settings.')}={plan[key]}" for key in differing if not key.startswith("inputs."))
+        cells.append(TableCell("", record["fingerprint"], record["method"], " ".join(parts), reused=True))
     return cells
 
 
 def _peers(key: str, plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """The plans to compare a setting with: another method or model differs in everything that is its own."""
+    """The group of plans to compare a setting within: another method or model differs in all of its own settings."""
     group, _, rest = key.partition(".")
     if group in ("settings", "learning_rate"):
         return ("method", plan["method"])

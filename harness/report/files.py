@@ -7,14 +7,16 @@ from collections import Counter
 from pathlib import Path
 
 from harness.record.files import atomic_write_text
-from harness.report.table import Table, state_of
-
-# --- output ---------------------------------------------------------------------------------------------
+from harness.report.columns import state_of
+from harness.report.table import Table
 
 
 def to_csv(table: Table) -> str:
-    """Raw values under ``Table.rows``' keys, empty where unknown. Units are in the names; times are seconds,
-    shares 0..1, losses nats per token, other scores percent; ``_change`` is after less before."""
+    """Raw values under ``Table.rows``' keys, empty if unknown.
+
+    Units are in the names; times are seconds, shares 0..1, scores in the unit of the catalog (losses nats per token,
+    metrics percent); ``_change`` is after minus before.
+    """
     stream = io.StringIO()
     names = list(table.rows[0]) if table.rows else ["row"]
     writer = csv.DictWriter(stream, names, lineterminator="\n")
@@ -24,7 +26,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Every column as on a wide console, and the notes as a list."""
+    """All columns as on a wide console, and the notes as a list."""
     lines = [[_escaped(column.label) for column in table.columns]]
     lines.append(["---" if column.is_text else "--:" for column in table.columns])
     lines += [[_escaped(column.show(row)) for column in table.columns] for row in table.rows]
@@ -33,16 +35,17 @@ def to_markdown(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is: an error message or a setting is data, not markup or HTML."""
+    """Text that Markdown shows unchanged: an error message or a setting is data, not markup or HTML."""
     flat = " ".join(text.split())
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def write_all(folder: str | Path, table: Table, over_seeds: Table | None = None) -> None:
+def write_tables(folder: str | Path, table: Table, over_seeds: Table | None = None) -> None:
     """Write ``table.csv`` and ``table.md`` into ``folder``, each atomically.
 
     Args:
-        over_seeds: of ``replicates``; the end of the Markdown, and ``over_seeds.csv``, which is removed where None.
+        over_seeds: the table of ``replicates``, for the end of the Markdown and for ``over_seeds.csv``; None: that
+            file, if there is one, is removed.
     """
     folder, text = Path(folder), to_markdown(table)
     atomic_write_text(folder / "table.csv", to_csv(table))
@@ -54,9 +57,9 @@ def write_all(folder: str | Path, table: Table, over_seeds: Table | None = None)
     atomic_write_text(folder / "table.md", text)
 
 
-def outcome(table: Table) -> str:
+def outcome_line(table: Table) -> str:
     """One line for the end of a sweep: ``6 cells, 4 runs: 3 finished, 1 failed``."""
-    own = [row for row in table.rows if not row["shares_row"]]
-    states = Counter(state_of(row) for row in own)
+    runs = [row for row in table.rows if not row["shares_row"]]
+    states = Counter(state_of(row) for row in runs)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
-    return f"{len(table.rows)} cells, {len(own)} runs: {counts}"
+    return f"{len(table.rows)} cells, {len(runs)} runs: {counts}"

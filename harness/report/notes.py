@@ -1,84 +1,89 @@
-"""Notes below a table: what differs between its rows, and what a reader must know."""
+"""Notes below a table: what its signs mean, which rows failed, and which rows are not comparable."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.report.cells import NOT_STARTED, TableCell, TableRow, words
-from harness.scoring.catalog import digits
+from harness.report.cells import NOT_STARTED, TableCell, TableRow, split_overrides
+from harness.scoring.catalog import decimals
 
-# --- what must be said beneath --------------------------------------------------------------------------
+Run = tuple[TableRow, Mapping[str, Any]]  # a row and its record
+
+MEMORY_KINDS = {
+    "process_rss": "resident memory of the process",
+    "cuda_allocated": "memory allocated on the GPU",
+}
 
 
 def notes_on(rows: Sequence[TableRow], records: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
-    notes = []
-    runs = [(row, records[row["fingerprint"]]) for row in rows if row["state"] == "finished"]
-    notes += _baseline(runs, scores)
-    for row in [row for row in rows if row["shares_row"]][:1]:
-        one, other = row["row"], row["shares_row"]
-        notes.append(f"{one} = {other}: row {one} asks for the plan of row {other}; one run answers both, no replicate")
-    if any(word.startswith("(") for row in rows for word in words(row["setting"])):
-        notes.append("(...): a setting without effect on this method")
-    if any(row["trainable_parameters_final"] not in (None, row["trainable_parameters"]) for row in rows):
-        notes.append("trainable a→b: before and after pruning")
-    kinds = sorted({row["memory_kind"] for row in rows if row["memory_kind"]})
-    if kinds:
-        named = {
-            "process_rss": "resident memory of the process",
-            "cuda_allocated": "memory allocated on the GPU",
-        }
-        notes.append(f"peak: in training; {', '.join(named.get(kind, kind) for kind in kinds)}")
-    for row in rows:
-        if row["state"] not in ("finished", "not run", NOT_STARTED) and not row["shares_row"]:
-            # A message may hold a screen of text; its first line names the fault.
-            message = (row["error"] or "").strip().partition("\n")[0]
-            why = " - ".join(text for text in (message, row["hint"]) if text)
-            notes.append(f"row {row['row']} {row['state']}{': ' if why else ''}{why}")
-    return notes + _differences(runs, scores)
+    """All notes on a table of runs; ``records`` by fingerprint."""
+    finished = [(row, records[row["fingerprint"]]) for row in rows if row["state"] == "finished"]
+    return [*_baseline(finished, scores), *_legend(rows), *_failures(rows), *_differences(finished, scores)]
 
 
-def who_answered(cells: Sequence[TableCell]) -> list[str]:
-    """Whom to thank for results that another process made while the sweep ran."""
+def answered_elsewhere(cells: Sequence[TableCell]) -> list[str]:
+    """Which rows another process answered while the sweep ran."""
     rows: dict[str, list[str]] = {}
     for number, cell in enumerate(cells, start=1):
-        if cell.answer:
-            rows.setdefault(cell.answer, []).append(str(number))
-    return [f"row{'s' if numbers[1:] else ''} {', '.join(numbers)}: {answer}" for answer, numbers in rows.items()]
+        if cell.answered_by:
+            rows.setdefault(cell.answered_by, []).append(str(number))
+    return [f"row{'s' if numbers[1:] else ''} {', '.join(numbers)}: {text}" for text, numbers in rows.items()]
 
 
-def _baseline(runs: Sequence[tuple[TableRow, Mapping[str, Any]]], scores: Sequence[str]) -> list[str]:
-    """The scores of the untouched base model, where all rows share them to the digit shown."""
+def _baseline(runs: Sequence[Run], scores: Sequence[str]) -> Iterator[str]:
+    """The scores of the untouched base model, if all rows share them to the digit shown."""
     baselines = set()
     for _, record in runs:
         before = record["scores"]["before"]
         known = [(name, before[name]) for name in scores if before.get(name) is not None]
-        baselines.add(", ".join(f"{name} {value:.{digits(name, abs(value))}f}" for name, value in known))
+        baselines.add(", ".join(f"{name} {value:.{decimals(name, abs(value))}f}" for name, value in known))
     if len(baselines) > 1:
-        return ["changes are from each row's own baseline: the rows differ in it"]
-    return [f"baseline (the untouched base model): {baseline}" for baseline in baselines if baseline]
+        yield "changes are relative to each row's own baseline, because the baselines of the rows differ"
+    elif any(baselines):
+        yield f"baseline (the untouched base model): {baselines.pop()}"
 
 
-def _differences(runs: Sequence[tuple[TableRow, Mapping[str, Any]]], scores: Sequence[str]) -> list[str]:
-    """In what the finished runs differ beyond their settings, lest a reader compare the unlike."""
-    asked: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-        "code: figures of different versions": lambda record: record["code"]["version"],
-        "device: times and memory do not compare": lambda record: (
+def _legend(rows: Sequence[TableRow]) -> Iterator[str]:
+    """What the signs in this table mean."""
+    for row in [row for row in rows if row["shares_row"]][:1]:
+        one, other = row["row"], row["shares_row"]
+        yield f"{one} = {other}: row {one} has the same plan as row {other}; one run shown twice, not a replicate"
+    if any(part.startswith("(") for row in rows for part in split_overrides(row["setting"])):
+        yield "(...): a setting ignored by this method"
+    if any(row["trainable_parameters_final"] not in (None, row["trainable_parameters"]) for row in rows):
+        yield "trainable a→b: before and after pruning"
+    kinds = sorted({row["memory_kind"] for row in rows if row["memory_kind"]})
+    if kinds:
+        yield f"peak: during training; {', '.join(MEMORY_KINDS.get(kind, kind) for kind in kinds)}"
+
+
+def _failures(rows: Sequence[TableRow]) -> Iterator[str]:
+    for row in rows:
+        if row["state"] not in ("finished", "not run", NOT_STARTED) and not row["shares_row"]:
+            # A message may be a screen long; its first line names the fault.
+            message = (row["error"] or "").strip().partition("\n")[0]
+            why = " - ".join(text for text in (message, row["hint"]) if text)
+            yield f"row {row['row']} {row['state']}{': ' if why else ''}{why}"
+
+
+def _differences(runs: Sequence[Run], scores: Sequence[str]) -> Iterator[str]:
+    """How the finished runs differ beyond their settings, so that nobody compares what is not comparable."""
+    readers: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "code: results of different versions": lambda record: record["code"]["version"],
+        "device: times and memory are not comparable": lambda record: (
             record["device"]["type"],
             record["device"]["name"],
         ),
-        "training tokens: not the same data or labels": lambda record: record["audit"].get("supervised_sha256"),
-        "kind of memory: peaks do not compare": lambda record: record["memory_bytes"].get("kind"),
+        "training tokens: different data or labels": lambda record: record["audit"].get("supervised_sha256"),
+        "kind of memory: peaks are not comparable": lambda record: record["memory_bytes"].get("kind"),
     }
     for name in scores:
-        asked[f"signature of {name}: its figures do not compare"] = _signature_of(name)
-    notes = []
-    for what, ask in asked.items():
+        readers[f"signature of {name}: its values are not comparable"] = _signature_of(name)
+    for what, read in readers.items():
         groups: dict[Any, list[str]] = {}
         for row, record in runs:
-            groups.setdefault(ask(record), []).append(str(row["row"]))
+            groups.setdefault(read(record), []).append(str(row["row"]))
         if len(groups) > 1:
-            parts = " | ".join(",".join(numbers) for numbers in groups.values())
-            notes.append(f"rows {parts} differ in {what}")
-    return notes
+            yield f"rows {' | '.join(','.join(numbers) for numbers in groups.values())} differ in {what}"
 
 
 def _signature_of(name: str) -> Callable[[Mapping[str, Any]], Any]:

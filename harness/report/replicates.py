@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone, as one row: mean and spread. Reads records only, as ``report`` does."""
+"""Runs that differ only in their seed, as one row: mean and spread. Reads records only."""
 
 import statistics
 from collections import defaultdict
@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.plan.spec import digest
-from harness.report.cells import NOTHING, TableRow, words
-from harness.report.table import EVERY, Column, Table, score_column
-from harness.scoring.catalog import digits
+from harness.report.cells import NOTHING, TableRow, split_overrides
+from harness.report.columns import EVERY_BLOCK, Column, score_columns, setting_columns
+from harness.report.table import Table
+from harness.scoring.catalog import SCORES, decimals
 
 TITLE = "over seeds: mean ± sample standard deviation"
 
 
 def seed_table(runs: Table, records: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """One row a group of at least two finished runs of one code; None where there is no such group.
+    """One row per group of at least two finished runs of the same code; None if there is no such group.
 
-    Cells that share a run are no replicates, and count once. Spreads divide by n - 1.
+    Cells that share a run are not replicates: that run counts once. Spreads divide by n - 1.
 
     Args:
         runs: the table of single runs.
@@ -30,46 +31,46 @@ def seed_table(runs: Table, records: Mapping[str, Mapping[str, Any]]) -> Table |
             groups[digest([plan, record["code"]["version"]])].append(row)
     repeated = [rows for rows in groups.values() if len(rows) > 1]
     figures = ["validation_loss", *runs.scores]
-    made = [_row(rows, figures, records) for rows in repeated]
-    return Table(made, _columns(runs.scores), runs.scores) if made else None
+    rows = [_row(group, figures, records) for group in repeated]
+    return Table(rows, _columns(runs.scores), runs.scores) if rows else None
 
 
-def _row(rows: Sequence[TableRow], figures: Sequence[str], records: Mapping[str, Mapping[str, Any]]) -> TableRow:
-    settings = [words(row["setting"]) for row in rows]
-    common = [word for word in settings[0] if all(word in other for other in settings[1:])]
-    made: TableRow = {
-        "rows": " ".join(str(row["row"]) for row in rows),
-        "method": rows[0]["method"],
+def _row(group: Sequence[TableRow], figures: Sequence[str], records: Mapping[str, Mapping[str, Any]]) -> TableRow:
+    settings = [split_overrides(row["setting"]) for row in group]
+    common = [part for part in settings[0] if all(part in other for other in settings[1:])]
+    row: TableRow = {
+        "rows": " ".join(str(single["row"]) for single in group),
+        "method": group[0]["method"],
         "setting": " ".join(common),
-        "seeds": " ".join(str(records[row["fingerprint"]]["plan"]["seed"]) for row in rows),
-        "n": len(rows),
-        "trainable_parameters": rows[0]["trainable_parameters"],
+        "seeds": " ".join(str(records[single["fingerprint"]]["plan"]["seed"]) for single in group),
+        "n": len(group),
+        "trainable_parameters": group[0]["trainable_parameters"],
     }
     for name in figures:
-        known = [row[name] for row in rows if row[name] is not None]
-        whole = len(known) == len(rows)  # a mean over fewer seeds than its neighbours' would mislead
-        made[name] = statistics.fmean(known) if whole else None
-        made[f"{name}_sd"] = statistics.stdev(known) if whole else None
-    return made
+        values = [single[name] for single in group if single[name] is not None]
+        complete = len(values) == len(group)  # a mean over fewer seeds than its neighbors' would mislead
+        row[name] = statistics.fmean(values) if complete else None
+        row[f"{name}_sd"] = statistics.stdev(values) if complete else None
+    return row
 
 
 def _columns(scores: Sequence[str]) -> list[Column]:
+    loss = SCORES["validation_loss"]
     return [
-        Column("rows", "rows", lambda row: _ranges(row["rows"]), is_text=True, block=EVERY),
-        Column("method", "method", lambda row: row["method"], is_text=True, block=EVERY),
-        Column("setting", "setting", lambda row: row["setting"], is_text=True, folds=True, block=EVERY),
-        Column("n", "seeds", lambda row: str(row["n"]), block=EVERY),
-        Column("validation_loss", "val. loss", _spread("validation_loss"), block="scores"),
-        *(score_column(name, _spread(name)) for name in scores),
+        Column("rows", "rows", lambda row: _ranges(row["rows"]), is_text=True, block=EVERY_BLOCK),
+        *setting_columns(),
+        Column("n", "seeds", lambda row: str(row["n"]), block=EVERY_BLOCK),
+        Column(loss.name, loss.label, _mean_and_spread(loss.name), block="scores"),
+        *score_columns(scores, _mean_and_spread),
     ]
 
 
-def _spread(name: str) -> Callable[[TableRow], str]:
+def _mean_and_spread(name: str) -> Callable[[TableRow], str]:
     def show(row: TableRow) -> str:
         mean, deviation = row[name], row[f"{name}_sd"]
         if mean is None:
             return NOTHING
-        places = digits(name, abs(mean)) if name != "validation_loss" else 3
+        places = decimals(name, abs(mean))
         return f"{mean:.{places}f} ± {deviation:.{places}f}"
 
     return show
@@ -77,10 +78,10 @@ def _spread(name: str) -> Callable[[TableRow], str]:
 
 def _ranges(numbers: str) -> str:
     """``1-3, 7`` for ``1 2 3 7``."""
-    said: list[list[int]] = []
+    ranges: list[list[int]] = []
     for number in map(int, numbers.split()):
-        if said and said[-1][-1] == number - 1:
-            said[-1].append(number)
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1].append(number)
         else:
-            said.append([number])
-    return ", ".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in said)
+            ranges.append([number])
+    return ", ".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in ranges)

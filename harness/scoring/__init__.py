@@ -1,1 +1,1 @@
-"""TODO."""
+"""Scores: losses, generated answers, and the metrics that compare answers with references."""

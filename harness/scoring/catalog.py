@@ -1,134 +1,174 @@
-"""The table of metrics and scores."""
+"""The catalog of scores: one row each, read by tables, the plan's checks, Optuna, the tracker and the docs.
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+A new metric is its module ``harness/scoring/metrics/<name>/<name>.py`` and one row here. Rows stand in the order of
+the columns of a table; when a terminal is too narrow, the last ones are left out first.
+"""
 
-from harness.scoring.text import has_han, tokenize_text
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
 
-DESCRIPTIONS: dict[str, str] = {
-    "exact_match": "predictions equal to a reference after normalisation",
-    "names_target": "predictions that name the row's target before any other candidate",
-    "token_f1": "bag-of-tokens F1, as SQuAD",
-    "rouge_l": "longest-common-subsequence F1, as ROUGE-L",
-    "chrf": "character n-gram F2, by sacrebleu",
-    "bleu": "corpus BLEU-4, by sacrebleu",
-}
+Direction = Literal["maximize", "minimize"]  # as Optuna and W&B name it
+Unit = Literal["percent", "nats per token", "ratio"]
+Aggregation = Literal["mean over rows", "mean over tokens", "corpus"]
 
-
-# What one `tokenize` setting means to each metric that tokenises. `13a` is sacrebleu's name for the tokeniser
-# that published English BLEU uses; beside it stand the tokenisers of published English ROUGE-L and SQuAD F1.
-TOKENIZE: dict[str, dict[str, str]] = {
-    "zh": {"bleu": "zh", "rouge_l": "mixed", "token_f1": "mixed"},
-    "13a": {"bleu": "13a", "rouge_l": "rouge", "token_f1": "squad"},
-    "char": {"bleu": "char", "rouge_l": "char", "token_f1": "char"},
-    "jieba": {"bleu": "jieba", "rouge_l": "jieba", "token_f1": "jieba"},
-}
-
-
-def metric_folder(name: str) -> Path:
-    """Folder of a metric module, as ``evaluate.load(str(path(name)))`` takes it."""
-    if name not in DESCRIPTIONS:
-        raise ValueError(f"metric {name!r} is unknown; choose from {', '.join(DESCRIPTIONS)}")
-    return Path(__file__).resolve().parent / "metrics" / name
-
-
-def load_metric(name: str) -> Any:
-    """A fresh ``evaluate.Metric``, its rows kept in memory.
-
-    The class that ``evaluate.load`` would copy into its module cache, imported in place. So a home that is
-    full or read-only, a copy cut short, and runs beside this one cannot touch a score, and nothing is left
-    on disk.
-    """
-    metric_folder(name)
-    from evaluate.loading import import_main_class
-
-    metric = import_main_class(f"harness.scoring.metrics.{name}.{name}")
-    with tempfile.TemporaryDirectory() as scratch:  # evaluate insists on a folder, and in memory never uses it
-        return metric(cache_dir=scratch, keep_in_memory=True)
-
-
-def input_faults(
-    names: Sequence[str],
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    targets: Sequence[str] | None,
-    tokenize: str,
-) -> list[str]:
-    """What keeps these inputs from being scored, one sentence each; empty if nothing does."""
-    found = [
-        f"metric {name!r} is unknown; choose from {', '.join(DESCRIPTIONS)}"
-        for name in names
-        if name not in DESCRIPTIONS
-    ]
-    if tokenize not in TOKENIZE:
-        found.append(f"tokenize={tokenize!r} is unknown; choose from {', '.join(TOKENIZE)}")
-    if not predictions:
-        found.append("predictions: 0 rows; there is nothing to score")
-    if len(references) != len(predictions):
-        found.append(f"references: {len(references)} rows for {len(predictions)} predictions; give one list per row")
-    if any(isinstance(row, str) for row in references):
-        found.append("references: a row is a string; give a list of strings per row")
-    if "names_target" in names and targets is None:
-        found.append("names_target needs targets: give one name per row, or leave that metric out")
-    if targets is not None and len(targets) != len(predictions):
-        found.append(f"targets: {len(targets)} rows for {len(predictions)} predictions; give one name per row")
-    if tokenize == "13a" and {*names} & {*TOKENIZE["13a"]} and _unreadable_in_english(references):
-        found.append("tokenize=13a finds no word in these references, they are Chinese; use tokenize=zh, char or jieba")
-    return found
-
-
-def _unreadable_in_english(references: Sequence[Sequence[str]]) -> bool:
-    written = [text for row in references for text in row]
-    return any(map(has_han, written)) and not any(tokenize_text(text, "rouge") for text in written)
-
-
-def compute_metrics(
-    names: Sequence[str],
-    predictions: list[str],
-    references: list[list[str]],
-    targets: list[str] | None,
-    tokenize: str,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Corpus values in 0..100 and signatures, each keyed by metric name.
-
-    ``references`` holds one or more texts per row; ``targets`` one name per row, needed by names_target
-    alone, whose candidates are all the targets. ``tokenize`` is a key of ``TOKENIZE``. A signature names all
-    that moves a value: tokeniser and its version, normalisation, references per row. ``ValueError`` lists
-    every fault.
-    """
-    wrong = input_faults(names, predictions, references, targets, tokenize)
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    values: dict[str, float] = {}
-    signatures: dict[str, str] = {}
-    for name in names:
-        settings = {"tokenize": TOKENIZE[tokenize][name]} if name in TOKENIZE[tokenize] else {}
-        good = targets if name == "names_target" else references
-        result = load_metric(name).compute(predictions=predictions, references=good, **settings)
-        values[name], signatures[name] = float(result[name]), result["signature"]
-    return values, signatures
-
-
-METRICS = ("exact_match", "names_target", "token_f1", "rouge_l", "chrf", "bleu")
-
-
-TOKENIZERS = ("zh", "char", "jieba", "13a")
-
-
-# Known scores, in the order of their columns. All are percent (0..100) but for those in LOWER_IS_BETTER.
-SCORES = (
-    *("rouge_l", "names_target", "exact_match", "token_f1", "chrf", "bleu"),
-    *("loss", "perplexity", "forgetting_loss"),
+# The values of scoring.tokenize, and the text each is for. `13a` is sacrebleu's name for the tokenizer of published
+# English BLEU; the rows below set the tokenizers of published English ROUGE-L and SQuAD F1 beside it.
+TOKENIZE: Mapping[str, str] = MappingProxyType(
+    {
+        "zh": "Chinese, and Chinese mixed with other scripts",
+        "13a": "English, for comparison with papers",
+        "char": "any script, by character",
+        "jieba": "Chinese, by word",
+    }
 )
 
 
-LOWER_IS_BETTER = frozenset({"loss", "perplexity", "forgetting_loss"})
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One score. ``ValueError`` if its fields contradict each other."""
+
+    name: str  # in records, in scoring.metrics and in hydra.sweeper.objective
+    description: str
+    direction: Direction  # which way is better
+    unit: Unit
+    aggregation: Aggregation
+    decimals: int  # shown for values below 100
+    label: str = ""  # column heading; empty: the name
+    needs: Literal["references", "targets"] | None = None  # what a metric compares answers with; None: no answers
+    # Its own tokenizer for each value of scoring.tokenize; empty: it does not tokenize.
+    tokenizers: Mapping[str, str] = field(default_factory=dict)
+    repeats: str | None = None  # the score it is computed from; left out of a narrow table before all others
+
+    def __post_init__(self) -> None:
+        for value, kind in ((self.direction, Direction), (self.unit, Unit), (self.aggregation, Aggregation)):
+            if value not in get_args(kind):
+                raise ValueError(f"score {self.name}: {value!r} is unknown; choose one of {', '.join(get_args(kind))}")
+        if self.tokenizers and set(self.tokenizers) != set(TOKENIZE):
+            raise ValueError(f"score {self.name}: give a tokenizer for each of {', '.join(TOKENIZE)}, or none at all")
+        if self.tokenizers and self.needs is None:
+            raise ValueError(f"score {self.name}: only a metric of answers tokenizes; set needs")
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether it is computed from generated answers, by a module under ``metrics/``."""
+        return self.needs is not None
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.direction == "minimize"
+
+    @property
+    def heading(self) -> str:
+        """Column heading, with an arrow towards better values."""
+        return f"{self.label or self.name} {'↓' if self.lower_is_better else '↑'}"
 
 
-def digits(name: str, size: float) -> int:
-    """Decimals of a score of that size."""
-    if name not in LOWER_IS_BETTER:
-        return 1
-    return 3 if size < 100 else 1 if size < 10_000 else 0
+_ROWS = (
+    Score(
+        name="rouge_l",
+        description="longest-common-subsequence F1, as ROUGE-L",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="references",
+        tokenizers={"zh": "mixed", "13a": "rouge", "char": "char", "jieba": "jieba"},
+    ),
+    Score(
+        name="names_target",
+        description="answers that name the row's target before any other candidate",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="targets",
+    ),
+    Score(
+        name="exact_match",
+        description="answers equal to a reference after normalization",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="references",
+    ),
+    Score(
+        name="token_f1",
+        description="bag-of-tokens F1, as SQuAD",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="references",
+        tokenizers={"zh": "mixed", "13a": "squad", "char": "char", "jieba": "jieba"},
+    ),
+    Score(
+        name="chrf",
+        description="character n-gram F2, by sacrebleu",
+        direction="maximize",
+        unit="percent",
+        aggregation="corpus",
+        decimals=1,
+        needs="references",
+    ),
+    Score(
+        name="bleu",
+        description="corpus BLEU-4, by sacrebleu",
+        direction="maximize",
+        unit="percent",
+        aggregation="corpus",
+        decimals=1,
+        needs="references",
+        tokenizers={"zh": "zh", "13a": "13a", "char": "char", "jieba": "jieba"},
+    ),
+    Score(
+        name="loss",
+        description="cross-entropy of the completion on scoring.split",
+        direction="minimize",
+        unit="nats per token",
+        aggregation="mean over tokens",
+        decimals=3,
+    ),
+    Score(
+        name="perplexity",
+        description="exp(loss)",
+        direction="minimize",
+        unit="ratio",
+        aggregation="mean over tokens",
+        decimals=3,
+        repeats="loss",
+    ),
+    Score(
+        name="forgetting_loss",
+        description="cross-entropy on the general text of scoring.forgetting",
+        direction="minimize",
+        unit="nats per token",
+        aggregation="mean over tokens",
+        decimals=3,
+    ),
+    Score(
+        name="validation_loss",
+        description="cross-entropy of the completion on the validation rows, taken in training",
+        direction="minimize",
+        unit="nats per token",
+        aggregation="mean over tokens",
+        decimals=3,
+        label="val. loss",
+    ),
+)
+
+
+SCORES: dict[str, Score] = {row.name: row for row in _ROWS}
+
+
+def metric_names() -> tuple[str, ...]:
+    """The metrics that ``scoring.metrics`` may hold."""
+    return tuple(name for name, score in SCORES.items() if score.is_metric)
+
+
+def decimals(name: str, size: float) -> int:
+    """Decimals to show for a value of that size; a score that the catalog lacks (from an older record) gets 1."""
+    usual = SCORES[name].decimals if name in SCORES else 1
+    return usual if size < 100 else min(usual, 1) if size < 10_000 else 0

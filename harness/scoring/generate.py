@@ -1,4 +1,4 @@
-"""Answers: greedy or sampled generation in batches of similar length."""
+"""Generate answers, greedy or sampled, in batches of similar prompt length."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,20 +23,30 @@ def generate(
     *,
     equal_lengths: bool,
 ) -> list[str]:
-    """Answers to prompts of token ids, in their order, without special tokens and outer white space."""
+    """Answers to ``prompts`` (token ids), in the same order, stripped, without special tokens.
+
+    Args:
+        generation: the protocol of decoding, with ``batch_size`` in prompts.
+        equal_lengths: batch prompts of one length only, so that nothing is padded.
+    """
     device = next(model.parameters()).device
     model.eval()
     answers: dict[int, str] = {}
-    decoding = _decoding(generation, tokenizer)
+    decoding = decoding_config(generation, tokenizer)
     for batch in by_length([len(prompt) for prompt in prompts], generation.batch_size, equal=equal_lengths):
         width = max(len(prompts[index]) for index in batch)
         # Left-pad: generation continues from the last column.
-        rows = [[tokenizer.pad_token_id] * (width - len(prompts[i])) + list(prompts[i]) for i in batch]
-        mask = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch]
-        with torch.no_grad(), base_precision(model), _without_preferences(model), _without_position_ids():
+        ids_bt = [[tokenizer.pad_token_id] * (width - len(prompts[i])) + list(prompts[i]) for i in batch]
+        mask_bt = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch]
+        with (
+            torch.no_grad(),
+            base_precision(model),
+            _without_own_generation_config(model),
+            _without_position_id_warning(),
+        ):
             output_bt = model.generate(
-                input_ids=torch.tensor(rows, device=device),
-                attention_mask=torch.tensor(mask, device=device),
+                input_ids=torch.tensor(ids_bt, device=device),
+                attention_mask=torch.tensor(mask_bt, device=device),
                 generation_config=decoding,
             )
         texts = tokenizer.batch_decode(output_bt[:, width:], skip_special_tokens=True)
@@ -44,8 +54,8 @@ def generate(
     return [answers[index] for index in range(len(prompts))]
 
 
-def _decoding(generation: schema.Generation, tokenizer: "PreTrainedTokenizerBase") -> Any:
-    """Decoding by this protocol alone, whatever the model's own generation_config prefers."""
+def decoding_config(generation: schema.Generation, tokenizer: "PreTrainedTokenizerBase") -> Any:
+    """The ``GenerationConfig`` of this protocol; nothing comes from the model's own."""
     from transformers import GenerationConfig
 
     sampling = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
@@ -61,29 +71,29 @@ def _decoding(generation: schema.Generation, tokenizer: "PreTrainedTokenizerBase
 
 
 @contextmanager
-def _without_preferences(model: Any) -> Iterator[None]:
+def _without_own_generation_config(model: Any) -> Iterator[None]:
     """Hide the model's generation_config, from which transformers fills whatever ours leaves unset.
 
-    Qwen2.5's, for one, carries a repetition penalty, which would bend greedy decoding too.
+    Qwen2.5's, for example, has a repetition penalty, which would change greedy decoding, too.
     """
     from transformers import GenerationConfig
 
     holders = [
         module for module in model.modules() if isinstance(vars(module).get("generation_config"), GenerationConfig)
     ]
-    kept = [module.generation_config for module in holders]
+    originals = [module.generation_config for module in holders]
     for module in holders:
         module.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        for module, preferences in zip(holders, kept, strict=True):
-            module.generation_config = preferences
+        for module, original in zip(holders, originals, strict=True):
+            module.generation_config = original
 
 
 @contextmanager
-def _without_position_ids() -> Iterator[None]:
-    """PEFT tells prompt methods that it drops position ids; in batches of one length they say nothing."""
+def _without_position_id_warning() -> Iterator[None]:
+    """Silence PEFT's warning that prompt methods drop position ids, which carry nothing in batches of one length."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Position ids are not supported")
         yield

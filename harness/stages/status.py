@@ -18,8 +18,8 @@ from rich.text import Text
 from harness.errors import ConfigFault
 from harness.estimate import duration
 from harness.record import locks, progress, provenance, store
-from harness.report.cells import NOT_STARTED, shared_overrides, words
-from harness.report.table import WIDTH_WITHOUT_TERMINAL
+from harness.report.cells import NOT_STARTED, shared_overrides, split_overrides
+from harness.report.console import WIDTH_WITHOUT_TERMINAL
 from harness.sweep import manifest
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def _at_work(commands: Sequence[Mapping[str, Any]], working: Sequence[Mapping[st
 def _row(runs_dir: Path, cell: Mapping[str, Any], shared: Collection[str], worked_on: bool) -> StatusRow:
     fingerprint = cell["fingerprint"]
     place = store.record_path(runs_dir, fingerprint).parent
-    name = " ".join(word for word in words(cell["name"]) if word not in shared) or cell["method"]
+    name = " ".join(word for word in split_overrides(cell["name"]) if word not in shared) or cell["method"]
     kept = store.read_record(runs_dir, fingerprint, curve=False)
     owner = locks.holder(place)
     held = owner is not None and locks.living(owner) is not False

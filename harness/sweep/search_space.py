@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from harness.config.names import known_settings
 from harness.errors import ConfigFault, raise_together
 from harness.plan.spec import Plan
-from harness.report import table
-from harness.scoring.catalog import LOWER_IS_BETTER
+from harness.report.table import validation_loss
+from harness.scoring.catalog import SCORES, Direction
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -39,8 +39,11 @@ class StudySettings:
             for key, value, least in (("n_trials", self.n_trials, 1), ("parallel", self.parallel, 1))
             if not isinstance(value, int) or value < least
         ]
-        if not (self.objective == VALIDATION_LOSS or self.objective.startswith(SCORE)):
-            faults.append(f"hydra.sweeper.objective={self.objective}: give {VALIDATION_LOSS} or {SCORE}<score>")
+        objectives = [VALIDATION_LOSS, *(SCORE + name for name in SCORES if name != VALIDATION_LOSS)]
+        if self.objective not in objectives:
+            faults.append(
+                f"hydra.sweeper.objective={self.objective} is unknown; choose one of {', '.join(objectives)}"
+            )
         if self.direction not in (None, "minimize", "maximize"):
             faults.append(f"hydra.sweeper.direction={self.direction}: give minimize, maximize or null")
         if self.sampler not in SAMPLERS:
@@ -48,12 +51,10 @@ class StudySettings:
         raise_together(faults)
 
     @property
-    def towards(self) -> Literal["minimize", "maximize"]:
-        """Losses go down and scores up, unless the settings say otherwise."""
-        name = self.objective.removeprefix(SCORE)
-        falls = name == VALIDATION_LOSS or name in LOWER_IS_BETTER
+    def towards(self) -> Direction:
+        """The direction of the study: that of the objective in the catalog of scores, unless the settings name one."""
         if self.direction is None:
-            return "minimize" if falls else "maximize"
+            return SCORES[self.objective.removeprefix(SCORE)].direction
         return "minimize" if self.direction == "minimize" else "maximize"
 
 
@@ -148,7 +149,7 @@ def value_of(objective: str, kept: Mapping[str, Any]) -> float:
         ConfigFault: it is not there.
     """
     if objective == VALIDATION_LOSS:
-        value = table.validation_loss(kept)
+        value = validation_loss(kept)
     else:
         value = kept["scores"]["after"].get(objective.removeprefix(SCORE))
     if value is None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunFault
 from harness.report import console, replicates
-from harness.report import table as report_table
 from harness.report.cells import TableCell, setting_of, shared_overrides
-from harness.report.files import outcome, write_all
+from harness.report.files import outcome_line, write_tables
+from harness.report.table import Table, build_table
 from harness.sweep.cells import Cell
 from harness.sweep.worklist import Worklist
 
@@ -65,20 +65,20 @@ def show_results(
             method=cell.plan.method,
             setting=setting_of(cell.name, cell.plan.method, common),
             reused=cell.plan.fingerprint in reused,
-            idle=cell.plan.fingerprint in idle,
-            answer=answers.get(cell.plan.fingerprint),
+            not_started=cell.plan.fingerprint in idle,
+            answered_by=answers.get(cell.plan.fingerprint),
         )
         for cell in cells
     ]
-    table = report_table.table(shown, records)
+    table = build_table(shown, records)
     over_seeds = print_table(table, records)
     if folder is not None:
-        write_all(folder, table, over_seeds)
-        log.info("%s; the table as CSV and Markdown: %s", outcome(table), short_path(folder))
+        write_tables(folder, table, over_seeds)
+        log.info("%s; the table as CSV and Markdown: %s", outcome_line(table), short_path(folder))
     return all(f in records and records[f]["status"] == "finished" for f in found)
 
 
-def print_table(table: report_table.Table, records: Mapping[str, Mapping[str, Any]]) -> report_table.Table | None:
+def print_table(table: Table, records: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """Show the table, and beneath it what its runs come to over seeds, which is returned."""
     console.to_console(table)
     over_seeds = replicates.seed_table(table, records)

@@ -7,9 +7,9 @@ import statistics
 from rich.console import Console
 
 from harness.report import console, replicates
-from harness.report import table as report_table
 from harness.report.cells import TableCell
-from harness.report.files import write_all
+from harness.report.files import write_tables
+from harness.report.table import build_table
 
 LOSSES = {0: 1.0, 1: 1.5, 2: 2.3}
 
@@ -32,7 +32,7 @@ def made(*records, cells=None):
         TableCell("", f, "lora", f"r={each['plan']['settings']['r']} seed={each['plan']['seed']}")
         for f, each in kept.items()
     ]
-    return replicates.seed_table(report_table.table(cells, kept), kept)
+    return replicates.seed_table(build_table(cells, kept), kept)
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_row():
@@ -49,7 +49,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
     assert row["trainable_parameters"] == 400
 
 
-def test_what_is_no_replicate_is_not_counted():
+def test_only_replicates_are_counted():
     single = a_record("a", 0)
     assert made(single) is None
     assert made(single, a_record("b", 1, r=8)) is None  # another setting
@@ -67,25 +67,26 @@ def test_score_that_a_seed_lacks_has_no_mean():
     assert table.rows[0]["loss"] is not None
 
 
-def test_it_is_printed_and_written_beneath_the_table(tmp_path):
+def test_it_is_printed_and_written_below_the_table(tmp_path):
     records = [a_record(f"s{seed}", seed) for seed in (0, 2)]
     kept = {each["fingerprint"]: each for each in records}
     cells = [TableCell("", f, "lora", f"r=4 seed={each['plan']['seed']}") for f, each in kept.items()]
-    runs = report_table.table(cells, kept)
+    runs = build_table(cells, kept)
     over = replicates.seed_table(runs, kept)
     stream = io.StringIO()
     console.to_console(over, Console(file=stream, width=120), title=replicates.TITLE)
     assert replicates.TITLE in stream.getvalue()
     assert "5.650 ± 0.919" in stream.getvalue()
     assert "1-2" in stream.getvalue()
-    write_all(tmp_path, runs, over)
+    write_tables(tmp_path, runs, over)
     assert "| 1-2 | lora | r=4 | 2 | 5.650 ± 0.919 |" in (tmp_path / "table.md").read_text()
     [row] = csv.DictReader((tmp_path / "over_seeds.csv").read_text().splitlines())
     assert (row["rows"], row["seeds"], float(row["bleu"])) == ("1 2", "0 2", 10.0)
-    write_all(tmp_path, runs)  # the next command has one seed
+    write_tables(tmp_path, runs)  # the next command has one seed
     assert not (tmp_path / "over_seeds.csv").exists()
     assert "Over seeds" not in (tmp_path / "table.md").read_text()
 
 
-def test_rows_are_told_as_ranges():
-    assert replicates._ranges("1 2 3 7 9 10") == "1-3, 7, 9-10"
+def test_rows_are_shown_as_ranges():
+    [column] = [column for column in made(a_record("a", 0), a_record("b", 1)).columns if column.name == "rows"]
+    assert column.show({"rows": "1 2 3 7 9 10"}) == "1-3, 7, 9-10"

@@ -11,7 +11,8 @@ import torch
 from harness.data.tokenize import held_out_rows, prompt_of
 from harness.errors import DataFault, RunFault
 from harness.methods.registry import PROMPT_LEARNING
-from harness.scoring.generate import _decoding, generate
+from harness.scoring import score as scoring_score
+from harness.scoring.generate import decoding_config, generate
 from harness.scoring.score import score
 from tests.support.runs import CASES, disturbed, loaded, plan_of, prepared, write_rows
 
@@ -61,7 +62,7 @@ def test_answers_come_in_the_order_of_their_prompts(make):
     assert forwards == backwards[::-1]
 
 
-def test_the_models_own_generation_config_has_no_say(make, random_qwen2):
+def test_the_models_own_generation_config_has_no_effect(make, random_qwen2):
     made = make()
     base, generation = loaded(random_qwen2), made.plan.scoring.generation
     prompts = [prompt_of(example) for example in made.rows.splits["test"]]
@@ -86,7 +87,7 @@ def test_sampling_follows_the_seed(make):
     assert answers(3) != answers(4)
 
 
-def test_a_score_that_is_no_number_is_a_fault_not_a_result(make):
+def test_a_loss_that_is_not_finite_is_a_fault_not_a_result(make):
     made = make()
     with torch.no_grad():
         next(weight for weight in made.model.parameters() if weight.requires_grad).fill_(math.inf)
@@ -98,7 +99,7 @@ def test_a_score_that_is_no_number_is_a_fault_not_a_result(make):
 def test_without_metrics_nothing_is_generated(make):
     made = make()
     scoring = replace(made.plan.scoring, metrics=[])
-    with mock.patch.object(generate, "generate", side_effect=AssertionError):
+    with mock.patch.object(scoring_score, "generate", side_effect=AssertionError):
         found = score(made.model, made.base.tokenizer, made.rows.splits["test"], made.rows.splits["train"],
                             scoring, equal_lengths=False, seed=0)  # fmt: skip
     assert found.answers == []
@@ -121,5 +122,5 @@ def test_general_text_that_cannot_be_scored_is_named(tmp_path, random_qwen2, lin
 
 def test_greedy_settings_of_sampling_are_left_out(random_qwen2, rows, tmp_path):
     made, _ = plan_of(f"model.path={random_qwen2}", "scoring.generation.do_sample=false")
-    decoding = _decoding(made.scoring.generation, loaded(random_qwen2).tokenizer)
+    decoding = decoding_config(made.scoring.generation, loaded(random_qwen2).tokenizer)
     assert (decoding.do_sample, decoding.top_p, decoding.temperature) == (False, None, None)

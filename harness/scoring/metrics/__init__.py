@@ -1,1 +1,1 @@
-"""TODO."""
+"""Metrics of generated answers, each a module that ``evaluate.load`` takes from its folder."""

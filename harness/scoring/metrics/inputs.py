@@ -1,4 +1,4 @@
-"""What the metric modules share: reading rows, checking them, averaging them."""
+"""Shared by the metric modules: read rows, check them, average them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,8 +8,10 @@ from typing import Any
 def reference_lists(references: Sequence[str | Sequence[str]]) -> list[list[str]]:
     """References as one list per row, from either form that the modules accept.
 
-    ``ValueError`` where there is no row, or where a row has no reference: no score is defined there. An empty
-    string is a reference like any other.
+    An empty string is a reference like any other.
+
+    Raises:
+        ValueError: there is no row, or a row has no reference, so that the score is undefined.
     """
     if not len(references):
         raise ValueError("references: 0 rows; there is nothing to score")
@@ -21,26 +23,26 @@ def reference_lists(references: Sequence[str | Sequence[str]]) -> list[list[str]
 
 
 def reference_count(references: Sequence[Sequence[str]]) -> str:
-    """References per row as a signature gives it: a number, or ``var`` where rows differ."""
+    """References per row as a signature names them: a number, or ``var`` if rows differ."""
     counts = {len(options) for options in references}
     return str(counts.pop()) if len(counts) == 1 else "var"
 
 
-def streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """References turned for sacrebleu: stream k holds each row's k-th one, None where a row has fewer."""
-    # Any: sacrebleu documents None here, its annotations leave it out.
+def reference_streams(references: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """References transposed for sacrebleu: stream k holds the k-th one of each row, None if a row has fewer."""
+    # Any: sacrebleu documents None here, but its annotations omit it.
     most = max(len(options) for options in references)
     return [[options[k] if k < len(options) else None for options in references] for k in range(most)]
 
 
 def percent(scores: Iterable[float]) -> float:
-    """Mean of row scores, times 100."""
+    """Mean of row scores (0..1), times 100."""
     listed = list(scores)
     return 100 * math.fsum(listed) / len(listed)
 
 
 def text_features() -> list[Any]:
-    """The two input forms of a text metric: several references per row, or one."""
+    """The two input formats of a text metric: several references per row, or one."""
     import datasets
 
     one = datasets.Value("string")

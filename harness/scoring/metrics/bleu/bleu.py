@@ -5,16 +5,16 @@ from typing import Any
 import evaluate
 from sacrebleu.metrics import BLEU
 
-from harness.scoring.metrics import inputs
-from harness.scoring.text import jieba_words, tokenizer_version
+# If harness is missing, evaluate tells the user to "pip install" what follows "From:", which is this checkout.
+from harness.scoring.metrics import inputs  # From: .
+from harness.scoring.text.tokenization import jieba_words, tokenizer_version  # From: .
 
 _DESCRIPTION = """
 Corpus-level BLEU-4 (exponential smoothing, letter case counts) as sacrebleu computes it. With
-tokenize="jieba", jieba cuts predictions and references and sacrebleu tokenises no further. As published, a
-corpus whose predictions hold no 4-gram scores 0, even where all are right. Signature: sacrebleu's, the
-tokeniser named.
+tokenize="jieba", jieba cuts predictions and references into words, and sacrebleu does not tokenize them further. As
+published, a corpus whose predictions hold no 4-gram scores 0, even if all are right. Signature: sacrebleu's, with the
+tokenizer named.
 """
-
 
 _INPUTS = """
 Args:
@@ -25,7 +25,6 @@ Args:
 Returns:
     bleu: float in 0..100. signature: str.
 """
-
 
 _CITATION = """
 @inproceedings{papineni-etal-2002-bleu,
@@ -41,7 +40,7 @@ _CITATION = """
 """
 
 
-# sacrebleu has more; those fetch a model or need a dictionary that is not installed here.
+# sacrebleu has more; they download a model or need a dictionary that is not installed here.
 _OFFLINE = ("zh", "13a", "char", "intl", "none", "jieba")
 
 
@@ -58,17 +57,17 @@ class Bleu(evaluate.Metric):
         self, predictions: Any = None, references: Any = None, tokenize: str = "zh", lowercase: bool = False
     ) -> dict[str, Any]:
         if tokenize not in _OFFLINE:
-            raise ValueError(f"tokenize={tokenize!r}: choose one of {', '.join(_OFFLINE)}")
-        said, good = list(predictions), inputs.reference_lists(references)
+            raise ValueError(f"tokenize={tokenize!r} is not supported; choose one of {', '.join(_OFFLINE)}")
+        answers, expected = list(predictions), inputs.reference_lists(references)
         by_jieba = tokenize == "jieba"
         if by_jieba:
-            said = [" ".join(jieba_words(text)) for text in said]
-            good = [[" ".join(jieba_words(text)) for text in options] for options in good]
-        # force: texts cut by jieba end in " ." by right; sacrebleu would warn. It changes no score.
+            answers = [" ".join(jieba_words(text)) for text in answers]
+            expected = [[" ".join(jieba_words(text)) for text in options] for options in expected]
+        # force: texts cut by jieba may end in " .", which makes sacrebleu warn. It does not change the score.
         metric = BLEU(tokenize="none" if by_jieba else tokenize, lowercase=lowercase, force=by_jieba)
-        result = metric.corpus_score(said, inputs.streams(good))
+        result = metric.corpus_score(answers, inputs.reference_streams(expected))
         signature = str(metric.get_signature())
         if by_jieba:
             signature = signature.replace("tok:none", f"tok:{tokenizer_version('jieba')}")
-        # The geometric mean of four exact precisions can exceed 100 by a rounding.
+        # The geometric mean of four exact precisions can exceed 100 by a rounding error.
         return {"bleu": min(100.0, result.score), "signature": signature}

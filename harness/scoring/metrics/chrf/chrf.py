@@ -5,13 +5,13 @@ from typing import Any
 import evaluate
 from sacrebleu.metrics import CHRF
 
-from harness.scoring.metrics import inputs
+# If harness is missing, evaluate tells the user to "pip install" what follows "From:", which is this checkout.
+from harness.scoring.metrics import inputs  # From: .
 
 _DESCRIPTION = """
 Corpus-level chrF2 (character 6-grams, beta 2, white space left out) as sacrebleu computes it; word_order=2 is
-chrF++. No tokeniser is involved. Texts without a character score 0. Signature: sacrebleu's.
+chrF++. It does not tokenize. Texts without a character score 0. Signature: sacrebleu's.
 """
-
 
 _INPUTS = """
 Args:
@@ -21,7 +21,6 @@ Args:
 Returns:
     chrf: float in 0..100. signature: str.
 """
-
 
 _CITATION = """
 @inproceedings{popovic-2015-chrf,
@@ -48,6 +47,6 @@ class Chrf(evaluate.Metric):
 
     def _compute(self, predictions: Any = None, references: Any = None, word_order: int = 0) -> dict[str, Any]:
         metric = CHRF(word_order=word_order)
-        result = metric.corpus_score(list(predictions), inputs.streams(inputs.reference_lists(references)))
-        # The mean of six exact precisions can exceed 1 by a rounding.
+        result = metric.corpus_score(list(predictions), inputs.reference_streams(inputs.reference_lists(references)))
+        # The mean of six exact precisions can exceed 1 by a rounding error.
         return {"chrf": min(100.0, result.score), "signature": str(metric.get_signature())}

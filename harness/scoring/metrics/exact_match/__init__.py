@@ -1,1 +1,1 @@
-"""TODO."""
+"""Exact match."""

@@ -1,28 +1,28 @@
-"""Exact match: share of predictions equal to a reference after a stated normalisation, in percent."""
+"""Exact match: share of predictions equal to a reference after a stated normalization, in percent."""
 
 from typing import Any
 
 import evaluate
 
-from harness.scoring import text
-from harness.scoring.metrics import inputs
+# If harness is missing, evaluate tells the user to "pip install" what follows "From:", which is this checkout.
+from harness.scoring.metrics import inputs  # From: .
+from harness.scoring.text import normalization as norm  # From: .
+from harness.scoring.text import overlap  # From: .
 
 _DESCRIPTION = """
-Percentage of predictions that equal any of their references after normalisation (harness.texts.normalise).
-The default takes NFKC, collapses white space (none beside Chinese characters) and drops final punctuation;
-letter case counts. Signature: norm, nrefs.
+Percentage of predictions that equal any of their references after normalization (normalize in
+harness.scoring.text.normalization). The default applies NFKC, collapses white space (none beside Chinese characters)
+and drops final punctuation; letter case counts. Signature: norm, nrefs.
 """
-
 
 _INPUTS = """
 Args:
     predictions: list of str.
     references: list of str, or list of lists of str.
-    normalisation: steps joined by '+' out of nfkc, space, final, case; or none.
+    normalization: steps joined by '+' out of nfkc, space, final, case; or none.
 Returns:
     exact_match: float in 0..100. signature: str.
 """
-
 
 _CITATION = """
 @inproceedings{rajpurkar-etal-2016-squad,
@@ -43,9 +43,12 @@ class ExactMatch(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions: Any = None, references: Any = None, normalisation: str = text.ANSWER
+        self, predictions: Any = None, references: Any = None, normalization: str = norm.ANSWER
     ) -> dict[str, Any]:
         options = inputs.reference_lists(references)
-        scores = [text.exact_match(said, good, normalisation) for said, good in zip(predictions, options, strict=True)]
-        signature = f"norm:{normalisation}|nrefs:{inputs.reference_count(options)}"
+        scores = [
+            overlap.exact_match(prediction, row, normalization)
+            for prediction, row in zip(predictions, options, strict=True)
+        ]
+        signature = f"norm:{normalization}|nrefs:{inputs.reference_count(options)}"
         return {"exact_match": inputs.percent(scores), "signature": signature}

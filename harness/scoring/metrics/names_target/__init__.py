@@ -1,1 +1,1 @@
-"""TODO."""
+"""Names the target."""

@@ -1,0 +1,40 @@
+"""Notes say what the baseline was, which process answered, and what is not comparable."""
+
+import pytest
+
+from harness.report.cells import TableCell
+from harness.report.notes import answered_elsewhere
+from harness.report.table import build_table
+from tests.support.records import AFTER, BEFORE, a_record, grid, six
+from tests.support.tables import printed
+
+
+def test_the_shared_baseline_is_below_the_table():
+    assert "baseline (the untouched base model): rouge_l 2.2" in printed(six(), 140)
+    records = {"a": a_record("a"), "b": a_record("b")}
+    records["b"]["scores"]["before"] = BEFORE | {"rouge_l": 9.0}
+    table = build_table([TableCell("", key, "lora", "") for key in records], records)
+    assert "changes are relative to each row's own baseline" in printed(table, 140)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"code": {"version": "1" * 16}}, "code"),
+        ({"device": {"type": "cuda", "name": "H100"}}, "device"),
+        ({"audit": {"supervised_sha256": "ff"}}, "training tokens"),
+        ({"scores": {"before": BEFORE, "after": AFTER, "signatures": {"rouge_l": "v2"}}}, "signature of rouge_l"),
+    ],
+)
+def test_differences_beyond_settings_are_named(change, said):
+    cells = grid("peft=lora lora.r=4", "peft=lora lora.r=8", "peft=lora lora.r=16")
+    records = {cell.fingerprint: a_record(cell.fingerprint) for cell in cells}
+    assert "differ in" not in printed(build_table(cells, records), 140)
+    records[cells[1].fingerprint] |= change
+    assert f"rows 1,3 | 2 differ in {said}" in printed(build_table(cells, records), 140)
+
+
+def test_rows_answered_by_another_process_are_named():
+    cells = [TableCell("", name, "lora", "", answered_by=text) for name, text in (("a", "x"), ("b", None), ("c", "x"))]
+    assert answered_elsewhere(cells) == ["rows 1, 3: x"]
+    assert answered_elsewhere(cells[:2]) == ["row 1: x"]
