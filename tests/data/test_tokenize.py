@@ -13,7 +13,7 @@ from harness.data.audit import label_audit
 from harness.data.dataset import SplitRows, read_splits
 from harness.data.rows import Row
 from harness.data.templates import render_question
-from harness.data.tokenize import prompt_ids, tokenize_splits
+from harness.data.tokenize import held_out_rows, prompt_ids, tokenize_splits
 from harness.errors import DataFault, ModelFault
 from tests.support.data_cases import (
     ALPACA,
@@ -26,6 +26,7 @@ from tests.support.data_cases import (
     shared,
     tokenized,
 )
+from tests.support.runs import loaded
 
 
 def test_labels_are_the_completion_and_one_end_of_text_token() -> None:
@@ -184,3 +185,16 @@ def test_the_embedded_rows_fit_their_window(tmp_path: Path) -> None:
     done = tokenize_splits(read_splits(chosen), chosen, qwen_tokenizer())
     assert (done.bad, done.cut) == ((), 0)
     assert json.dumps(label_audit(done.splits["train"]))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("{", "not a JSON object"), ('{"words": "a b"}', "not a JSON object"), ('{"text": "a"}', "no token to predict"),
+     ('["a"]', "not a JSON object"), ('{"text": null}', "not a JSON object")],
+)  # fmt: skip
+def test_general_text_that_cannot_be_scored_is_named(tmp_path, random_qwen2, line, named):
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({"text": "fine text\u2028with a line separator"}, ensure_ascii=False) + "\n" + line)
+    with pytest.raises(DataFault, match=f"scoring.forgetting: .*text 2 .*{named}"):
+        held_out_rows(file, None, loaded(random_qwen2).tokenizer, 64)
+    assert len(held_out_rows(file, 1, loaded(random_qwen2).tokenizer, 64)) == 1

@@ -4,7 +4,6 @@ import pytest
 
 from harness.report.cells import TableCell
 from harness.report.columns import score_columns, short_count
-from harness.report.files import to_markdown
 from harness.report.table import build_table
 from harness.scoring.catalog import SCORES
 from tests.support.records import AFTER, BEFORE, a_record, six
@@ -68,7 +67,6 @@ def test_score_of_other_code_is_shown_without_a_direction():
     table = build_table([TableCell("", "a", "lora", "")], {"a": record})
     [column] = [column for column in table.columns if column.name == "of_other_code"]
     assert (column.label, column.direction, column.show(table.rows[0])) == ("of_other_code", None, "12.3")
-    assert "| of_other_code |" in to_markdown(table)
 
 
 def test_scores_that_repeat_others_are_dropped_first_then_those_on_the_right():

@@ -52,7 +52,7 @@ import harness
 assert Path(harness.__file__).is_relative_to(sys.argv[1]), harness.__file__
 
 from harness.report.cells import TableCell
-from harness.report.files import to_csv, to_markdown
+from harness.report.files import to_csv
 from harness.report.table import build_table
 from harness.scoring.compute import compute_metrics
 from harness.sweep.search_space import StudySettings
@@ -63,7 +63,8 @@ scores = {"before": {"words_missing": 75.0}, "after": values, "signatures": sign
 record = {"status": "finished", "scores": scores, "training": {}, "error": None, "code": {"version": "0"},
           "device": {"type": "cpu", "name": "cpu"}, "audit": {}, "memory_bytes": {}}
 table = build_table([TableCell("", "a", "lora", "")], {"a": record})
-assert "words_missing ↓" in to_markdown(table) and "50.00 (-25.00)" in to_markdown(table), to_markdown(table)
+column = table.columns[-1]
+assert (column.label, column.show(table.rows[0])) == ("words_missing ↓", "50.00 (-25.00)"), column
 assert "words_missing,words_missing_change" in to_csv(table)
 study = StudySettings("scores.after.words_missing", None, 20, 1, "tpe", 0)
 study.check()

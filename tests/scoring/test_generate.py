@@ -1,19 +1,13 @@
 """Generated answers are those of the model alone: of no batch, no cache, no hidden preference, no other seed."""
 
-import json
-import math
-from dataclasses import replace
 from unittest import mock
 
 import pytest
 import torch
 
-from harness.data.tokenize import held_out_rows, prompt_of
-from harness.errors import DataFault, RunFault
+from harness.data.tokenize import prompt_of
 from harness.methods.registry import PROMPT_LEARNING
-from harness.scoring import score as scoring_score
 from harness.scoring.generate import decoding_config, generate
-from harness.scoring.score import score
 from tests.support.runs import CASES, disturbed, loaded, plan_of, prepared, write_rows
 
 
@@ -73,51 +67,6 @@ def test_the_models_own_generation_config_has_no_effect(make, random_qwen2):
         assert generate(base.model, base.tokenizer, prompts, generation, equal_lengths=False) == plain
         assert base.model.generation_config is preferences
         assert preferences.repetition_penalty == 50.0
-
-
-def test_sampling_follows_the_seed(make):
-    made = make("scoring.generation.do_sample=true", "scoring.generation.max_new_tokens=8")
-    model, tokenizer = made.model, made.base.tokenizer
-
-    def answers(seed):
-        scoring, examples = made.plan.scoring, made.rows.splits["test"]
-        return score(model, tokenizer, examples, [], scoring, equal_lengths=False, seed=seed).answers
-
-    assert answers(3) == answers(3)
-    assert answers(3) != answers(4)
-
-
-def test_a_loss_that_is_not_finite_is_a_fault_not_a_result(make):
-    made = make()
-    with torch.no_grad():
-        next(weight for weight in made.model.parameters() if weight.requires_grad).fill_(math.inf)
-    arguments = {"equal_lengths": False, "seed": 0}
-    with pytest.raises(RunFault, match=r"scoring\.split=test is not finite"):
-        score(made.model, made.base.tokenizer, made.rows.splits["test"], [], made.plan.scoring, **arguments)
-
-
-def test_without_metrics_nothing_is_generated(make):
-    made = make()
-    scoring = replace(made.plan.scoring, metrics=[])
-    with mock.patch.object(scoring_score, "generate", side_effect=AssertionError):
-        found = score(made.model, made.base.tokenizer, made.rows.splits["test"], made.rows.splits["train"],
-                            scoring, equal_lengths=False, seed=0)  # fmt: skip
-    assert found.answers == []
-    assert found.values["perplexity"] == pytest.approx(math.exp(found.values["loss"]))
-    assert "forgetting_loss" in found.values
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [("{", "no JSON object"), ('{"words": "a b"}', "no JSON object"), ('{"text": "a"}', "no token to predict"),
-     ('["a"]', "no JSON object"), ('{"text": null}', "no JSON object")],
-)  # fmt: skip
-def test_general_text_that_cannot_be_scored_is_named(tmp_path, random_qwen2, line, said):
-    file = tmp_path / "texts.jsonl"
-    file.write_text(json.dumps({"text": "fine text\u2028with a line separator"}, ensure_ascii=False) + "\n" + line)
-    with pytest.raises(DataFault, match=f"scoring.forgetting: .*text 2 .*{said}"):
-        held_out_rows(file, None, loaded(random_qwen2).tokenizer, 64)
-    assert len(held_out_rows(file, 1, loaded(random_qwen2).tokenizer, 64)) == 1
 
 
 def test_greedy_settings_of_sampling_are_left_out(random_qwen2, rows, tmp_path):

@@ -1,0 +1,55 @@
+"""Scores of a model under one protocol: reproducible, finite, and no answers if no metric needs them."""
+
+import math
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+
+from harness.errors import RunFault
+from harness.scoring import score as scoring_score
+from harness.scoring.score import score
+from tests.support.runs import prepared, write_rows
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture
+def make(random_qwen2, rows, tmp_path):
+    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
+
+
+def test_sampling_follows_the_seed(make):
+    made = make("scoring.generation.do_sample=true", "scoring.generation.max_new_tokens=8")
+    model, tokenizer = made.model, made.base.tokenizer
+
+    def answers(seed):
+        scoring, examples = made.plan.scoring, made.rows.splits["test"]
+        return score(model, tokenizer, examples, [], scoring, equal_lengths=False, seed=seed).answers
+
+    assert answers(3) == answers(3)
+    assert answers(3) != answers(4)
+
+
+def test_a_loss_that_is_not_finite_is_a_fault_not_a_result(make):
+    made = make()
+    with torch.no_grad():
+        next(weight for weight in made.model.parameters() if weight.requires_grad).fill_(math.inf)
+    arguments = {"equal_lengths": False, "seed": 0}
+    with pytest.raises(RunFault, match=r"scoring\.split=test is not finite"):
+        score(made.model, made.base.tokenizer, made.rows.splits["test"], [], made.plan.scoring, **arguments)
+
+
+def test_without_metrics_nothing_is_generated(make):
+    made = make()
+    scoring = replace(made.plan.scoring, metrics=[])
+    with mock.patch.object(scoring_score, "generate", side_effect=AssertionError):
+        found = score(made.model, made.base.tokenizer, made.rows.splits["test"], made.rows.splits["train"],
+                            scoring, equal_lengths=False, seed=0)  # fmt: skip
+    assert found.answers == []
+    assert found.values["perplexity"] == pytest.approx(math.exp(found.values["loss"]))
+    assert "forgetting_loss" in found.values
