@@ -26,9 +26,9 @@ from hydra.types import RunMode
 from harness.config.compose import Composer, register_schema
 from harness.plan.read import read_config
 from harness.record import locks, store
-from harness.report import table
 from harness.report.cells import cells_from_records
 from harness.report.files import to_csv
+from harness.report.table import build_table
 from harness.shipped import shipped_folder
 
 METHODS = ("lora", "ia3", "adalora", "bitfit")
@@ -81,7 +81,7 @@ def measure_records(runs_dir: Path, runs: int, repeats: int) -> None:
     records = {kept["fingerprint"]: kept for kept in store.all_records(runs_dir, curves=False)}
     timed(f"list ({runs})", lambda: store.all_records(runs_dir, curves=False), repeats)
     timed("cells of the table", lambda: cells_from_records(list(records.values())), repeats)
-    timed("table and CSV", lambda: to_csv(table.table(cells, records)), repeats)
+    timed("table and CSV", lambda: to_csv(build_table(cells, records)), repeats)
     timed("look up finished runs", lambda: [store.reusable(runs_dir, f, "0") for f in fingerprints], repeats)
     some = fingerprints[:1000]
     timed("take, release locks", lambda: [locks.take_lock(runs_dir / each).release() for each in some], repeats)
