@@ -1,8 +1,7 @@
 """Base models: loaded once, frozen, and forked for each run without copying their weights.
 
-``load_base`` reads the weights; ``fork`` gives a run its own module tree over the same storage, so that
-nothing that PEFT injects stays behind; ``fingerprint_weights`` proves that the storage is bit-exact
-afterwards; ``load_config`` and ``skeleton`` count without weights, on the meta device.
+``load_base`` reads the weights. ``fork`` gives a run its own module tree over the same storage, so that nothing that
+PEFT injects stays behind. ``fingerprint_weights`` proves that the storage is still bit-equal afterwards.
 """
 
 import copy
@@ -15,25 +14,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.config.schema import Model, Quantization
 from harness.errors import ModelFault
 from harness.models import pruning, quantization
 from harness.models import sources as model_sources
 from harness.models.device import pick_device, pick_dtype
-from harness.models.gguf import without_progress_bars
 from harness.models.tokenizer import load_tokenizer
+from harness.runtime.notices import without_progress_bars
 
 
 @dataclass
 class Base:
-    """A loaded base model: frozen, in eval mode; shared by all runs of a process that use it."""
+    """A loaded base model, frozen and in eval mode; all runs of a process that use it share it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -41,11 +35,11 @@ class Base:
     dtype: torch.dtype
     notes: tuple[str, ...]  # inferred settings and fallbacks, for the record
     seconds: float  # to locate and load
-    pruned_share: float | None = None  # zeros among the linear weights, where model.prune asked for them
+    pruned_share: float | None = None  # zeros among the linear weights, 0 to 1; None without model.prune
 
 
 def load_base(model: Model) -> Base:
-    """Locate, read and freeze a base model. Raises ``ModelFault``."""
+    """Locate, load and freeze a base model. Raises ``ModelFault`` if it cannot be found, loaded or placed."""
     started = time.perf_counter()
     device = pick_device(model)
     dtype = pick_dtype(model.dtype, device)
@@ -53,7 +47,7 @@ def load_base(model: Model) -> Base:
     tokenizer, pad_note = load_tokenizer(located.folder, model.trust_remote_code)
     net = _read_weights(model, located.folder, device, dtype)
     _refuse_offloaded(net, model)
-    notes = [located.note, pad_note, *quantization.settle(net, model)]
+    notes = [located.note, pad_note, *quantization.prepare_for_training(net, model)]
     share = pruning.prune_weights(net, model.prune) if model.prune else None
     net.requires_grad_(False)
     net.eval()
@@ -62,7 +56,7 @@ def load_base(model: Model) -> Base:
 
 
 def _read_weights(model: Model, folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The network on its device; every weight must come from the files."""
+    """The network on its device. Raises ``ModelFault`` unless every weight comes from the files."""
     settings: dict[str, Any] = {"dtype": dtype, "device_map": model.device_map or {"": str(device)}}
     settings |= _quantization_config(model, folder, dtype)
     if model.attn_implementation:
@@ -84,41 +78,44 @@ def _read_weights(model: Model, folder: Path, device: torch.device, dtype: torch
             f"({type(error).__name__}: {error})"
         ) from error
     net, loading = loaded
-    faults = {key: loading[key] for key in ("missing_keys", "mismatched_keys") if loading[key]}
-    if faults:
+    absent = loading["missing_keys"] or loading["mismatched_keys"]
+    if absent:
         # transformers fills these with random numbers and only warns.
         raise ModelFault(
             f"model={model.name}: {folder} lacks weights that the architecture needs: "
-            f"{sorted(map(str, next(iter(faults.values()))))[:5]}; give a complete checkpoint in model.path"
+            f"{sorted(map(str, absent))[:5]}; give a complete checkpoint in model.path"
         )
     return net
 
 
 def _refuse_offloaded(net: torch.nn.Module, model: Model) -> None:
-    """Raise ModelFault where ``device_map`` left weights outside of the GPUs: nothing trains there."""
-    away = [name for name, parameter in net.named_parameters() if parameter.is_meta]
-    if away:
+    """Raise ``ModelFault`` if ``device_map`` left weights outside the GPUs: nothing trains there."""
+    offloaded = [name for name, parameter in net.named_parameters() if parameter.is_meta]
+    if offloaded:
         raise ModelFault(
-            f"model.device_map={model.device_map}: {len(away)} weights do not fit the GPUs (first {away[0]}), and "
-            "training needs them there; use more or larger GPUs, model.quantization=nf4, or a smaller model"
+            f"model.device_map={model.device_map}: {len(offloaded)} weights do not fit on the GPUs (first "
+            f"{offloaded[0]}), and training needs them there; use more or larger GPUs, "
+            "model.quantization=nf4, or a smaller model"
         )
 
 
 def _quantization_config(model: Model, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments that quantise while loading. Raises ``ModelFault``: no bitsandbytes, or the files are quantised."""
-    quantization.require(model.quantization)
+    """Arguments that quantize while loading. Raises ``ModelFault`` without bitsandbytes or for quantized files."""
+    quantization.require_bitsandbytes(model.quantization)
     if model.quantization is not Quantization.none:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=model.trust_remote_code)
         quantization.refuse_twice(getattr(config, "quantization_config", None), model)
-    return quantization.loading(model.quantization, dtype)
+    return quantization.loading_arguments(model.quantization, dtype)
 
 
 def fork(base: Base, private_weights: bool) -> PreTrainedModel:
-    """A fresh module tree over the base's weights; what is injected into it leaves the base as it was.
+    """A new module tree over the base's weights; whatever is injected into it leaves the base unchanged.
 
-    Storage is shared and tied weights stay tied. ``private_weights`` clones the storage, for methods that
-    write to base weights. Quantised parameters carry state beside their numbers, which is shared or copied with
-    them.
+    Its parameters are new objects, frozen, over the same storage; tied weights stay tied. The statistics of quantized
+    parameters are shared with them.
+
+    Args:
+        private_weights: copy the storage as well, for methods that write to base weights.
     """
     memo: dict[int, Any] = {} if private_weights else quantization.shared_parameters(base.model)
     for parameter in base.model.parameters():
@@ -133,7 +130,7 @@ def fork(base: Base, private_weights: bool) -> PreTrainedModel:
 def fingerprint_weights(model: nn.Module) -> str:
     """SHA-256 over names, shapes, types and bytes of all parameters (0.7 s per GB on one CPU core).
 
-    The scales of quantised weights count too.
+    Includes the scales of quantized weights.
     """
     result = hashlib.sha256()
     parameters = ((name, quantization.plain(parameter)) for name, parameter in model.named_parameters())

@@ -1,4 +1,4 @@
-"""Parameter counts of a model."""
+"""How many parameters a model has."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def count(model: "nn.Module") -> Counts:
 
 
 def _numel(parameter: "nn.Parameter") -> int:
-    """The weights that a parameter stands for: bitsandbytes packs two 4-bit ones into each stored byte."""
+    """How many weights a parameter holds: bitsandbytes packs two 4-bit ones into each byte."""
     if parameter.__class__.__name__ != "Params4bit":
         return parameter.numel()
     state = getattr(parameter, "quant_state", None)

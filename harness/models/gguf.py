@@ -1,76 +1,74 @@
-"""GGUF files made into folders that transformers loads: fetched once, converted once, kept in a cache.
+"""GGUF files converted to folders that transformers loads, once, and kept in a cache.
 
-The cache is ``$PEFT_HARNESS_CACHE`` (default ``~/.cache/peft-harness``). A model's folder is named by the
-SHA-256 of its GGUF file and appears by one rename, so that a killed conversion leaves nothing that looks
-whole. One process converts at a time; the others wait for it and use its result.
+The cache is ``$PEFT_HARNESS_CACHE`` (default ``~/.cache/peft-harness``). A model's folder is named after the SHA-256 of
+its GGUF file and appears by one rename, so that a killed conversion leaves nothing that looks complete. One process
+converts at a time; the others wait for it and use its result.
 """
 
-import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import ModelFault
+from harness.record.files import PARTIAL, partial_path, remove, replacing
+from harness.runtime.notices import without_progress_bars
 
 log = logging.getLogger(__name__)
 
 
-FORMAT = 1  # raise when a conversion comes to mean something else
-
-
+FORMAT = 1  # increase when the conversion changes its result
 ORIGIN = "origin.json"  # sizes of all files and what they were made from; written last
 
 
 def cache_folder() -> Path:
-    """Folder that keeps converted models; made when first written to."""
+    """The folder for converted models; created when first written to."""
     return Path(os.environ.get("PEFT_HARNESS_CACHE") or Path.home() / ".cache" / "peft-harness").expanduser()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of all bytes of a file (about 1.5 GB/s)."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def converted_folder(name: str, sha256: str, obtain: Callable[[Path], Path]) -> Path:
-    """Folder with the model of the GGUF file of that hash, in float32 safetensors.
+    """The folder with the model of the GGUF file with this hash, in float32 safetensors.
 
-    Where the cache lacks it, ``obtain(empty_folder)`` gives the path of the GGUF file. Safe for several
-    processes at once.
+    Safe for several processes at once.
+
+    Args:
+        obtain: given an empty folder, returns the path of the GGUF file; called if the cache lacks the model.
+
+    Raises:
+        ModelFault: the cache cannot be written to, or transformers cannot convert the file.
     """
     final = cache_folder() / "models" / f"{name}-{sha256[:16]}-v{FORMAT}"
-    if _is_whole(final):
+    if _is_complete(final):
         return final
-    _writable(final.parent)
+    _create(final.parent)
     with _only_one(final.with_name(final.name + ".lock")):
-        if _is_whole(final):  # another process was faster
+        if _is_complete(final):  # another process was faster
             return final
-        # Leftovers are of killed processes: we hold the lock.
-        for leftover in (*final.parent.glob(f".{final.name}.*"), final):
-            shutil.rmtree(leftover, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as scratch:
-            parts, built = Path(scratch) / "parts", Path(scratch) / "built"
-            parts.mkdir()
-            convert_gguf(obtain(parts), built, sha256)
-            built.rename(final)
+        # We hold the lock, so these are what killed processes left.
+        for leftover in (*final.parent.glob(f".{final.name}.*{PARTIAL}"), final):
+            remove(leftover)
+        parts = partial_path(final)
+        parts.mkdir()
+        try:
+            with replacing(final) as built:
+                convert_gguf(obtain(parts), built, sha256)
+        finally:
+            remove(parts)
     return final
 
 
 def convert_gguf(gguf: Path, into: Path, sha256: str) -> None:
-    """Write the dequantised float32 model and the tokenizer of a GGUF file as transformers' folder."""
+    """Write model (dequantized to float32) and tokenizer of a GGUF file into a folder that transformers loads."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, __version__
 
-    log.info("converting %s to safetensors, once; this takes up to a minute", gguf.name)
+    log.info("converting %s to safetensors; done once, takes up to a minute", gguf.name)
     try:
         with without_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            # The weights are plain floats now; left in place, these make save_pretrained refuse.
+            # The weights are plain floats now; save_pretrained would refuse if these remained.
             vars(model).update(hf_quantizer=None, is_quantized=False)
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
@@ -87,22 +85,8 @@ def convert_gguf(gguf: Path, into: Path, sha256: str) -> None:
     (into / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Keep transformers' bars for local reading and writing off the console."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether every file that the conversion wrote is there at its size (a full disk may cut one)."""
+def _is_complete(path: Path) -> bool:
+    """Whether every file that the conversion wrote is there with its size (a full disk may truncate one)."""
     try:
         sizes = json.loads((path / ORIGIN).read_text(encoding="utf-8"))["sizes"]
         return all((path / name).stat().st_size == size for name, size in sizes.items())
@@ -110,21 +94,21 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _writable(path: Path) -> None:
+def _create(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelFault(
-            f"the model cache {path} cannot be made ({error.strerror}); set PEFT_HARNESS_CACHE to a writable folder"
+            f"the model cache {path} cannot be created ({error.strerror}); set PEFT_HARNESS_CACHE to a writable folder"
         ) from error
 
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process ends, however it ends."""
+    """Hold a lock that the system releases however the process ends."""
     try:
         import fcntl
-    except ImportError:  # Windows: the rename still keeps half-written folders out of sight
+    except ImportError:  # Windows: two processes may both convert, but the rename still hides incomplete folders
         yield
         return
     with lock.open("a") as stream:

@@ -1,36 +1,37 @@
 """Base models on the Hugging Face hub."""
 
-import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from harness.config.schema import Model
-from harness.errors import ModelFault
+from harness.errors import ModelFault, first_line
+from harness.runtime.hub import HubSilent, ask_hub
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickles: those can run code
-
-
-HUB_SECONDS = 5.0  # a hub that is slower than this to name a commit counts as unreachable
 
 
 @dataclass(frozen=True)
 class LocatedModel:
     """A base model on this machine."""
 
-    folder: Path  # transformers' format
+    folder: Path  # in transformers' format
     origin: str  # hub, folder, gguf or package
     note: str | None  # what the record must say about the origin
-    digest: str | None  # of the content; hub: the commit
 
 
 def from_hub(model: Model, files: list[str] | None = None) -> LocatedModel:
-    """The files that transformers needs, at one commit; the local hub cache where there is no network."""
+    """The files that transformers needs (or only ``files``), all of one commit; without a network, from the hub cache.
+
+    Raises:
+        ModelFault: the hub does not know the model or refuses it, the download failed, there is no network and no
+            complete copy in the cache, or the model has no safetensors weights.
+    """
     from huggingface_hub import snapshot_download
 
     if not model.path:
         raise ModelFault("model.path is empty, but model.source=hub needs a hub name: model.path=org/name")
-    commit, silence = _hub_commit(model.path, model.revision)
+    commit, silence = hub_commit(model.path, model.revision)
     try:
         folder = Path(
             snapshot_download(
@@ -45,42 +46,31 @@ def from_hub(model: Model, files: list[str] | None = None) -> LocatedModel:
         raise _hub_fault(model.path, model.revision, error, silence) from error
     if not files and not any(folder.glob("*.safetensors")):
         raise ModelFault(
-            f"model.path={model.path} has no safetensors weights (in the hub cache: {folder}), and pickled "
-            "ones are not loaded; convert the model, then set model.source=folder"
+            f"model.path={model.path} has no safetensors weights (in the hub cache: {folder}), and pickled weights are "
+            "not loaded; convert the model, then set model.source=folder"
         )
-    note = f"hub cache used, because the hub gave no answer ({silence})" if silence else None
-    return LocatedModel(folder, "hub", note, folder.name)
+    note = f"loaded from the hub cache, because the hub did not answer ({silence})" if silence else None
+    return LocatedModel(folder, "hub", note)
 
 
 @cache
-def _hub_commit(name: str, revision: str | None) -> tuple[str | None, str | None]:
-    """Commit of a hub model, or None and why the hub gave no answer.
+def hub_commit(name: str, revision: str | None) -> tuple[str | None, str | None]:
+    """The commit of a hub model; or None, and why the hub did not answer.
 
-    Asked once per process, so that all runs of a sweep get the same answer and an absent network costs once.
+    Asked once per process, so that all runs of a sweep get the same answer and a missing network costs its timeout
+    once. Raises ModelFault if the hub does not know the model.
     """
-    answer: list[tuple[str | None, str | None] | ModelFault] = []
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    def ask() -> None:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-        try:
-            # model_info asks once; the file downloader would retry an absent network for 23 seconds.
-            answer.append((HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha, None))
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            answer.append(_hub_fault(name, revision, error, None))
-        except Exception as error:
-            answer.append((None, _brief(error)))
-
-    # In a thread: a name server that stays silent honours no timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    if not answer:
-        return None, f"none in {HUB_SECONDS:g} s"
-    if isinstance(answer[0], ModelFault):
-        raise answer[0]
-    return answer[0]
+    try:
+        # model_info asks once; the file downloader would retry a missing network for 23 seconds.
+        return ask_hub(lambda api, timeout: api.model_info(name, revision=revision, timeout=timeout).sha), None
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise _hub_fault(name, revision, error, None) from error
+    except HfHubHTTPError as error:
+        return None, first_line(error)
+    except HubSilent as silence:
+        return None, str(silence)
 
 
 def _hub_fault(name: str, revision: str | None, error: Exception, silence: str | None) -> ModelFault:
@@ -89,20 +79,16 @@ def _hub_fault(name: str, revision: str | None, error: Exception, silence: str |
     local = "or set model.source=folder and model.path to a local copy"
     if silence:
         return ModelFault(
-            f"model.path={name}: the hub gave no answer ({silence}) and its cache on this machine holds no "
-            f"complete copy; connect once, {local}"
+            f"model.path={name}: the hub did not answer ({silence}) and its cache on this machine has no complete "
+            f"copy; connect once, {local}"
         )
     if isinstance(error, GatedRepoError):
         return ModelFault(
-            f"model.path={name} is gated: accept its licence on the hub and log in (hf auth login), {local}"
+            f"model.path={name} is gated: accept its license on the hub and log in (hf auth login), {local}"
         )
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
         at = f" at model.revision={revision}" if revision else ""
         return ModelFault(
             f"model.path={name}{at}: the hub knows no such model; correct the name, or log in if it is private"
         )
-    return ModelFault(f"model.path={name}: the download failed ({_brief(error)}); run again, {local}")
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:160]}"
+    return ModelFault(f"model.path={name}: the download failed ({first_line(error)}); run again, {local}")

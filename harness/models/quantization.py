@@ -1,9 +1,8 @@
 """Base weights in 4 or 8 bits by bitsandbytes: how they are loaded, shared by forks, hashed and measured.
 
-nf4 is QLoRA's storage (Dettmers et al. 2023, arXiv:2305.14314, sec. 3): 4-bit NormalFloat with double
-quantisation, computed with in the precision of ``model.dtype``. int8 is LLM.int8() (Dettmers et al. 2022,
-arXiv:2208.07339): 8-bit rows, with input columns beyond 6.0 kept in 16 bits. Embeddings, norms and the output
-head stay as they are.
+nf4 is QLoRA's storage (Dettmers et al. 2023, arXiv:2305.14314, sec. 3): 4-bit NormalFloat with double quantization,
+computed in the precision of ``model.dtype``. int8 is LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): 8-bit rows,
+with input columns beyond 6.0 kept in 16 bits. Embeddings, norms and the output head are not quantized.
 """
 
 import copy
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 INT8_NOTE = "model.quantization=int8: linear layers round their inputs to float16 and compute in 8 bits (LLM.int8())"
 
 
-def require(kind: Quantization, key: str = "model.quantization") -> None:
-    """Raise ``ModelFault`` where bitsandbytes is wanted and not installed."""
+def require_bitsandbytes(kind: Quantization, key: str = "model.quantization") -> None:
+    """Raise ``ModelFault`` if bitsandbytes is needed and not installed; ``key`` is the setting that needs it."""
     if kind is not Quantization.none and importlib.util.find_spec("bitsandbytes") is None:
         raise ModelFault(
             f"{key}={kind.value} needs bitsandbytes, which is not installed; pip install 'peft-harness[quant]', "
@@ -31,8 +30,8 @@ def require(kind: Quantization, key: str = "model.quantization") -> None:
         )
 
 
-def loading(kind: Quantization, dtype: "torch.dtype") -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` that quantise while loading; none for ``none``."""
+def loading_arguments(kind: Quantization, dtype: "torch.dtype") -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` that quantize while loading; empty for ``none``."""
     if kind is Quantization.none:
         return {}
     from transformers import BitsAndBytesConfig
@@ -49,17 +48,17 @@ def loading(kind: Quantization, dtype: "torch.dtype") -> dict[str, Any]:
 
 
 def kind(net: "nn.Module") -> Quantization:
-    """How the network's linear layers are stored; any quantiser but LLM.int8() packs them, and counts as nf4."""
+    """How the network's linear layers are stored; every quantizer except LLM.int8() packs them and counts as nf4."""
     if not getattr(net, "is_quantized", False):
         return Quantization.none
     return Quantization.int8 if getattr(net, "is_loaded_in_8bit", False) else Quantization.nf4
 
 
-def settle(net: "PreTrainedModel", model: Model) -> list[str]:
-    """Make a quantised network fit to be trained on, and return notes for the record; others stay as they are.
+def prepare_for_training(net: "PreTrainedModel", model: Model) -> list[str]:
+    """Prepare a quantized network for training adapters on it; return notes for the record.
 
-    Norms, embeddings and output head become float32 here, biases of 4-bit layers what these compute in, once, so
-    that the baseline, training and scoring see one model.
+    Norms, embeddings and output head become float32, and biases of 4-bit layers take the type that the layer computes
+    in: here, once, so that baseline, training and scoring use the same model. Other networks are left unchanged.
     """
     if not getattr(net, "is_quantized", False):
         return []
@@ -69,31 +68,31 @@ def settle(net: "PreTrainedModel", model: Model) -> list[str]:
     layers: Iterator[Any] = net.modules()
     for module in layers:
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # bitsandbytes would repack the shared weights in place at the first answer, and never train again.
+            # bitsandbytes would repack the shared weights in place at the first call in eval mode, and then not train.
             module.support_avx512bf16_for_cpu = False
             if module.bias is not None and module.compute_dtype is not None:
-                # It would do so itself, in the shared bias, at the first answer.
+                # bitsandbytes would do this itself at the first call, in the shared bias.
                 module.bias.data = module.bias.data.to(module.compute_dtype)
     notes = [INT8_NOTE] if getattr(net, "is_loaded_in_8bit", False) else []
     if model.quantization is Quantization.none:
-        notes.append("the checkpoint of the base is quantised")
+        notes.append("the checkpoint of the base is quantized")
     return notes
 
 
 def refuse_twice(stored: Any, model: Model) -> None:
-    """Raise ``ModelFault`` where a checkpoint with settings of its own (``stored``) is to be quantised again."""
+    """Raise ``ModelFault`` if a checkpoint would be quantized again; ``stored`` is its own quantization config."""
     if stored is not None and model.quantization is not Quantization.none:
         raise ModelFault(
-            f"model={model.name} is a quantised checkpoint, which model.quantization={model.quantization.value} cannot "
-            "quantise again; set model.quantization=none"
+            f"model={model.name} is a quantized checkpoint, which model.quantization={model.quantization.value} cannot "
+            "quantize again; set model.quantization=none"
         )
 
 
 def shared_parameters(net: "nn.Module") -> dict[int, Any]:
-    """What ``copy.deepcopy`` takes for the quantised parameters of ``net`` and their statistics: the same storage.
+    """A memo for ``copy.deepcopy`` that makes it share the quantized parameters of ``net`` and their statistics.
 
-    Each parameter becomes a new object over the same bytes, because layers of bitsandbytes assign to their
-    parameters' ``data`` and move statistics from parameter to layer at their first call.
+    Each parameter becomes a new object over the same bytes, because bitsandbytes' layers assign to their parameters'
+    ``data`` and move statistics from the parameter to the layer at their first call.
     """
     memo: dict[int, Any] = {}
     parameters: Iterator[Any] = net.parameters()
@@ -115,7 +114,7 @@ def shared_parameters(net: "nn.Module") -> dict[int, Any]:
 
 
 def stored(net: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Every tensor that the network keeps, by name: parameters, buffers, and the scales of quantised weights."""
+    """Every tensor of the network, by name: parameters, buffers, and the scales of quantized weights."""
     for name, parameter in net.named_parameters():
         yield name, plain(parameter)
     for name, buffer in net.named_buffers():
@@ -124,14 +123,14 @@ def stored(net: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
 
 
 def scales(net: "nn.Module") -> Iterator[tuple[str, "torch.Tensor"]]:
-    """The scales of quantised weights alone, by name."""
+    """The scales of quantized weights, by name."""
     for name, module in net.named_modules():
         for key, tensor in _scales(module):
             yield f"{name}.{key}", tensor
 
 
 def storage_bytes(net: "nn.Module") -> int:
-    """Bytes of memory that parameters, buffers and scales hold; shared storage counts once."""
+    """Bytes of memory in parameters, buffers and scales; shared storage counts once."""
     sizes = {}
     for _, tensor in stored(net):
         storage = tensor.untyped_storage()
@@ -140,14 +139,14 @@ def storage_bytes(net: "nn.Module") -> int:
 
 
 def plain(parameter: "torch.Tensor") -> "torch.Tensor":
-    """The bytes as an ordinary tensor: ``detach`` and ``cpu`` of bitsandbytes' own kinds move their statistics."""
+    """The bytes as an ordinary tensor: ``detach`` and ``cpu`` of bitsandbytes' own types move their statistics."""
     import torch
 
     return parameter.data.as_subclass(torch.Tensor)
 
 
 def _statistics(net: "nn.Module") -> Iterator[Any]:
-    """Objects beside the parameters that hold scales and must not be copied."""
+    """Objects outside the parameters that hold scales and must not be copied."""
     for module in net.modules():
         weight = getattr(module, "weight", None)
         state = getattr(weight, "quant_state", None)

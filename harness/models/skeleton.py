@@ -1,15 +1,10 @@
-"""A model's configuration and its shapes, without weights."""
+"""The architecture of a base model without its weights, on the meta device."""
 
 import copy
 import json
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from harness.config.schema import Model
 from harness.errors import ModelFault
@@ -17,7 +12,11 @@ from harness.models import sources as model_sources
 
 
 def load_config(model: Model) -> PretrainedConfig:
-    """Architecture of the base: from ``model.config_only`` where given, else beside the weights."""
+    """The base's configuration: from ``model.config_only`` if set, else from the folder of the weights.
+
+    Raises:
+        ModelFault: it cannot be read, or transformers does not know the architecture.
+    """
     given = model.config_only
     if given is None:
         folder = model_sources.locate_config(model)
@@ -33,12 +32,12 @@ def load_config(model: Model) -> PretrainedConfig:
         return AutoConfig.for_model(**given)
     except (TypeError, ValueError) as error:
         raise ModelFault(
-            f"model.config_only names no architecture of transformers ({error}); it needs model_type "
-            "and the sizes of a config.json"
+            f"model.config_only is not an architecture that transformers knows ({error}); give model_type and "
+            "the sizes as in a config.json"
         ) from error
 
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
-    """The model on the meta device: shapes and tied weights, no memory."""
+    """The model on the meta device: shapes and tied weights, but no memory."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(copy.deepcopy(config))

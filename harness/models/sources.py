@@ -1,9 +1,7 @@
 """Where base weights come from: the hub, a folder, a GGUF file, or Python packages that carry one.
 
-Everything ends as a local folder in transformers' format. A GGUF file is converted once to safetensors and
-kept under ``$PEFT_HARNESS_CACHE`` (default ``~/.cache/peft-harness``), in a folder named by the file's
-SHA-256; it appears there by one rename, so that a killed conversion leaves nothing that looks whole.
-No torch at import: ``digest`` and ``locate`` of a folder are cheap enough for planning.
+Every source ends as a local folder in transformers' format. No torch at import: ``weights_hash``, and
+``locate_weights`` of a folder, are cheap enough for planning.
 """
 
 import hashlib
@@ -15,37 +13,34 @@ from harness.errors import ModelFault
 from harness.models import gguf, packages
 from harness.models.hub import LocatedModel, from_hub
 from harness.record import store
+from harness.record.files import file_sha256
 from harness.shipped import shipped_folder
 
 MIB = 1 << 20
-
-
 WEIGHT_ENDINGS = (".safetensors", ".gguf")
-
-
-READ_ENDINGS = (*WEIGHT_ENDINGS, ".json", ".model", ".txt", ".jinja", ".py")  # what loading reads; no cards
+READ_ENDINGS = (*WEIGHT_ENDINGS, ".json", ".model", ".txt", ".jinja", ".py")  # files that loading reads
 
 
 def locate_weights(model: Model) -> LocatedModel:
-    """Bring the weights to this machine and say where they are.
+    """Bring the weights to this machine and return their folder.
 
-    ``source=package`` asks the hub first and falls back to the packages, with a note and a warning, because
-    a package's GGUF is quantised: its weights are not the hub's. Raises ``ModelFault``.
+    ``source=package`` asks the hub first and falls back to the packages, with a note and a warning, because the GGUF
+    in a package is quantized: its weights are not the hub's. Raises ``ModelFault`` if no source has the weights.
     """
     if model.source is ModelSource.hub:
         return from_hub(model)
     if model.source is ModelSource.folder:
-        return LocatedModel(_existing(model, "folder"), "folder", None, weights_digest(model))
+        return LocatedModel(_existing(model, "folder"), "folder", None)
     if model.source is ModelSource.gguf:
         file = _existing(model, "GGUF file")
-        sha = gguf.file_sha256(file)
+        sha = file_sha256(file)
         if model.sha256 not in (None, sha):
             raise ModelFault(
                 f"model.path={model.path}: model.sha256 expects {model.sha256}, got {sha}; "
                 "get the file again, or correct the hash"
             )
-        note = f"weights dequantised to float32 from {file.name}"
-        return LocatedModel(gguf.converted_folder(file.stem, sha, lambda _: file), "gguf", note, sha)
+        note = f"weights dequantized to float32 from {file.name}"
+        return LocatedModel(gguf.converted_folder(file.stem, sha, lambda _: file), "gguf", note)
     return _from_hub_or_packages(model)
 
 
@@ -60,27 +55,27 @@ def _from_hub_or_packages(model: Model) -> LocatedModel:
         try:
             return from_hub(model)
         except ModelFault as fault:
-            reason = str(fault).partition(";")[0]  # without the remedy: there is one in the packages
+            reason = str(fault).partition(";")[0]  # without its remedy: the packages are one
     names = ", ".join(part.requirement for part in model.packages)
-    note = f"weights dequantised from the GGUF in {names}, so not those of the hub; {reason}"
+    note = f"weights dequantized from the GGUF in {names}, so not identical to the hub's; {reason}"
     store.say_once(note)
     folder = gguf.converted_folder(model.name, model.sha256, lambda at: packages.assemble(model, at))
-    return LocatedModel(folder, "package", note, model.sha256)
+    return LocatedModel(folder, "package", note)
 
 
 def locate_config(model: Model) -> Path:
-    """Folder that holds the model's ``config.json``; from the hub, only that file is fetched."""
+    """The folder with the model's ``config.json``; only that file is fetched from the hub."""
     if model.source is ModelSource.hub:
         return from_hub(model, ["config.json"]).folder
     return locate_weights(model).folder
 
 
-def weights_digest(model: Model) -> str | None:
-    """Content hash for the plan's fingerprint; no network.
+def weights_hash(model: Model) -> str | None:
+    """Content hash for the plan's fingerprint; needs no network.
 
-    Folder (cards apart) and GGUF: SHA-256 over relative names, sizes and bytes; above 64 MiB of weights,
-    their bytes are sampled (64 MiB, evenly, the ends included). Package: the pinned SHA-256. Hub: None,
-    because the name and the revision stand in the plan.
+    Folder (without cards) and GGUF: SHA-256 over relative names, sizes and bytes; above 64 MiB of weights, their bytes
+    are sampled (64 MiB, evenly, including both ends). Package: the pinned SHA-256. Hub: None, because name and revision
+    are in the plan.
     """
     if model.source is ModelSource.hub:
         return None
@@ -89,11 +84,11 @@ def weights_digest(model: Model) -> str | None:
     path = _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ_ENDINGS)
     stamp = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
-    return _digest_of(path, stamp)
+    return _hash_of(path, stamp)
 
 
 @cache
-def _digest_of(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+def _hash_of(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
     total = sum(size for name, size, _ in stamp if name.endswith(WEIGHT_ENDINGS))
     result = hashlib.sha256()
     for name, size, _ in stamp:
@@ -112,7 +107,7 @@ def _digest_of(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def local_path(path: str) -> Path:
-    """An absolute or working-directory path where it exists, else the same path under the shipped data."""
+    """The path if it is absolute or exists in the working folder, else the same path in the shipped data."""
     given = Path(path).expanduser()
     return given if given.is_absolute() or given.exists() else shipped_folder("data") / path
 

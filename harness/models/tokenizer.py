@@ -11,22 +11,21 @@ PAD_CANDIDATES = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]"
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> tuple[PreTrainedTokenizerBase, str | None]:
-    """Tokenizer with a padding token, and what was chosen for it where the model names no usable one.
+    """The tokenizer with a padding token, and a note on the one chosen if the model has no usable one.
 
-    A padding token that is also the end of text is replaced where the vocabulary has another candidate: code
-    that masks padding by its id would mask the end too. The vocabulary never grows.
+    A padding token that is also the end-of-text token is replaced if the vocabulary has another candidate: code that
+    masks padding by its id would mask the end too. The vocabulary never grows. Raises ModelFault if the tokenizer
+    cannot be read or has no end-of-text token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelFault(
-            f"{folder} holds no tokenizer that transformers can read ({type(error).__name__}: {error}); "
+            f"{folder} has no tokenizer that transformers can read ({type(error).__name__}: {error}); "
             "save one beside the weights with tokenizer.save_pretrained"
         ) from error
     if tokenizer.eos_token is None:
-        raise ModelFault(
-            f"the tokenizer in {folder} names no end-of-text token; set eos_token in tokenizer_config.json"
-        )
+        raise ModelFault(f"the tokenizer in {folder} has no end-of-text token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return tokenizer, None
     vocabulary = tokenizer.get_vocab()

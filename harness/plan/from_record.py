@@ -29,7 +29,7 @@ def plan_of_record(found: dict[str, Any]) -> Plan:
     from harness.models import sources as model_sources
 
     plan = plan_from_dict(found["plan"])
-    if model_sources.weights_digest(plan.model) != plan.inputs.get("model"):
+    if model_sources.weights_hash(plan.model) != plan.inputs.get("model"):
         raise ModelFault(
             f"model={plan.model.name}: its files are not those that run={found['fingerprint']} was trained on; put "
             "them back, or run its command again"

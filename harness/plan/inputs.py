@@ -20,7 +20,7 @@ def input_digests(config: schema.Config) -> dict[str, str]:
     from harness.data.sources import data_sha256, text_sha256
     from harness.models import sources as model_sources
 
-    found = {"data": data_sha256(config.data), "model": model_sources.weights_digest(config.model)}
+    found = {"data": data_sha256(config.data), "model": model_sources.weights_hash(config.model)}
     if config.scoring.forgetting is not None:
         found["forgetting"] = text_sha256(config.scoring.forgetting)
     if config.trainer.objective is schema.Objective.distill:
@@ -39,7 +39,7 @@ def teacher_digest(teacher: str, runs_dir: Path) -> str:
         folder = store.record_path(runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]
         return f"run {found['fingerprint']} {_files_digest(folder)}"
     if model_sources.local_path(teacher).is_dir():
-        return str(model_sources.weights_digest(teacher_model(teacher, None)))
+        return str(model_sources.weights_hash(teacher_model(teacher, None)))
     return f"hub {teacher}"
 
 

@@ -65,7 +65,7 @@ def _target(options: Options) -> Path:
         raise ConfigFault("stage=export needs run=<fingerprint> and export.dir=<folder to write>")
     from harness.models import quantization
 
-    quantization.require(options.export.quantization, "export.quantization")
+    quantization.require_bitsandbytes(options.export.quantization, "export.quantization")
     folder = Path(options.export.dir).expanduser().absolute()
     if folder.exists():
         raise ConfigFault(f"export.dir={options.export.dir} exists, and nothing is overwritten; name another folder")
@@ -162,7 +162,7 @@ def _quantize(folder: Path, kind: Quantization, plan: Plan) -> None:
         dtype=dtype,
         device_map={"": str(device)},
         local_files_only=True,
-        **quantization.loading(kind, dtype),
+        **quantization.loading_arguments(kind, dtype),
     )
     for path in folder.glob("*.safetensors*"):
         path.unlink()

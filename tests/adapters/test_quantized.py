@@ -44,9 +44,9 @@ def base(kind: str) -> SimpleNamespace:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base_model("qwen2").save_pretrained(folder)
-        how = quantization.loading(Quantization(kind), torch.float32)
+        how = quantization.loading_arguments(Quantization(kind), torch.float32)
         net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map={"": "cpu"}, **how)
-    quantization.settle(net, SimpleNamespace(quantization=Quantization(kind)))
+    quantization.prepare_for_training(net, SimpleNamespace(quantization=Quantization(kind)))
     net.requires_grad_(False).eval()
     return SimpleNamespace(model=net, logits=logits(net), bytes=model_base.fingerprint_weights(net))
 
@@ -136,9 +136,9 @@ def test_checkpointing_gives_the_same_gradients_over_a_quantised_base(kind):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_four_bits_are_qloras_double_quantised_nf4_computed_with_in_the_models_precision(dtype, tmp_path):
     base_model("qwen2").save_pretrained(tmp_path)
-    how = quantization.loading(Quantization.nf4, dtype)
+    how = quantization.loading_arguments(Quantization.nf4, dtype)
     net = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, device_map={"": "cpu"}, **how)
-    quantization.settle(net, SimpleNamespace(quantization=Quantization.nf4))
+    quantization.prepare_for_training(net, SimpleNamespace(quantization=Quantization.nf4))
     layer = net.model.layers[0].mlp.up_proj
     assert layer.weight.quant_state.quant_type == "nf4"
     assert layer.weight.quant_state.nested  # the scales are quantised too

@@ -24,6 +24,7 @@ def test_the_smallest_linear_weights_become_zero_and_the_head_stays(random_qwen2
     assert not [name for name, _ in base.model.named_buffers() if "mask" in name]
 
 
+@pytest.mark.slow
 def test_run_records_the_share_scores_the_pruned_base_and_keeps_it_pruned(random_qwen2, tmp_path):
     rows = write_rows(tmp_path / "rows", train_rows=8, others=4)
     words = overrides(random_qwen2, rows, tmp_path / "runs")
@@ -50,7 +51,7 @@ def same_layers(net, layers):
     return [by_place[layer.weight.data_ptr()] for layer in layers]
 
 
-def test_impossible_shares_and_quantised_bases_are_refused(weightless):
+def test_impossible_shares_and_quantized_bases_are_refused(weightless):
     with pytest.raises(ConfigFault, match=r"model\.prune=1\.0 must be at least 0 and below 1"):
         plan_of(f"model.path={weightless}", "model.prune=1.0")
     with pytest.raises(ConfigFault, match=r"model\.prune=0\.5 .* model\.quantization=nf4"):

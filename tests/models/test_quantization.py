@@ -57,12 +57,12 @@ def prepared(model, rows, runs_dir, *words) -> Ready:
     made, options = plan_of(*overrides(model, rows, runs_dir), *words)
     base = model_base.load_base(made.model)
     this = steps.Experiment(made, options, "", {"inferred": {}, "notes": [], "method": made.method})
-    examples = cache.prepared_rows(made, base)
-    return Ready(made, base, examples, this.attach(base, examples))
+    tokenized = cache.prepared_rows(made, base)
+    return Ready(made, base, tokenized, this.attach(base, tokenized))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lora_learns_on_a_quantised_base_and_is_the_same_when_loaded_again(kind, random_qwen2, rows, tmp_path):
+def test_lora_learns_on_a_quantized_base_and_is_the_same_when_loaded_again(kind, random_qwen2, rows, tmp_path):
     words = (f"model.quantization={kind}", "trainer.max_steps=12", "trainer.learning_rate=2e-2")
     ready = prepared(random_qwen2, rows, tmp_path, *words)
     kept = model_base.fingerprint_weights(ready.base.model)
@@ -90,7 +90,7 @@ def test_answers_leave_a_base_that_computes_in_half_precision_as_it_was(random_q
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_quantised_base_is_smaller_counts_the_same_and_is_shared_by_forks(kind, random_qwen2):
+def test_quantized_base_is_smaller_counts_the_same_and_is_shared_by_forks(kind, random_qwen2):
     whole = model_base.load_base(plan_of(f"model.path={random_qwen2}")[0].model)
     base = model_base.load_base(plan_of(f"model.path={random_qwen2}", f"model.quantization={kind}")[0].model)
     assert quantization.storage_bytes(base.model) < quantization.storage_bytes(whole.model)
@@ -106,7 +106,7 @@ def test_quantised_base_is_smaller_counts_the_same_and_is_shared_by_forks(kind, 
     assert model_base.fingerprint_weights(fork) == model_base.fingerprint_weights(base.model)
 
 
-def test_whole_run_on_a_quantised_base_records_its_memory(random_qwen2, rows, tmp_path):
+def test_whole_run_on_a_quantized_base_records_its_memory(random_qwen2, rows, tmp_path):
     result = command(*overrides(random_qwen2, rows, tmp_path), "model.quantization=nf4", "peft=ia3")
     assert result.code == 0, result.err
     [kept] = records_of(tmp_path).values()
@@ -130,7 +130,7 @@ def test_what_four_bits_refuse_eight_may_take(weightless):
         plan_of(f"model.path={weightless}", "peft=lokr", "model.quantization=nf4")
 
 
-def test_initialisations_from_the_weights_are_refused(weightless):
+def test_initializations_from_the_weights_are_refused(weightless):
     with pytest.raises(ConfigFault, match=r"lora\.init_lora_weights=pissa needs the numbers"):
         plan_of(f"model.path={weightless}", "lora.init_lora_weights=pissa", "model.quantization=int8")
 
@@ -154,16 +154,16 @@ def test_unused_setting_leaves_the_fingerprint_and_a_used_one_changes_it(weightl
 def test_missing_bitsandbytes_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelFault, match=r"model.quantization=nf4 needs bitsandbytes.*peft-harness\[quant\]"):
-        quantization.require(Quantization.nf4)
+        quantization.require_bitsandbytes(Quantization.nf4)
 
 
-def test_quantised_checkpoint_is_not_quantised_again(random_qwen2, tmp_path):
+def test_quantized_checkpoint_is_not_quantized_again(random_qwen2, tmp_path):
     base = model_base.load_base(plan_of(f"model.path={random_qwen2}", "model.quantization=nf4")[0].model)
     base.model.save_pretrained(tmp_path)
     base.tokenizer.save_pretrained(tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).quantization_config
     again = model_base.load_base(plan_of(f"model.path={tmp_path}")[0].model)
-    assert "the checkpoint of the base is quantised" in again.notes
+    assert "the checkpoint of the base is quantized" in again.notes
     assert model_base.fingerprint_weights(again.model) == model_base.fingerprint_weights(base.model)
     with pytest.raises(ModelFault, match=r"set model\.quantization=none"):
         model_base.load_base(plan_of(f"model.path={tmp_path}", "model.quantization=int8")[0].model)

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from harness.runtime.notices import quiet_libraries
+from harness.runtime.notices import quiet_libraries, without_progress_bars
 from tests.support.paths import ROOT
 
 LOGGED = "from harness.runtime.notices import quiet_libraries; quiet_libraries(); "
@@ -37,3 +37,17 @@ def test_notices_for_developers_are_ignored_and_other_warnings_are_not(monkeypat
         warnings.warn("soon gone", FutureWarning, stacklevel=1)
         warnings.warn("look out", UserWarning, stacklevel=1)
     assert [str(each.message) for each in caught] == ["look out"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_progress_bars_are_off_inside_and_as_they_were_afterwards(enabled):
+    from transformers.utils import logging as bars
+
+    before = bars.is_progress_bar_enabled()
+    try:
+        (bars.enable_progress_bar if enabled else bars.disable_progress_bar)()
+        with without_progress_bars():
+            assert not bars.is_progress_bar_enabled()
+        assert bars.is_progress_bar_enabled() == enabled
+    finally:
+        (bars.enable_progress_bar if before else bars.disable_progress_bar)()
