@@ -45,10 +45,10 @@ def attach(model: "PreTrainedModel", method: str, settings: SheetValues, situati
         ModelFault: the method does not fit this model, e.g. target modules that match nothing.
     """
     kind = quantization.kind(model)
-    why = why_unquantized(method, settings, kind)
+    why = why_unquantized(method, settings, kind.value)
     if why:
         raise ModelFault(
-            f"peft={method} {why}; load the base unquantised, or choose another method than on {kind.value}"
+            f"peft={method} {why}; load the base unquantized, or choose another method than on {kind.value}"
         )
     config = peft_config_for(model, method, settings, situation)
     with explaining_peft_errors(f"peft={method}", config, model):

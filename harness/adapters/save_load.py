@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.adapters import initializers
 from harness.errors import ModelFault
-from harness.methods.hooks import after_pruning
+from harness.methods.registry import hooks_of
 from harness.plan.spec import Plan
 from harness.record.files import atomic_write_text
 from harness.runtime import distributed
@@ -75,7 +75,9 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     partial.rename(folder)
     files = {path.name: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     numbers = _numbers(folder)
-    return SavedAdapter(sum(files.values()), files, numbers, after_pruning(model))
+    return SavedAdapter(
+        sum(files.values()), files, numbers, hooks_of(plan.method, plan.settings).remaining_parameters(model)
+    )
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftModel":
@@ -94,7 +96,8 @@ def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftMod
         trained_by = note["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelFault(
-            f"{folder / ADAPTER_NOTE} does not say which plan trained the adapter ({error}); do its run again (rerun=true)"
+            f"{folder / ADAPTER_NOTE} does not say which plan trained the adapter ({error}); run that plan again with "
+            "rerun=true"
         ) from error
     if trained_by != plan.fingerprint:
         raise ModelFault(f"the adapter in {folder} is of run {trained_by}, not of {plan.fingerprint}; do the run again")

@@ -7,9 +7,9 @@ of which a grid has few; its values (ranks, rates, seeds) are applied to a copy,
 import copy
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.config import schema
 from harness.shipped import shipped_folder
@@ -114,3 +114,11 @@ def register_schema() -> None:
         # Hydra would hold our file of the same name to the plugin's schema.
         store.repo["hydra"].get(preset.parent.name, {}).pop(preset.name, None)
     store.store(name="schema", node=schema.Config)
+    store.store(name="sheets", node={method: sheet_values(method) for method in schema.SHEETS})
+
+
+def sheet_values(method: str) -> dict[str, Any]:
+    """The method's own values, as ``conf/peft/<method>.yaml`` gives them."""
+    content: Any = OmegaConf.load(shipped_folder("conf") / "peft" / f"{method}.yaml")
+    values: Any = OmegaConf.to_container(content[method])
+    return values

@@ -5,14 +5,12 @@ so that a misspelt key or a wrong type fails before anything runs. ``Any`` stand
 "a string or a list of strings", which structured configs cannot express; ``plan`` checks those.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, make_dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.frozen import ConfigNode
-from harness.methods import base_weights, bottleneck, low_rank, multiplicative, soft_prompts
-from harness.methods.library import Library
-from harness.methods.lora import AdaLora, Lora
+from harness.methods.registry import METHODS
 
 
 class Stage(Enum):
@@ -318,8 +316,8 @@ class SweepSettings(ConfigNode):
 
 
 @dataclass
-class Config(ConfigNode):
-    """The whole composed configuration."""
+class Common(ConfigNode):
+    """The composed configuration without the sheets."""
 
     stage: Stage
     seed: int
@@ -336,42 +334,24 @@ class Config(ConfigNode):
     tracker: Tracker
     sweep: SweepSettings
     export: Export
-    full: base_weights.Full
-    partial: base_weights.Partial
-    bitfit: base_weights.BitFit
-    diff_pruning: base_weights.DiffPruning
-    ln_tuning: base_weights.LnTuning
-    trainable_tokens: base_weights.TrainableTokens
-    shira: base_weights.Shira
-    adapter: bottleneck.Adapter
-    lora: Lora
-    adalora: AdaLora
-    loha: low_rank.LoHa
-    lokr: low_rank.LoKr
-    vera: low_rank.Vera
-    randlora: low_rank.RandLora
-    vblora: low_rank.VbLora
-    miss: low_rank.Miss
-    fourierft: low_rank.FourierFt
-    c3a: low_rank.C3a
-    ia3: multiplicative.Ia3
-    oft: multiplicative.Oft
-    boft: multiplicative.Boft
-    hra: multiplicative.Hra
-    road: multiplicative.Road
-    prompt_tuning: soft_prompts.PromptTuning
-    prefix_tuning: soft_prompts.PrefixTuning
-    p_tuning: soft_prompts.PTuning
-    p_tuning_v2: soft_prompts.PTuningV2
-    cpt: soft_prompts.Cpt
-    llama_adapter: soft_prompts.LlamaAdapter
-    library: Library
 
 
-_NAMES = tuple(field.name for field in fields(Config))
+if TYPE_CHECKING:
 
+    class Config(Common):
+        """The whole composed configuration: one field for each method's sheet follows the common ones."""
 
-SHEETS = _NAMES[_NAMES.index("full") :]  # every method has a sheet, named as it is
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Config = make_dataclass(
+        "Config",
+        [(name, method.sheet) for name, method in METHODS.items()],
+        bases=(Common,),
+        namespace={"__doc__": "The whole composed configuration.", "__module__": __name__},
+    )
+
+SHEETS = tuple(METHODS)  # every method has a sheet, named after it
 
 
 def shards(strategy: Strategy, deepspeed: dict[str, Any]) -> bool:

@@ -15,16 +15,15 @@ from harness.adapters.attach import (
     without_data_init,
     wrap_model,
 )
+from harness.config.compose import sheet_values
 from harness.errors import ModelFault
 from harness.estimate import formulas
 from harness.methods import library
 from harness.methods.context import COUNTING_STEPS, BuildContext, for_counting
-from harness.methods.hooks import optimizer_for
-from harness.methods.registry import METHODS
+from harness.methods.registry import METHODS, hooks_of
 from harness.models import skeleton as model_skeleton
 from harness.models.counts import Counts, count
 from harness.plan.spec import Plan, digest
-from harness.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -116,7 +115,8 @@ def _count(
         trained = formulas.trained(config, skeleton)
         return Counts(trained, count(skeleton).total + trained)
     model = wrap_model(skeleton, config)
-    optimizer_for(method, settings or {}, model, learning_rate=1.0, weight_decay=0.0)  # LoRA-FA freezes A
+    if method:  # LoRA-FA freezes A
+        hooks_of(method, settings or {}).optimizer(model, settings or {}, learning_rate=1.0, weight_decay=0.0)
     counts = count(model)
     if not counts.trainable:
         raise ModelFault(f"{method or _kind(config)} has nothing to train on this model; change its target modules")
@@ -141,10 +141,7 @@ def _refuse_unknown(method: str, settings: Mapping[str, Any], known: set[str]) -
 
 def _sheet(method: str) -> dict[str, Any]:
     """The values of a sheet, less its learning rate."""
-    from omegaconf import OmegaConf
-
-    path = shipped_folder("conf") / "peft" / "knobs" / f"{method}.yaml"
-    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    values = sheet_values(method)
     return {key: value for key, value in values.items() if key != "learning_rate"}
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The methods: one module per family, and the table that lists them."""

@@ -1,39 +1,100 @@
 """Methods that train weights of the base model, or a part of them."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import above, at_least, fraction
-from harness.frozen import ConfigNode
 from harness.methods.context import BuildContext, SheetValues, frequent_tokens, peft_kwargs
-from harness.methods.fields import Targeted
+from harness.methods.fields import (
+    Sheet,
+    Targeted,
+    choice,
+    count,
+    minimum,
+    module_names,
+    negative,
+    positive,
+    positive_share,
+    share,
+)
+from harness.methods.hooks import Hooks, adapter_of
+from harness.methods.method import Method
+from harness.methods.traits import FULL, PLAIN, WHOLE, Traits
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
+    from torch.optim import Optimizer
 
 
-def full(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class Full(Sheet):
+    """Full fine-tuning: every weight is trained."""
+
+    keep_base: bool
+
+
+def build_full(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """Full fine-tuning: every weight of the base."""
     from harness.tuners.full import FullConfig
 
     return FullConfig(**settings)
 
 
-def partial(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class Partial(Sheet):
+    """Partial fine-tuning: the last N layers, named modules, all norms."""
+
+    last_layers: int | None = count()
+    modules: Any = module_names()
+    norms: bool
+    modules_to_save: list[str] | None
+
+
+def check_partial(sheet: Partial) -> Iterator[str]:
+    if sheet.last_layers is None and not sheet.modules and not sheet.norms:
+        yield "partial selects nothing to train; set partial.last_layers, partial.modules or partial.norms"
+
+
+def build_partial(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """The last layers, named modules, all norms."""
     from harness.tuners.partial import PartialConfig
 
     return PartialConfig(**settings)
 
 
-def bitfit(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class BitFit(Sheet):
+    """BitFit: biases."""
+
+    modules: Any = module_names()
+    add_missing: bool
+    modules_to_save: list[str] | None
+
+
+def build_bitfit(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """BitFit (Ben Zaken et al. 2022, arXiv:2106.10199): biases only."""
     from harness.tuners.bitfit import BitFitConfig
 
     return BitFitConfig(**settings)
 
 
-def diff_pruning(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class DiffPruning(Sheet):
+    """Diff pruning: a sparse difference to the base weights."""
+
+    modules: Any = module_names()
+    target_sparsity: float = positive_share()
+    final_share: float = share()
+    l0_weight: float = minimum(0)
+    structured: bool
+    alpha_init: float
+    gate_speed: float = positive()
+    stretch_lower: float = negative()
+    stretch_upper: float = positive(1)
+    modules_to_save: list[str] | None
+
+
+def build_diff_pruning(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """Diff pruning (Guo et al. 2021, arXiv:2012.07463): a difference to the base that an L0 penalty makes sparse.
 
     The last ``final_share`` of the steps trains the differences that magnitude has chosen (section 3.2).
@@ -41,130 +102,124 @@ def diff_pruning(settings: SheetValues, situation: BuildContext) -> "PeftConfig"
     from harness.tuners.diff_layer import DiffPruningConfig
 
     fields = {name: value for name, value in settings.items() if name != "final_share"}
-    final = round(settings["final_share"] * situation.optimizer_steps)
-    return DiffPruningConfig(**fields, project_step=situation.optimizer_steps - final if final else None)
+    final = round(settings["final_share"] * context.optimizer_steps)
+    return DiffPruningConfig(**fields, project_step=context.optimizer_steps - final if final else None)
 
 
-def ln_tuning(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class LnTuning(Sheet):
+    """LN tuning: ``LNTuningConfig``."""
+
+    target_modules: Any = module_names()
+    exclude_modules: Any = module_names()
+    modules_to_save: list[str] | None
+
+
+def build_ln_tuning(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """LN tuning (Zhao et al. 2024, arXiv:2312.11420): the norms of the transformer blocks."""
     from peft import LNTuningConfig
 
-    return LNTuningConfig(**peft_kwargs(settings, situation))
+    return LNTuningConfig(**peft_kwargs(settings, context))
 
 
-def trainable_tokens(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class TrainableTokens(Sheet):
+    """Rows of the embedding: ``TrainableTokensConfig``."""
+
+    token_indices: list[int] | None
+    frequent_tokens: int = count()
+    target_modules: Any = module_names()
+
+
+def build_trainable_tokens(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """Trainable tokens: chosen rows of the embedding, and of a head that is tied to it (PEFT's own; no paper)."""
     from peft import TrainableTokensConfig
 
-    rest = peft_kwargs(settings, situation)
+    rest = peft_kwargs(settings, context)
     number = rest.pop("frequent_tokens")
     if "token_indices" not in rest:
-        counting = situation.batches is None
-        rest["token_indices"] = list(range(number)) if counting else frequent_tokens(situation, number)
+        counting = context.batches is None
+        rest["token_indices"] = list(range(number)) if counting else frequent_tokens(context, number)
     return TrainableTokensConfig(**rest)
 
 
-def shira(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """SHiRA (Bhardwaj et al. 2024, arXiv:2406.13175): a few weights of each matrix, scattered at random."""
-    from peft import ShiraConfig
-
-    return ShiraConfig(**peft_kwargs(settings, situation))
-
-
-def check_partial(config: Any) -> list[str]:
-    sheet = config.partial
-    found = list(at_least("partial.last_layers", sheet.last_layers, 1))
-    if sheet.last_layers is None and not sheet.modules and not sheet.norms:
-        found.append("partial selects nothing to train; set partial.last_layers, partial.modules or partial.norms")
-    return found
-
-
-def check_diff_pruning(config: Any) -> list[str]:
-    sheet = config.diff_pruning
-    return [
-        *above("diff_pruning.target_sparsity", sheet.target_sparsity, 0),
-        *fraction("diff_pruning.target_sparsity", sheet.target_sparsity, closed=True),
-        *fraction("diff_pruning.final_share", sheet.final_share),
-        *at_least("diff_pruning.l0_weight", sheet.l0_weight, 0),
-        *above("diff_pruning.gate_speed", sheet.gate_speed, 0),
-        *above("diff_pruning.stretch_upper", sheet.stretch_upper, 1),
-        *above("-diff_pruning.stretch_lower", -sheet.stretch_lower, 0),
-    ]
-
-
-# Methods that train weights of the base itself, or a part of them.
-
-
-@dataclass
-class Full(ConfigNode):
-    """Full fine-tuning: every weight is trained."""
-
-    learning_rate: float
-    keep_base: bool
-
-
-@dataclass
-class Partial(ConfigNode):
-    """Partial fine-tuning: the last N layers, named modules, all norms."""
-
-    learning_rate: float
-    last_layers: int | None
-    modules: Any
-    norms: bool
-    modules_to_save: list[str] | None
-
-
-@dataclass
-class BitFit(ConfigNode):
-    """BitFit: biases."""
-
-    learning_rate: float
-    modules: Any
-    add_missing: bool
-    modules_to_save: list[str] | None
-
-
-@dataclass
-class DiffPruning(ConfigNode):
-    """Diff pruning: a sparse difference to the base weights."""
-
-    learning_rate: float
-    modules: Any
-    target_sparsity: float
-    final_share: float
-    l0_weight: float
-    structured: bool
-    alpha_init: float
-    gate_speed: float
-    stretch_lower: float
-    stretch_upper: float
-    modules_to_save: list[str] | None
-
-
-@dataclass
-class LnTuning(ConfigNode):
-    """LN tuning: ``LNTuningConfig``."""
-
-    learning_rate: float
-    target_modules: Any
-    exclude_modules: Any
-    modules_to_save: list[str] | None
-
-
-@dataclass
-class TrainableTokens(ConfigNode):
-    """Rows of the embedding: ``TrainableTokensConfig``."""
-
-    learning_rate: float
-    token_indices: list[int] | None
-    frequent_tokens: int
-    target_modules: Any
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Shira(Targeted):
     """SHiRA: ``ShiraConfig``."""
 
-    r: int
-    mask_type: str
+    r: int = count()
+    mask_type: str = choice("random")
     random_seed: int | None
+
+
+def build_shira(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """SHiRA (Bhardwaj et al. 2024, arXiv:2406.13175): a few weights of each matrix, scattered at random."""
+    from peft import ShiraConfig
+
+    return ShiraConfig(**peft_kwargs(settings, context))
+
+
+class DiffPruningHooks(Hooks):
+    """Adds an L0 penalty to the loss, and fixes the places of the differences before or after the last step."""
+
+    penalties = ("l0_weight",)
+
+    def after_step(self, model: "PeftModel", optimizer: "Optimizer", step: int) -> None:
+        """Fix the places of the differences, and train on with those alone (section 3.2)."""
+        name, config, tuner = adapter_of(model)
+        if config.project_step == step:
+            tuner.project(name, trainable=True)
+            _regroup(optimizer, model)
+
+    def first_keepable_step(self, model: "PeftModel") -> int:
+        _, config, _ = adapter_of(model)
+        return int(config.project_step or 0)
+
+    def finish(self, model: "PeftModel") -> dict[str, Any]:
+        """Keep the largest differences, unless training has done so."""
+        name, config, tuner = adapter_of(model)
+        return dict((tuner.sparsity_report(name) if config.projected else tuner.project(name)).as_dict())
+
+    def remaining_parameters(self, model: "PeftModel") -> int | None:
+        name, config, tuner = adapter_of(model)
+        return int(tuner.sparsity_report(name).nonzeros) if config.projected else None
+
+    def state(self, model: "PeftModel") -> dict[str, Any]:
+        name, config, tuner = adapter_of(model)
+        return {"places": tuner.places(name)} if config.projected else {}
+
+    def load_state(self, model: "PeftModel", state: Mapping[str, Any]) -> None:
+        name, _, tuner = adapter_of(model)
+        if "places" in state:
+            tuner.fix_places(name, state["places"])
+
+
+def _regroup(optimizer: Any, model: Any) -> None:
+    """Give the optimizer what trains now, in the groups that Trainer would make; drop the moments of the rest."""
+    from transformers import Trainer
+
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for group, decays in zip(inner.param_groups, (True, False), strict=True):
+        group["params"] = [parameter for name, parameter in named if (name in decayed) is decays]
+    for former in set(inner.state) - {parameter for _, parameter in named}:
+        del inner.state[former]
+
+
+METHODS = {
+    "full": Method(Full, build_full, FULL),
+    "partial": Method(Partial, build_partial, WHOLE, check_partial),
+    "bitfit": Method(BitFit, build_bitfit, PLAIN),
+    "diff_pruning": Method(
+        DiffPruning,
+        build_diff_pruning,
+        replace(WHOLE, why_one_process="fixes during training what it trains, each process for itself"),
+        hooks=DiffPruningHooks(),
+    ),
+    "ln_tuning": Method(LnTuning, build_ln_tuning, PLAIN),
+    "trainable_tokens": Method(
+        TrainableTokens, build_trainable_tokens, Traits(tied_embeddings=True, multi_adapter=False)
+    ),
+    "shira": Method(Shira, build_shira, Traits(conv1d=False)),
+}

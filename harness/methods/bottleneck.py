@@ -1,46 +1,43 @@
 """Methods that insert small networks into the base model."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.frozen import ConfigNode
 from harness.methods.context import BuildContext, SheetValues
+from harness.methods.fields import Sheet, choice, count, module_names
+from harness.methods.method import Method
+from harness.methods.traits import NO_MERGE
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-def check_adapter(config: Any) -> list[str]:
-    sheet = config.adapter
-    if (sheet.bottleneck_size is None) == (sheet.reduction_factor is None):
-        return [
-            f"adapter.bottleneck_size={sheet.bottleneck_size} and adapter.reduction_factor={sheet.reduction_factor}: "
-            "set exactly one of the two, and the other to null"
-        ]
-    return []
-
-
-# Methods that add a small network.
-
-
-@dataclass
-class Adapter(ConfigNode):
+@dataclass(kw_only=True)
+class Adapter(Sheet):
     """Bottleneck adapters."""
 
-    learning_rate: float
-    bottleneck_size: int | None
-    reduction_factor: int | None
-    placement: str
+    bottleneck_size: int | None = count()
+    reduction_factor: int | None = count()
+    placement: str = choice("houlsby", "pfeiffer", "parallel")
     activation: str
     scaling: float | None
     init_std: float
     adapter_layer_norm: bool
     train_layer_norms: bool
-    target_modules: Any
+    target_modules: Any = module_names()
     modules_to_save: list[str] | None
 
 
-def adapter(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+def check_adapter(sheet: Adapter) -> Iterator[str]:
+    if (sheet.bottleneck_size is None) == (sheet.reduction_factor is None):
+        yield (
+            f"adapter.bottleneck_size={sheet.bottleneck_size} and adapter.reduction_factor={sheet.reduction_factor}: "
+            "set exactly one of the two, and the other to null"
+        )
+
+
+def build_adapter(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """Bottleneck adapters (Houlsby et al. 2019, arXiv:1902.00751): small networks inside each block.
 
     Pfeiffer et al. 2021 (arXiv:2005.00247), Lin et al. 2020 (arXiv:2004.03829) and the parallel adapter of He et
@@ -49,3 +46,6 @@ def adapter(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
     from harness.tuners.adapter import AdapterConfig
 
     return AdapterConfig(**settings)
+
+
+METHODS = {"adapter": Method(Adapter, build_adapter, NO_MERGE, check_adapter)}

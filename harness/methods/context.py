@@ -36,50 +36,50 @@ class BuildContext:
     batches: Callable[[], Iterator[Batch]] | None = None  # the training rows, from the first one on each call
 
 
-def for_counting(situation: BuildContext) -> BuildContext:
+def for_counting(context: BuildContext) -> BuildContext:
     """The same facts with enough steps for any schedule, when only parameters are counted."""
-    return replace(situation, optimizer_steps=max(situation.optimizer_steps, COUNTING_STEPS))
+    return replace(context, optimizer_steps=max(context.optimizer_steps, COUNTING_STEPS))
 
 
-def peft_kwargs(settings: SheetValues, situation: BuildContext) -> dict[str, Any]:
+def peft_kwargs(settings: SheetValues, context: BuildContext) -> dict[str, Any]:
     """Settings for PEFT: a seed that is null is the run's; another null is PEFT's own choice."""
-    seeds = {name: situation.seed for name in SEEDS if name in settings and settings[name] is None}
+    seeds = {name: context.seed for name in SEEDS if name in settings and settings[name] is None}
     return {name: value for name, value in settings.items() if value is not None} | seeds
 
 
-def refuse_wider_than(rank: int, key: str, situation: BuildContext) -> None:
+def refuse_wider_than(rank: int, key: str, context: BuildContext) -> None:
     """Refuse a rank that exceeds the model's width."""
-    if rank > situation.hidden_size:
-        raise ModelFault(f"{key}={rank} exceeds the hidden size {situation.hidden_size} of the model; lower {key}")
+    if rank > context.hidden_size:
+        raise ModelFault(f"{key}={rank} exceeds the hidden size {context.hidden_size} of the model; lower {key}")
 
 
-def training_batches(situation: BuildContext, what: str) -> Iterator[Batch]:
+def training_batches(context: BuildContext, what: str) -> Iterator[Batch]:
     """The training rows.
 
     Raises:
-        ModelFault: this situation has none; ``what`` says who needs them.
+        ModelFault: the context has none; ``what`` says who needs them.
     """
-    if situation.batches is None:
+    if context.batches is None:
         raise ModelFault(f"{what} needs the training rows, and there are none where only parameters are counted")
-    return situation.batches()
+    return context.batches()
 
 
-def frequent_tokens(situation: BuildContext, number: int) -> list[int]:
+def frequent_tokens(context: BuildContext, number: int) -> list[int]:
     """The ids that the training rows hold most often, in rising order; ties go to the lower id."""
     counts: Counter[int] = Counter()
-    for batch in training_batches(situation, "trainable_tokens.token_indices=null"):
+    for batch in training_batches(context, "trainable_tokens.token_indices=null"):
         counts.update(batch["input_ids"][batch["attention_mask"].bool()].tolist())
     ranked = sorted(counts, key=lambda token: (-counts[token], token))
     return sorted(ranked[:number])
 
 
-def cpt_context(situation: BuildContext, length: int) -> tuple[list[int], list[int]]:
+def cpt_context(context: BuildContext, length: int) -> tuple[list[int], list[int]]:
     """Tokens of the first training rows and their CPT types: 2 for a prompt, 4 for a completion, + 4 per row.
 
     The last ``length`` tokens of as many rows as it takes, so that the context ends with a completion.
     """
     rows: list[tuple[list[int], list[bool]]] = []
-    for batch in training_batches(situation, "cpt.cpt_token_ids=null"):
+    for batch in training_batches(context, "cpt.cpt_token_ids=null"):
         for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
             present = mask.bool()
             rows.append((ids[present].tolist(), (labels[present] != -100).tolist()))
@@ -95,6 +95,6 @@ def cpt_context(situation: BuildContext, length: int) -> tuple[list[int], list[i
     return tokens[-length:], types[-length:]
 
 
-def first_batches(situation: BuildContext, number: int, what: str) -> list[Batch]:
+def first_batches(context: BuildContext, number: int, what: str) -> list[Batch]:
     """At most ``number`` batches of the training rows."""
-    return list(islice(training_batches(situation, what), number))
+    return list(islice(training_batches(context, what), number))

@@ -1,123 +1,164 @@
-"""Fields that sheets share, and the checks that any sheet can need."""
+"""Fields of the sheets, with what their values must satisfy declared beside the type.
 
+    @dataclass(kw_only=True)
+    class Ia3(Sheet):
+        target_modules: Any = module_names()
+        r: int = count()
+
+Values are not given here: they are in ``conf/peft/<method>.yaml``. ``null`` in a sheet leaves the choice to PEFT, to
+the model's dimensions, or, for a seed, to the run.
+"""
+
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import above, at_least, brief, fraction, one_of
 from harness.frozen import ConfigNode
 
-COUNTS = frozenset(  # of ranks, tokens, layers, blocks, steps: at least 1 wherever a sheet has them
-    [
-        "r",
-        "init_r",
-        "target_r",
-        "num_virtual_tokens",
-        "encoder_num_layers",
-        "deltaT",
-        "encoder_hidden_size",
-        "bottleneck_size",
-        "reduction_factor",
-        "block_size",
-        "vector_length",
-        "num_vectors",
-        "topk",
-        "mini_r",
-        "n_frequency",
-        "oft_block_size",
-        "boft_block_size",
-        "boft_block_num",
-        "boft_n_butterfly_factor",
-        "group_size",
-        "num_cayley_neumann_terms",
-        "adapter_len",
-        "adapter_layers",
-        "frequent_tokens",
-        "randlora_alpha",
-    ]
-)
+Check = Callable[[str, Any, Any], Iterator[str]]  # key, value, sheet -> faults
 
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "adapter.placement": ("houlsby", "pfeiffer", "parallel"),
-    "shira.mask_type": ("random",),
-    "vera.bias": ("none", "all", "vera_only"),
-    "randlora.bias": ("none", "all", "randlora_only"),
-    "vblora.bias": ("none", "all", "vblora_only"),
-    "miss.init_weights": (True, False, "bat", "mini"),
-    "c3a.init_weights": (True, False, "gaussian", "kaiming_uniform", "xavier_uniform"),
-    "oft.bias": ("none", "all", "oft_only"),
-    "boft.bias": ("none", "all", "boft_only"),
-    "hra.bias": ("none", "all", "hra_only"),
-    "road.variant": ("road_1", "road_2", "road_4"),
-    "cpt.opt_weighted_loss_type": ("none", "decay"),
-}
-
-
-def field_faults(method: str, sheet: dict[str, Any]) -> Iterator[str]:
-    """Faults that any sheet can have, by the name of the field."""
-    for name, value in sheet.items():
-        key = f"{method}.{name}"
-        if name == "learning_rate":
-            yield from above(key, value, 0)
-        elif name in COUNTS:
-            yield from at_least(key, value, 1)
-        elif key in CHOICES:
-            yield from one_of(key, value, CHOICES[key])
-        elif name in ("lora_alpha", "alpha"):
-            yield from above(key, value, 0)
-        elif name.endswith("dropout"):
-            yield from fraction(key, value)
-        elif name in ("target_modules", "exclude_modules", "feedforward_modules", "modules"):
-            yield from _names(key, value)
-        elif name == "layers_to_transform" and value is not None:
-            yield from _layers(key, value, method, sheet["target_modules"])
-        elif name in ("rank_pattern", "alpha_pattern"):
-            for pattern, item in value.items():
-                yield from _expression(key, pattern)
-                yield from above(f"{key}.{pattern}", item, 0)
-
-
-def _names(key: str, value: Any) -> Iterator[str]:
+def _module_names(key: str, value: Any, sheet: Any) -> Iterator[str]:
     listed = isinstance(value, list) and bool(value) and all(isinstance(item, str) and item for item in value)
     if not (value is None or listed or (isinstance(value, str) and value)):
-        yield f"{key}={brief(str(value))} is neither a name, a list of names nor null; e.g. {key}=[q_proj,v_proj]"
+        yield f"{key}={brief(str(value))} must be a name, a list of names, or null; e.g. {key}=[q_proj,v_proj]"
     elif isinstance(value, str):
         yield from _expression(key, value)
 
 
 def _expression(key: str, value: str) -> Iterator[str]:
-    """PEFT reads one text as a regular expression for whole names."""
+    """PEFT reads a single text as a regular expression over whole names."""
     try:
         re.compile(value)
     except (re.error, OverflowError, RecursionError) as error:
-        yield f"{key}={brief(value)} is no regular expression ({error}); give a list of names, e.g. [q_proj,v_proj]"
+        yield (
+            f"{key}={brief(value)} is not a valid regular expression ({error}); give a list of names, "
+            "e.g. [q_proj,v_proj]"
+        )
 
 
-def _layers(key: str, value: list[int], method: str, targets: Any) -> Iterator[str]:
+def _layer_numbers(key: str, value: list[int] | None, sheet: Any) -> Iterator[str]:
+    if value is None:
+        return
     if not value or any(layer < 0 for layer in value):
-        yield f"{key}={value} must list layers, counted from 0; or null for all layers"
-    # Elsewhere all-linear becomes a list first; a regular expression never does, and would win silently.
-    if isinstance(targets, str) and (targets != "all-linear" or method in ("lora", "adalora")):
+        yield f"{key}={value} must list layers, counted from 0; use null for all layers"
+    targets, method = sheet.target_modules, key.partition(".")[0]
+    # PEFT turns all-linear into a list first, except for LoRA; a regular expression would silently win.
+    if isinstance(targets, str) and (targets != "all-linear" or method == "lora"):
         yield f"{key}={value} needs a list in {method}.target_modules, not {targets}; e.g. [q_proj,v_proj]"
 
 
-@dataclass
-class Placed(ConfigNode):
-    """What most methods of PEFT share: which layers they sit on."""
+def _pattern(key: str, value: dict[str, float], sheet: Any) -> Iterator[str]:
+    for name, item in value.items():
+        yield from _expression(key, name)
+        yield from above(f"{key}.{name}", item, 0)
 
-    learning_rate: float
-    target_modules: Any
-    exclude_modules: Any
+
+def checked(check: Check, **more: Any) -> Any:
+    """A field whose value must pass ``check``."""
+    return dataclasses.field(metadata={"check": check, **more})
+
+
+def count() -> Any:
+    """A number of things (ranks, tokens, layers, blocks, steps): at least 1, or null if the type allows it."""
+    return checked(lambda key, value, sheet: at_least(key, value, 1))
+
+
+def minimum(low: float) -> Any:
+    """At least ``low``, or null."""
+    return checked(lambda key, value, sheet: at_least(key, value, low))
+
+
+def positive(low: float = 0) -> Any:
+    """A finite number above ``low``, or null."""
+    return checked(lambda key, value, sheet: above(key, value, low))
+
+
+def negative() -> Any:
+    """Below 0."""
+
+    def check(key: str, value: float, sheet: Any) -> Iterator[str]:
+        if not value < 0:
+            yield f"{key}={value} must be below 0"
+
+    return checked(check)
+
+
+def positive_share() -> Any:
+    """Above 0 and at most 1."""
+
+    def check(key: str, value: float, sheet: Any) -> Iterator[str]:
+        if not 0 < value <= 1:
+            yield f"{key}={value} must be above 0 and at most 1"
+
+    return checked(check)
+
+
+def share(closed: bool = False) -> Any:
+    """At least 0 and below 1, or up to 1 if ``closed``."""
+    return checked(lambda key, value, sheet: fraction(key, value, closed))
+
+
+def choice(*values: Any) -> Any:
+    """One of ``values``."""
+    return checked(lambda key, value, sheet: one_of(key, value, values), choices=values)
+
+
+def between(low: float, high: float) -> Any:
+    """Above ``low`` and below ``high``."""
+
+    def check(key: str, value: float, sheet: Any) -> Iterator[str]:
+        if not low < value < high:
+            yield f"{key}={value} must be above {low:g} and below {high:g}"
+
+    return checked(check)
+
+
+def module_names() -> Any:
+    """Names of modules: a list of endings, a regular expression, a keyword such as all-linear, or null."""
+    return checked(_module_names)
+
+
+def layer_numbers() -> Any:
+    """Numbers of the layers to adapt, counted from 0; null means all."""
+    return checked(_layer_numbers)
+
+
+def pattern() -> Any:
+    """Values by regular expressions over module names."""
+    return checked(_pattern)
+
+
+@dataclass(kw_only=True)
+class Sheet(ConfigNode):
+    """The settings of one method, under PEFT's own field names."""
+
+    learning_rate: float = positive()
+
+
+@dataclass(kw_only=True)
+class Placed(Sheet):
+    """What most methods of PEFT share: which layers they adapt."""
+
+    target_modules: Any = module_names()
+    exclude_modules: Any = module_names()
     modules_to_save: list[str] | None
-    layers_to_transform: list[int] | None
+    layers_to_transform: list[int] | None = layer_numbers()
 
 
-@dataclass
-class Targeted(ConfigNode):
-    """The same for methods that exclude nothing and know no layer numbers."""
+@dataclass(kw_only=True)
+class Targeted(Sheet):
+    """The same for methods that exclude nothing and have no layer numbers."""
 
-    learning_rate: float
-    target_modules: Any
+    target_modules: Any = module_names()
     modules_to_save: list[str] | None
+
+
+def field_faults(method: str, sheet: Any) -> Iterator[str]:
+    """Faults of the sheet's fields, each taken alone."""
+    for each in dataclasses.fields(sheet):
+        if check := each.metadata.get("check"):
+            yield from check(f"{method}.{each.name}", getattr(sheet, each.name), sheet)

@@ -1,13 +1,14 @@
 """Every type of PEFT by its own name: settings are checked against the type's configuration class."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault
-from harness.frozen import ConfigNode
 from harness.methods.context import SEEDS, BuildContext, SheetValues
+from harness.methods.fields import Sheet
+from harness.methods.method import Method
 from harness.methods.traits import LINEAR, NO_MERGE, PLAIN, PREFIX, PROMPT, WHOLE, Traits
 
 if TYPE_CHECKING:
@@ -15,22 +16,61 @@ if TYPE_CHECKING:
 
 # What every configuration of PEFT carries besides the settings of its method.
 BOOKKEEPING = frozenset({"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path"})
-
-
 BOOKKEEPING |= {"revision", "inference_mode"}
-
 
 REFUSED = {
     "xlora": "mixes LoRA adapters that were trained before, with a gate over the finished ones; train those with "
     "peft=lora, then use peft.XLoraConfig on them"
 }
 
-
 # These choose their places themselves: blocks, embeddings or attention, not linear layers.
 OWN_PLACES = frozenset({"shadow", "ln_tuning", "ia3", "trainable_tokens", "adaption_prompt", "adapter"})
 
+# Types of peft=library without a sheet.
+LIBRARY = {
+    "adamss": LINEAR,
+    "beft": replace(NO_MERGE, conv1d=False),  # no merging on models without biases
+    "cartridge": PREFIX,
+    "deft": WHOLE,
+    "delora": LINEAR,
+    "frod": WHOLE,
+    "glora": LINEAR,
+    "gralora": PLAIN,
+    "hira": PLAIN,
+    # Its router averages over the tokens of a batch.
+    "lily": replace(NO_MERGE, prompt_learning=True, conv1d=False),
+    "multitask_prompt_tuning": replace(PROMPT, multi_adapter=False),
+    "osf": LINEAR,
+    "peanut": LINEAR,
+    "poly": replace(NO_MERGE, multi_adapter=False, conv1d=False),
+    "psoft": LINEAR,
+    "pvera": PLAIN,
+    "shadow": NO_MERGE,
+    "supertuning": LINEAR,
+    "tinylora": WHOLE,
+    "unilora": Traits(identity_at_start=False).unquantized("silently trains nothing on a quantized base"),
+    "waveft": PLAIN,
+}
 
-def library(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+CAVEATS = {
+    "lily": "library.type=lily averages its routing over all tokens of a batch: scores depend on batch sizes",
+}
+
+
+@dataclass(kw_only=True)
+class Library(Sheet):
+    """Any other type of PEFT, with settings under the names of PEFT's own configuration class."""
+
+    type: str
+    settings: dict[str, Any]
+
+
+def check_library(sheet: Library) -> Iterator[str]:
+    """Reads PEFT's own classes, which takes seconds to import."""
+    yield from library_faults(sheet.type, sheet.settings)
+
+
+def build_library(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """A type of PEFT that has no sheet of its own.
 
     Raises:
@@ -43,7 +83,7 @@ def library(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
     known = library_fields(name)
     if "target_modules" in known and name not in OWN_PLACES:
         chosen.setdefault("target_modules", "all-linear")
-    seeds = {field: situation.seed for field in SEEDS if field in known and chosen.get(field) is None}
+    seeds = {field: context.seed for field in SEEDS if field in known and chosen.get(field) is None}
     return library_types()[name](task_type="CAUSAL_LM", **chosen | seeds)
 
 
@@ -89,50 +129,9 @@ def library_defaults(name: str) -> dict[str, Any]:
     return {field.name: made.get(field.name, field.default) for field in given}
 
 
-# Types of peft=library without a sheet.
-LIBRARY = {
-    "adamss": LINEAR,
-    "beft": replace(NO_MERGE, conv1d=False),  # no merging on models without biases
-    "cartridge": PREFIX,
-    "deft": WHOLE,
-    "delora": LINEAR,
-    "frod": WHOLE,
-    "glora": LINEAR,
-    "gralora": PLAIN,
-    "hira": PLAIN,
-    # Its router averages over the tokens of a batch.
-    "lily": replace(NO_MERGE, prompt_learning=True, conv1d=False),
-    "multitask_prompt_tuning": replace(PROMPT, multi_adapter=False),
-    "osf": LINEAR,
-    "peanut": LINEAR,
-    "poly": replace(NO_MERGE, multi_adapter=False, conv1d=False),
-    "psoft": LINEAR,
-    "pvera": PLAIN,
-    "shadow": NO_MERGE,
-    "supertuning": LINEAR,
-    "tinylora": WHOLE,
-    "unilora": Traits(identity_at_start=False).unquantised("trains nothing on a quantised base, without a word"),
-    "waveft": PLAIN,
-}
+def method_of_type(peft_type: str) -> str:
+    """Name of the method whose type PEFT calls this, in lower case; the same name if no method has another."""
+    return {"adaption_prompt": "llama_adapter"}.get(peft_type, peft_type)
 
 
-CAVEATS = {
-    "lily": "library.type=lily averages its routing over all tokens of a batch: scores depend on batch sizes",
-}
-
-
-def check_library(config: Any) -> list[str]:
-
-    return library_faults(config.library.type, config.library.settings)
-
-
-# Everything else.
-
-
-@dataclass
-class Library(ConfigNode):
-    """Any other type of PEFT, with settings under the names of PEFT's own configuration class."""
-
-    learning_rate: float
-    type: str
-    settings: dict[str, Any]
+METHODS = {"library": Method(Library, build_library, LINEAR, check_library)}

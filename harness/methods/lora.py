@@ -1,149 +1,145 @@
 """LoRA and AdaLoRA."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelFault, above, at_least, fraction, one_of
-from harness.frozen import ConfigNode
+from harness.errors import ModelFault, one_of
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs, refuse_wider_than
-from harness.methods.fields import Placed
-from harness.methods.traits import Traits
+from harness.methods.fields import (
+    Placed,
+    Sheet,
+    between,
+    checked,
+    choice,
+    count,
+    minimum,
+    module_names,
+    pattern,
+    positive,
+    share,
+)
+from harness.methods.hooks import Hooks, adapter_of
+from harness.methods.method import Method
+from harness.methods.traits import DROPS, Traits
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
-
-# Why initialisations of LoRA that replace base weights want them unquantised.
-OLORA = "takes its start out of base weights that are then rounded again: the saved adapter would not fit its base"
-
-
-LOFTQ = "quantises the base itself, so it wants one that is not quantised yet"
-
-
-def of_start(known: Traits, init: str) -> Traits:
-    """LoRA's traits under an ``init_lora_weights`` other than its own.
-
-    One that writes into base weights leaves room for no second adapter: its start would shift the first.
-    """
-    rewriting = replace(known, rewrites_base=True, multi_adapter=False)
-    if init == "olora":
-        return replace(rewriting.unquantised(OLORA), conv1d=False)
-    if init == "loftq":
-        return rewriting.unquantised(LOFTQ)
-    if init.startswith(("pissa", "corda", "lora_ga")):
-        return rewriting.unquantised()
-    return known.unquantised() if init in ("orthogonal", "mica") else known
-
+    from peft import PeftConfig, PeftModel
+    from torch.optim import Optimizer
 
 LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal", "mica", "eva", "corda", "lora_ga", "loftq")
+ALLOCATOR_STATE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's rank allocator remembers, by parameter
+
+# Why initializations that replace base weights need them unquantized.
+OLORA = "takes its start from base weights that are then rounded again: the saved adapter would not fit its base"
+LOFTQ = "quantizes the base itself and needs one that is not quantized yet"
 
 
-BIASES = ("none", "all", "lora_only")
+def _lora_init(key: str, value: Any, sheet: Any) -> Iterator[str]:
+    niter = value.removeprefix("pissa_niter_") if isinstance(value, str) else ""
+    if not (niter != value and niter.isdigit()):
+        yield from one_of(key, value, LORA_INITS)
 
 
-def check_lora(config: Any) -> list[str]:
-    init = config.lora.init_lora_weights
-    found = list(one_of("lora.bias", config.lora.bias, BIASES))
-    if not (isinstance(init, str) and init.startswith("pissa_niter_") and init[12:].isdigit()):
-        found += one_of("lora.init_lora_weights", init, LORA_INITS)
-    if config.lora.lora_fa and config.lora.loraplus_lr_ratio is not None:
-        found.append("lora.lora_fa=true and lora.loraplus_lr_ratio each bring an optimizer; unset one of them")
-    if config.lora.lora_fa and config.lora.use_dora:
-        found.append("lora.lora_fa=true takes pairs of A and B, and lora.use_dora=true adds a third; unset one of them")
-    found += at_least("lora.loraplus_lr_ratio", config.lora.loraplus_lr_ratio, 1)
-    for name in ("eva", "corda", "lora_ga", "loftq"):
-        if getattr(config.lora, f"{name}_config") and init != name:
-            found.append(
-                f"lora.{name}_config has no effect without lora.init_lora_weights={name}; unset it or set that"
-            )
-    return found
-
-
-def check_adalora(config: Any) -> list[str]:
-    sheet = config.adalora
-    found = [
-        *fraction("adalora.warmup_share", sheet.warmup_share),
-        *fraction("adalora.final_share", sheet.final_share),
-        *above("adalora.orth_reg_weight", sheet.orth_reg_weight, 0),
-        *(
-            f"adalora.{name}={beta} must be above 0 and below 1"
-            for name, beta in (("beta1", sheet.beta1), ("beta2", sheet.beta2))
-            if not 0 < beta < 1
-        ),
-    ]
-    if sheet.target_r > sheet.init_r:
-        found.append(
-            f"adalora.target_r={sheet.target_r} exceeds adalora.init_r={sheet.init_r}; pruning only lowers ranks"
-        )
-    if max(sheet.warmup_share, sheet.final_share) < 1 <= sheet.warmup_share + sheet.final_share:
-        found.append("adalora.warmup_share + adalora.final_share leave no step to prune in; lower them below 1")
-    return found
-
-
-# Methods that add a low-rank or otherwise small update to weights.
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Lora(Placed):
-    """LoRA: ``LoraConfig``, its initialisations and its optimizers."""
+    """LoRA: ``LoraConfig``, its initializations and its optimizers."""
 
-    r: int
-    lora_alpha: float
-    lora_dropout: float
-    bias: str
+    r: int = count()
+    lora_alpha: float = positive()
+    lora_dropout: float = share()
+    bias: str = choice("none", "all", "lora_only")
     use_rslora: bool
     use_dora: bool
-    init_lora_weights: Any
+    init_lora_weights: Any = checked(_lora_init, choices=LORA_INITS)
     eva_config: dict[str, Any]
     corda_config: dict[str, Any]
     lora_ga_config: dict[str, Any]
     loftq_config: dict[str, Any]
     lora_fa: bool
-    loraplus_lr_ratio: float | None
-    rank_pattern: dict[str, int]
-    alpha_pattern: dict[str, float]
+    loraplus_lr_ratio: float | None = minimum(1)
+    rank_pattern: dict[str, int] = pattern()
+    alpha_pattern: dict[str, float] = pattern()
 
 
-@dataclass
-class AdaLora(ConfigNode):
-    """AdaLoRA: ``AdaLoraConfig``. ``total_step`` is the run's own."""
-
-    learning_rate: float
-    init_r: int
-    target_r: int
-    warmup_share: float  # of the optimizer steps before pruning starts (tinit)
-    final_share: float  # of the optimizer steps after pruning ends (tfinal)
-    deltaT: int
-    beta1: float
-    beta2: float
-    orth_reg_weight: float
-    lora_alpha: float
-    lora_dropout: float
-    target_modules: Any
-    exclude_modules: Any
-    modules_to_save: list[str] | None
+def check_lora(sheet: Lora) -> Iterator[str]:
+    if sheet.lora_fa and sheet.loraplus_lr_ratio is not None:
+        yield "lora.lora_fa=true and lora.loraplus_lr_ratio each bring an optimizer; unset one of them"
+    if sheet.lora_fa and sheet.use_dora:
+        yield "lora.lora_fa=true takes pairs of A and B, and lora.use_dora=true adds a third; unset one of them"
+    for name in ("eva", "corda", "lora_ga", "loftq"):
+        if getattr(sheet, f"{name}_config") and sheet.init_lora_weights != name:
+            yield f"lora.{name}_config has no effect without lora.init_lora_weights={name}; unset it or set that"
 
 
-def lora(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+def build_lora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """LoRA (Hu et al. 2021, arXiv:2106.09685, sec. 4.1): W + (alpha / r) B A.
 
-    Settings of it: rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353); the initialisations PiSSA
+    Settings of it: rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353); the initializations PiSSA
     (arXiv:2404.02948), OLoRA (arXiv:2406.01775), EVA (arXiv:2410.07170), CorDA (arXiv:2406.05223), LoRA-GA
     (arXiv:2407.05000), LoftQ (arXiv:2310.08659) and MiCA; the optimizers LoRA-FA (arXiv:2308.03303) and LoRA+
     (arXiv:2402.12354).
     """
     from peft import LoraConfig
 
-    rest = peft_kwargs(settings, situation)
+    rest = peft_kwargs(settings, context)
     rest.pop("lora_fa", None)  # these two choose the optimizer
     rest.pop("loraplus_lr_ratio", None)
-    refuse_wider_than(rest["r"], "lora.r", situation)
+    refuse_wider_than(rest["r"], "lora.r", context)
     if rest.get("init_lora_weights") == "loftq":
-        require_loftq()
-    return LoraConfig(**_with_start(rest))
+        _require_loftq()
+    return LoraConfig(**_with_init_config(rest))
 
 
-def _with_start(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings with the sub-configuration of their initialisation alone, which PEFT wants as an object."""
+@dataclass(kw_only=True)
+class AdaLora(Sheet):
+    """AdaLoRA: ``AdaLoraConfig``. ``total_step`` is the run's own."""
+
+    init_r: int = count()
+    target_r: int = count()
+    warmup_share: float = share()  # of the optimizer steps before pruning starts (tinit)
+    final_share: float = share()  # of the optimizer steps after pruning ends (tfinal)
+    deltaT: int = count()
+    beta1: float = between(0, 1)
+    beta2: float = between(0, 1)
+    orth_reg_weight: float = positive()
+    lora_alpha: float = positive()
+    lora_dropout: float = share()
+    target_modules: Any = module_names()
+    exclude_modules: Any = module_names()
+    modules_to_save: list[str] | None
+
+
+def check_adalora(sheet: AdaLora) -> Iterator[str]:
+    if sheet.target_r > sheet.init_r:
+        yield f"adalora.target_r={sheet.target_r} exceeds adalora.init_r={sheet.init_r}; pruning only lowers ranks"
+    if max(sheet.warmup_share, sheet.final_share) < 1 <= sheet.warmup_share + sheet.final_share:
+        yield "adalora.warmup_share + adalora.final_share leave no step to prune in; lower them below 1"
+
+
+def build_adalora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): an SVD-shaped update whose ranks are pruned in training.
+
+    Raises:
+        ModelFault: the run has too few optimizer steps for warm-up, pruning and the final phase.
+    """
+    from peft import AdaLoraConfig
+
+    steps = context.optimizer_steps
+    rest = peft_kwargs(settings, context)
+    tinit, tfinal = int(rest.pop("warmup_share") * steps), int(rest.pop("final_share") * steps)
+    if not max(tinit, 1) < steps - tfinal:  # pruning needs the importance that one step before it gave
+        raise ModelFault(
+            f"peft=adalora has no step left to prune in: {steps} optimizer steps, of which {tinit} warm up and "
+            f"{tfinal} follow the pruning; train longer (trainer.max_steps, trainer.epochs) or lower "
+            "adalora.warmup_share or adalora.final_share"
+        )
+    refuse_wider_than(rest["init_r"], "adalora.init_r", context)
+    return AdaLoraConfig(**{"total_step": steps, "tinit": tinit, "tfinal": tfinal} | rest)
+
+
+def _with_init_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the sub-configuration of the chosen initialization only, as the object that PEFT takes."""
     from peft.tuners.lora.config import CordaConfig, EvaConfig, LoftQConfig, LoraGAConfig
 
     kinds = {"eva": EvaConfig, "corda": CordaConfig, "lora_ga": LoraGAConfig, "loftq": LoftQConfig}
@@ -154,29 +150,8 @@ def _with_start(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def adalora(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): an SVD-shaped update whose ranks are pruned in training.
-
-    Raises:
-        ModelFault: the run has too few optimizer steps for warm-up, pruning and the final phase.
-    """
-    from peft import AdaLoraConfig
-
-    steps = situation.optimizer_steps
-    rest = peft_kwargs(settings, situation)
-    tinit, tfinal = int(rest.pop("warmup_share") * steps), int(rest.pop("final_share") * steps)
-    if not max(tinit, 1) < steps - tfinal:  # pruning needs the importance that one step before it gave
-        raise ModelFault(
-            f"peft=adalora has no step left to prune in: {steps} optimizer steps, of which {tinit} warm up and "
-            f"{tfinal} follow the pruning; train longer (trainer.max_steps, trainer.epochs) or lower "
-            "adalora.warmup_share or adalora.final_share"
-        )
-    refuse_wider_than(rest["init_r"], "adalora.init_r", situation)
-    return AdaLoraConfig(**{"total_step": steps, "tinit": tinit, "tfinal": tfinal} | rest)
-
-
-def require_loftq() -> None:
-    """Refuse LoftQ where what it quantises with is missing. Raises ``ModelFault``."""
+def _require_loftq() -> None:
+    """Refuse LoftQ if what it quantizes with is missing. Raises ``ModelFault``."""
     from importlib.util import find_spec
 
     import torch
@@ -186,6 +161,102 @@ def require_loftq() -> None:
     lacks += [] if torch.cuda.is_available() else ["this machine has no GPU"]
     if lacks:
         raise ModelFault(
-            f"lora.init_lora_weights=loftq quantises on a GPU with bitsandbytes; {', and '.join(lacks)}; choose "
-            "another initialisation, such as pissa"
+            f"lora.init_lora_weights=loftq quantizes on a GPU with bitsandbytes; {', and '.join(lacks)}; choose "
+            "another initialization, such as pissa"
         )
+
+
+def lora_traits(traits: Traits, settings: SheetValues) -> Traits:
+    """LoRA's traits at other settings than its sheet's.
+
+    An initialization that writes into base weights leaves no room for a second adapter: it would shift the first.
+    """
+    if settings.get("lora_fa"):
+        traits = replace(traits, why_unsharded="with lora.lora_fa=true multiplies whole weights in its optimizer")
+    init = settings.get("init_lora_weights", True)
+    if isinstance(init, bool):
+        return traits
+    rewriting = replace(traits, rewrites_base=True, multi_adapter=False)
+    if init == "olora":
+        return replace(rewriting.unquantized(OLORA), conv1d=False)
+    if init == "loftq":
+        return rewriting.unquantized(LOFTQ)
+    if init.startswith(("pissa", "corda", "lora_ga")):
+        return rewriting.unquantized()
+    return traits.unquantized() if init in ("orthogonal", "mica") else traits
+
+
+class LoraHooks(Hooks):
+    """LoRA-FA and LoRA+ are optimizers."""
+
+    def optimizer(
+        self, model: "PeftModel", settings: SheetValues, learning_rate: float, weight_decay: float
+    ) -> "Optimizer | None":
+        """LoRA-FA's, which freezes A when it is made; LoRA+'s, in which B learns faster than A; or none."""
+        import torch
+        from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer
+
+        if settings.get("lora_fa"):
+            rank, alpha = settings["r"], settings["lora_alpha"]
+            return create_lorafa_optimizer(model, rank, alpha, lr=learning_rate, weight_decay=weight_decay)
+        if settings.get("loraplus_lr_ratio") is not None:
+            return create_loraplus_optimizer(
+                model,
+                torch.optim.AdamW,
+                lr=learning_rate,
+                loraplus_lr_ratio=settings["loraplus_lr_ratio"],
+                loraplus_weight_decay=weight_decay,
+            )
+        return None
+
+
+class AdaLoraHooks(Hooks):
+    """Adds an orthogonality penalty to the loss, and prunes ranks while training."""
+
+    penalties = ("orth_reg_weight",)
+
+    def after_optimizer_step(self, model: "PeftModel", step: int) -> None:
+        """Prune ranks by importance, which needs the gradients."""
+        _, _, tuner = adapter_of(model)
+        tuner.update_and_allocate(step)
+
+    def first_keepable_step(self, model: "PeftModel") -> int:
+        _, config, _ = adapter_of(model)
+        return int(config.total_step - config.tfinal)
+
+    def remaining_parameters(self, model: "PeftModel") -> int | None:
+        """Rows, columns and singular values that pruning left."""
+        name, config, _ = adapter_of(model)
+        if not config.rank_pattern:
+            return None
+        total = 0
+        for path, layer in model.named_modules():
+            if hasattr(layer, "lora_E"):
+                [kept] = [ranks for key, ranks in config.rank_pattern.items() if f"{path}.lora_E".endswith(key)]
+                total += sum(kept) * (layer.lora_A[name].shape[1] + layer.lora_B[name].shape[0] + 1)
+        return total
+
+    def state(self, model: "PeftModel") -> dict[str, Any]:
+        _, config, tuner = adapter_of(model)
+        kept = {key: getattr(tuner.rankallocator, key) for key in ALLOCATOR_STATE}
+        return {"rank_pattern": config.rank_pattern, "allocator": kept}
+
+    def load_state(self, model: "PeftModel", state: Mapping[str, Any]) -> None:
+        _, config, tuner = adapter_of(model)
+        config.rank_pattern = state["rank_pattern"]
+        weights = dict(tuner.model.named_parameters())
+        for key, values in state["allocator"].items():
+            placed = {each: value.to(weights[each].device) for each, value in values.items()}
+            setattr(tuner.rankallocator, key, placed)
+
+
+METHODS = {
+    "lora": Method(Lora, build_lora, DROPS, check_lora, lora_traits, LoraHooks()),
+    "adalora": Method(
+        AdaLora,
+        build_adalora,
+        Traits(dropout=True, multi_adapter=False, why_unsharded="prunes ranks by whole weights and gradients"),
+        check_adalora,
+        hooks=AdaLoraHooks(),
+    ),
+}

@@ -1,179 +1,202 @@
 """Methods that add a low-rank or otherwise small update to weights."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
-from harness.methods.fields import Placed, Targeted
+from harness.methods.fields import Placed, Targeted, choice, count, layer_numbers, pattern, positive, share
+from harness.methods.method import Method
+from harness.methods.traits import DROPS, LYCORIS, PLAIN, Traits
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-def check_vblora(config: Any) -> list[str]:
-    sheet = config.vblora
-    if sheet.topk > sheet.num_vectors:
-        return [f"vblora.topk={sheet.topk} exceeds vblora.num_vectors={sheet.num_vectors}; lower it"]
-    return []
-
-
-def check_lokr(config: Any) -> list[str]:
-    factor = config.lokr.decompose_factor
-    if factor != -1 and factor < 1:
-        return [f"lokr.decompose_factor={factor} is no factor; use -1 (the nearest to the square root) or at least 1"]
-    return []
-
-
-@dataclass
+@dataclass(kw_only=True)
 class LoHa(Placed):
     """LoHa: ``LoHaConfig``."""
 
-    r: int
-    alpha: int
-    rank_dropout: float
-    module_dropout: float
+    r: int = count()
+    alpha: int = positive()
+    rank_dropout: float = share()
+    module_dropout: float = share()
 
 
-@dataclass
+def build_loha(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """LoHa (FedPara, Hyeon-Woo et al. 2022, arXiv:2108.06098): Hadamard product of two low-rank updates."""
+    from peft import LoHaConfig
+
+    return LoHaConfig(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class LoKr(Placed):
     """LoKr: ``LoKrConfig``."""
 
-    r: int
-    alpha: int
-    rank_dropout: float
-    module_dropout: float
+    r: int = count()
+    alpha: int = positive()
+    rank_dropout: float = share()
+    module_dropout: float = share()
     decompose_both: bool
     decompose_factor: int
 
 
-@dataclass
+def check_lokr(sheet: LoKr) -> Iterator[str]:
+    if sheet.decompose_factor != -1 and sheet.decompose_factor < 1:
+        yield (
+            f"lokr.decompose_factor={sheet.decompose_factor} must be at least 1, or -1 for the factor nearest to the "
+            "square root"
+        )
+
+
+def build_lokr(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """LoKr (LyCORIS, Yeh et al. 2024, arXiv:2309.14859): Kronecker product of two small updates."""
+    from peft import LoKrConfig
+
+    return LoKrConfig(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class Vera(Targeted):
     """VeRA: ``VeraConfig``."""
 
-    r: int
+    r: int = count()
     projection_prng_key: int | None
     save_projection: bool
-    vera_dropout: float
+    vera_dropout: float = share()
     d_initial: float
-    bias: str
-    layers_to_transform: list[int] | None
+    bias: str = choice("none", "all", "vera_only")
+    layers_to_transform: list[int] | None = layer_numbers()
 
 
-@dataclass
+def build_vera(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """VeRA (Kopiczko et al. 2024, arXiv:2310.11454): two vectors per layer scale random matrices that all share."""
+    from peft import VeraConfig
+
+    return VeraConfig(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class RandLora(Targeted):
     """RandLoRA: ``RandLoraConfig``."""
 
-    r: int
-    randlora_alpha: int
+    r: int = count()
+    randlora_alpha: int = count()
     projection_prng_key: int | None
     save_projection: bool
     sparse: bool
     very_sparse: bool
-    randlora_dropout: float
-    bias: str
-    layers_to_transform: list[int] | None
+    randlora_dropout: float = share()
+    bias: str = choice("none", "all", "randlora_only")
+    layers_to_transform: list[int] | None = layer_numbers()
 
 
-@dataclass
+def build_randlora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """RandLoRA (Albert et al. 2025, arXiv:2502.00987): full rank, as scaled sums of random low-rank bases."""
+    from peft import RandLoraConfig
+
+    return RandLoraConfig(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class VbLora(Placed):
     """VB-LoRA: ``VBLoRAConfig``."""
 
-    r: int
-    num_vectors: int
-    vector_length: int | None
-    topk: int
+    r: int = count()
+    num_vectors: int = count()
+    vector_length: int | None = count()
+    topk: int = count()
     save_only_topk_weights: bool
-    vblora_dropout: float
-    bias: str
+    vblora_dropout: float = share()
+    bias: str = choice("none", "all", "vblora_only")
     init_vector_bank_bound: float
     init_logits_std: float
 
 
-@dataclass
+def check_vblora(sheet: VbLora) -> Iterator[str]:
+    if sheet.topk > sheet.num_vectors:
+        yield f"vblora.topk={sheet.topk} exceeds vblora.num_vectors={sheet.num_vectors}; lower it"
+
+
+def build_vblora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """VB-LoRA (Li et al. 2024, arXiv:2405.15179): low-rank factors mixed from one bank of vectors."""
+    from peft import VBLoRAConfig
+
+    return VBLoRAConfig(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class Miss(Placed):
     """MiSS: ``MissConfig``."""
 
-    r: int
-    mini_r: int
-    miss_dropout: float
-    init_weights: Any
+    r: int = count()
+    mini_r: int = count()
+    miss_dropout: float = share()
+    init_weights: Any = choice(True, False, "bat", "mini")
     bias: str
 
 
-@dataclass
+def build_miss(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """MiSS (Kang and Yin 2024, arXiv:2409.15371), once called Bone: one shared matrix, repeated over the input."""
+    from peft import MissConfig
+
+    return MissConfig(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class FourierFt(Placed):
     """FourierFT: ``FourierFTConfig``."""
 
-    n_frequency: int
+    n_frequency: int = count()
     scaling: float
     random_loc_seed: int | None
     init_weights: bool
     bias: str
-    n_frequency_pattern: dict[str, int]
+    n_frequency_pattern: dict[str, int] = pattern()
 
 
-@dataclass
-class C3a(Targeted):
-    """C3A: ``C3AConfig``."""
-
-    block_size: int | None
-    block_size_pattern: dict[str, int]
-    init_weights: Any
-    bias: str
-    layers_to_transform: list[int] | None
-
-
-def loha(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """LoHa (FedPara, Hyeon-Woo et al. 2022, arXiv:2108.06098): Hadamard product of two low-rank updates."""
-    from peft import LoHaConfig
-
-    return LoHaConfig(**peft_kwargs(settings, situation))
-
-
-def lokr(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """LoKr (LyCORIS, Yeh et al. 2024, arXiv:2309.14859): Kronecker product of two small updates."""
-    from peft import LoKrConfig
-
-    return LoKrConfig(**peft_kwargs(settings, situation))
-
-
-def vera(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """VeRA (Kopiczko et al. 2024, arXiv:2310.11454): two vectors per layer scale random matrices that all share."""
-    from peft import VeraConfig
-
-    return VeraConfig(**peft_kwargs(settings, situation))
-
-
-def randlora(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """RandLoRA (Albert et al. 2025, arXiv:2502.00987): full rank, as scaled sums of random low-rank bases."""
-    from peft import RandLoraConfig
-
-    return RandLoraConfig(**peft_kwargs(settings, situation))
-
-
-def vblora(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """VB-LoRA (Li et al. 2024, arXiv:2405.15179): low-rank factors mixed from one bank of vectors."""
-    from peft import VBLoRAConfig
-
-    return VBLoRAConfig(**peft_kwargs(settings, situation))
-
-
-def miss(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """MiSS (Kang and Yin 2024, arXiv:2409.15371), once called Bone: one shared matrix, repeated over the input."""
-    from peft import MissConfig
-
-    return MissConfig(**peft_kwargs(settings, situation))
-
-
-def fourierft(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+def build_fourierft(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """FourierFT (Gao et al. 2024, arXiv:2405.03003): an update with a few coefficients in the frequency domain."""
     from peft import FourierFTConfig
 
-    return FourierFTConfig(**peft_kwargs(settings, situation))
+    return FourierFTConfig(**peft_kwargs(settings, context))
 
 
-def c3a(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class C3a(Targeted):
+    """C3A: ``C3AConfig``."""
+
+    block_size: int | None = count()
+    block_size_pattern: dict[str, int] = pattern()
+    init_weights: Any = choice(True, False, "gaussian", "kaiming_uniform", "xavier_uniform")
+    bias: str
+    layers_to_transform: list[int] | None = layer_numbers()
+
+
+def build_c3a(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """C3A (Chen et al. 2024, arXiv:2407.19342): an update of circulant blocks, applied by convolution."""
     from peft import C3AConfig
 
-    return C3AConfig(**peft_kwargs(settings, situation))
+    return C3AConfig(**peft_kwargs(settings, context))
+
+
+METHODS = {
+    "loha": Method(LoHa, build_loha, LYCORIS),
+    "lokr": Method(LoKr, build_lokr, LYCORIS, check_lokr),
+    "vera": Method(Vera, build_vera, DROPS),
+    "randlora": Method(RandLora, build_randlora, DROPS),
+    "vblora": Method(
+        VbLora,
+        build_vblora,
+        Traits(
+            identity_at_start=False,
+            dropout=True,
+            why_unsharded="shares one bank of vectors among all layers, each a shard of its own",
+        ),
+        check_vblora,
+    ),
+    "miss": Method(Miss, build_miss, Traits(conv1d=False, dropout=True)),
+    "fourierft": Method(FourierFt, build_fourierft, PLAIN),
+    "c3a": Method(C3a, build_c3a, Traits(identity_at_start=False, conv1d=False)),
+}

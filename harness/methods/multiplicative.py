@@ -1,134 +1,136 @@
 """Methods that multiply weights or activations."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.frozen import ConfigNode
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
-from harness.methods.fields import Placed, Targeted
+from harness.methods.fields import Placed, Sheet, Targeted, choice, count, module_names, share
+from harness.methods.method import Method
+from harness.methods.traits import LINEAR, PLAIN, Traits
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 
-def check_oft(config: Any) -> list[str]:
-    return _one_size("oft.r", config.oft.r, "oft.oft_block_size", config.oft.oft_block_size)
-
-
-def check_boft(config: Any) -> list[str]:
-    sheet = config.boft
-    return _one_size("boft.boft_block_num", sheet.boft_block_num, "boft.boft_block_size", sheet.boft_block_size)
-
-
-def _one_size(number_key: str, number: int | None, size_key: str, size: int | None) -> list[str]:
-    if number is not None and size is not None:
-        return [f"{number_key}={number} and {size_key}={size} say the same in two ways; set one of them to null"]
-    return []
-
-
-def check_ia3(config: Any) -> list[str]:
-    inner, outer = config.ia3.feedforward_modules, config.ia3.target_modules
-    if (
-        isinstance(inner, list)
-        and isinstance(outer, list)
-        and (strays := [name for name in inner if name not in outer])
-    ):
-        return [f"ia3.feedforward_modules={inner} goes beyond ia3.target_modules={outer}; add {strays} there"]
-    return []
-
-
-# Methods that multiply weights or activations.
-
-
-@dataclass
-class Ia3(ConfigNode):
+@dataclass(kw_only=True)
+class Ia3(Sheet):
     """IA3: ``IA3Config``."""
 
-    learning_rate: float
-    target_modules: Any
-    feedforward_modules: Any
-    exclude_modules: Any
+    target_modules: Any = module_names()
+    feedforward_modules: Any = module_names()
+    exclude_modules: Any = module_names()
     modules_to_save: list[str] | None
 
 
-@dataclass
+def check_ia3(sheet: Ia3) -> Iterator[str]:
+    inner, outer = sheet.feedforward_modules, sheet.target_modules
+    if isinstance(inner, list) and isinstance(outer, list):
+        strays = [name for name in inner if name not in outer]
+        if strays:
+            yield f"ia3.feedforward_modules={inner} goes beyond ia3.target_modules={outer}; add {strays} there"
+
+
+def build_ia3(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """IA3 (Liu et al. 2022, arXiv:2205.05638, sec. 3.3): learned scales of keys, values and MLP activations."""
+    from peft import IA3Config
+
+    return IA3Config(**peft_kwargs(settings, context))
+
+
+@dataclass(kw_only=True)
 class Oft(Placed):
     """OFT: ``OFTConfig``; ``r`` blocks, or blocks of ``oft_block_size``."""
 
-    r: int | None
-    oft_block_size: int | None
-    bias: str
+    r: int | None = count()
+    oft_block_size: int | None = count()
+    bias: str = choice("none", "all", "oft_only")
     coft: bool
     eps: float
     block_share: bool
     use_cayley_neumann: bool
-    num_cayley_neumann_terms: int
+    num_cayley_neumann_terms: int = count()
 
 
-@dataclass
-class Boft(Placed):
-    """BOFT: ``BOFTConfig``."""
-
-    boft_block_size: int | None
-    boft_block_num: int | None
-    boft_n_butterfly_factor: int
-    boft_dropout: float
-    bias: str
+def check_oft(sheet: Oft) -> Iterator[str]:
+    yield from _one_size("oft.r", sheet.r, "oft.oft_block_size", sheet.oft_block_size)
 
 
-@dataclass
-class Hra(Placed):
-    """HRA: ``HRAConfig``."""
-
-    r: int
-    apply_GS: bool
-    bias: str
-
-
-@dataclass
-class Road(Targeted):
-    """RoAd: ``RoadConfig``."""
-
-    variant: str
-    group_size: int | None
-
-
-def ia3(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """IA3 (Liu et al. 2022, arXiv:2205.05638, sec. 3.3): learnt scales of keys, values and MLP activations."""
-    from peft import IA3Config
-
-    return IA3Config(**peft_kwargs(settings, situation))
-
-
-def oft(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+def build_oft(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """OFT (Qiu et al. 2023, arXiv:2306.07280; OFTv2, arXiv:2506.19847): block-diagonal rotations of the input."""
     from peft import OFTConfig
 
-    blocks = peft_kwargs(settings, situation)
+    blocks = peft_kwargs(settings, context)
     if blocks.get("r"):
         blocks.setdefault("oft_block_size", 0)
     return OFTConfig(**blocks)
 
 
-def boft(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class Boft(Placed):
+    """BOFT: ``BOFTConfig``."""
+
+    boft_block_size: int | None = count()
+    boft_block_num: int | None = count()
+    boft_n_butterfly_factor: int = count()
+    boft_dropout: float = share()
+    bias: str = choice("none", "all", "boft_only")
+
+
+def check_boft(sheet: Boft) -> Iterator[str]:
+    yield from _one_size("boft.boft_block_num", sheet.boft_block_num, "boft.boft_block_size", sheet.boft_block_size)
+
+
+def build_boft(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """BOFT (Liu et al. 2024, arXiv:2311.06243): rotations as products of butterfly factors."""
     from peft import BOFTConfig
 
-    blocks = peft_kwargs(settings, situation)
+    blocks = peft_kwargs(settings, context)
     if blocks.get("boft_block_num"):
         blocks.setdefault("boft_block_size", 0)
     return BOFTConfig(**blocks)
 
 
-def hra(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class Hra(Placed):
+    """HRA: ``HRAConfig``."""
+
+    r: int = count()
+    apply_GS: bool
+    bias: str = choice("none", "all", "hra_only")
+
+
+def build_hra(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """HRA (Yuan et al. 2024, arXiv:2405.17484): a chain of Householder reflections of the input."""
     from peft import HRAConfig
 
-    return HRAConfig(**peft_kwargs(settings, situation))
+    return HRAConfig(**peft_kwargs(settings, context))
 
 
-def road(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class Road(Targeted):
+    """RoAd: ``RoadConfig``."""
+
+    variant: str = choice("road_1", "road_2", "road_4")
+    group_size: int | None = count()
+
+
+def build_road(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """RoAd (Liao and Monz 2024, arXiv:2409.00119): rotations and scales of pairs of outputs."""
     from peft import RoadConfig
 
-    return RoadConfig(**peft_kwargs(settings, situation))
+    return RoadConfig(**peft_kwargs(settings, context))
+
+
+def _one_size(number_key: str, number: int | None, size_key: str, size: int | None) -> Iterator[str]:
+    if number is not None and size is not None:
+        yield f"{number_key}={number} and {size_key}={size} set the same thing; set one of them to null"
+
+
+METHODS = {
+    "ia3": Method(Ia3, build_ia3, PLAIN, check_ia3),
+    "oft": Method(Oft, build_oft, Traits(conv1d=False), check_oft),  # PEFT 0.21 has a dropout here that nothing calls
+    "boft": Method(Boft, build_boft, Traits(conv1d=False, dropout=True), check_boft),
+    "hra": Method(Hra, build_hra, LINEAR),
+    "road": Method(Road, build_road, Traits(conv1d=False)),
+}

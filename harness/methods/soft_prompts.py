@@ -1,50 +1,118 @@
-"""Methods that add to what the model reads: from a sheet to a PEFT configuration."""
+"""Methods that add to what the model reads."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from harness.errors import ModelFault, one_of
-from harness.frozen import ConfigNode
+from harness.errors import ModelFault
 from harness.methods.context import BuildContext, SheetValues, cpt_context, peft_kwargs
+from harness.methods.fields import Sheet, choice, count, module_names, share
+from harness.methods.hooks import Hooks
+from harness.methods.method import Method
+from harness.methods.traits import NO_MERGE, PREFIX, PROMPT
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-LABEL = 4  # of CPT's token types, which repeat every four
+LABEL = 4  # of the types of CPT's context tokens, which repeat every four
 
 
-def prompt_tuning(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """Prompt tuning (Lester et al. 2021, arXiv:2104.08691): learnt input embeddings before the prompt."""
+@dataclass(kw_only=True)
+class PromptTuning(Sheet):
+    """Prompt tuning: ``PromptTuningConfig``."""
+
+    num_virtual_tokens: int = count()
+    prompt_tuning_init: str = choice("RANDOM", "SAMPLE_VOCAB", "TEXT")  # RANDOM, SAMPLE_VOCAB or TEXT
+    prompt_tuning_init_text: str | None
+
+
+def check_prompt_tuning(sheet: PromptTuning) -> Iterator[str]:
+    if sheet.prompt_tuning_init == "TEXT" and not sheet.prompt_tuning_init_text:
+        yield "prompt_tuning.prompt_tuning_init=TEXT needs prompt_tuning.prompt_tuning_init_text"
+
+
+def build_prompt_tuning(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """Prompt tuning (Lester et al. 2021, arXiv:2104.08691): learned input embeddings before the prompt."""
     from peft import PromptTuningConfig
 
-    rest = peft_kwargs(settings, situation)
+    rest = peft_kwargs(settings, context)
     if rest["prompt_tuning_init"] == "TEXT":
-        rest.setdefault("tokenizer_name_or_path", situation.tokenizer_path)
+        rest.setdefault("tokenizer_name_or_path", context.tokenizer_path)
     return PromptTuningConfig(**rest)
 
 
-def prefix_tuning(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """Prefix tuning (Li and Liang 2021, arXiv:2101.00190): learnt keys and values, through an MLP (sec. 4.3)."""
+@dataclass(kw_only=True)
+class PrefixTuning(Sheet):
+    """Prefix tuning with the reparameterizing MLP: ``PrefixTuningConfig``."""
+
+    num_virtual_tokens: int = count()
+    encoder_hidden_size: int | None = count()  # null: the model's hidden size
+    prefix_projection: bool
+
+
+def build_prefix_tuning(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """Prefix tuning (Li and Liang 2021, arXiv:2101.00190): learned keys and values, through an MLP (sec. 4.3)."""
     from peft import PrefixTuningConfig
 
-    return PrefixTuningConfig(**{"encoder_hidden_size": situation.hidden_size} | peft_kwargs(settings, situation))
+    return PrefixTuningConfig(**{"encoder_hidden_size": context.hidden_size} | peft_kwargs(settings, context))
 
 
-def p_tuning(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class PTuning(Sheet):
+    """P-tuning: ``PromptEncoderConfig``."""
+
+    num_virtual_tokens: int = count()
+    encoder_reparameterization_type: str = choice("MLP", "LSTM")  # MLP or LSTM
+    encoder_hidden_size: int | None = count()
+    encoder_num_layers: int = count()
+    encoder_dropout: float = share()
+
+
+def build_p_tuning(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """P-tuning (Liu et al. 2021, arXiv:2103.10385): prompt embeddings that an MLP or LSTM produces."""
     from peft import PromptEncoderConfig
 
-    return PromptEncoderConfig(**{"encoder_hidden_size": situation.hidden_size} | peft_kwargs(settings, situation))
+    return PromptEncoderConfig(**{"encoder_hidden_size": context.hidden_size} | peft_kwargs(settings, context))
 
 
-def p_tuning_v2(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
-    """P-tuning v2 (Liu et al. 2022, arXiv:2110.07602): learnt keys and values at every layer, no encoder."""
+@dataclass(kw_only=True)
+class PTuningV2(Sheet):
+    """P-tuning v2: ``PrefixTuningConfig`` without a projection."""
+
+    num_virtual_tokens: int = count()
+    init_weights: str | None = choice(None, "zero")  # zero starts as the base model
+
+
+def build_p_tuning_v2(settings: SheetValues, context: BuildContext) -> "PeftConfig":
+    """P-tuning v2 (Liu et al. 2022, arXiv:2110.07602): learned keys and values at every layer, no encoder."""
     from peft import PrefixTuningConfig
 
-    return PrefixTuningConfig(**{"prefix_projection": False} | peft_kwargs(settings, situation))
+    return PrefixTuningConfig(**{"prefix_projection": False} | peft_kwargs(settings, context))
 
 
-def cpt(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class Cpt(Sheet):
+    """CPT: ``CPTConfig``; the context is given as tokens, or taken from the training rows."""
+
+    num_virtual_tokens: int = count()
+    cpt_token_ids: list[int] | None
+    cpt_mask: list[int] | None
+    cpt_tokens_type_mask: list[int] | None
+    opt_weighted_loss_type: str = choice("none", "decay")
+    opt_loss_decay_factor: float
+    opt_projection_epsilon: float
+    opt_projection_format_epsilon: float
+
+
+def check_cpt(sheet: Cpt) -> Iterator[str]:
+    count = len(sheet.cpt_token_ids or ())
+    for name in ("cpt_mask", "cpt_tokens_type_mask"):
+        values = getattr(sheet, name)
+        if values is not None and len(values) != count:
+            yield f"cpt.{name} has {len(values)} entries for {count} of cpt.cpt_token_ids; give one for each"
+
+
+def build_cpt(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """CPT (Blau et al. 2024, arXiv:2410.17222): embeddings of training examples before the prompt, moved a little.
 
     The loss covers the labels of the context too, as in the paper.
@@ -54,12 +122,12 @@ def cpt(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
     """
     from peft import CPTConfig
 
-    rest = peft_kwargs(settings, situation)
+    rest = peft_kwargs(settings, context)
     length = rest.pop("num_virtual_tokens")
-    if "cpt_token_ids" not in rest and situation.batches is None:
+    if "cpt_token_ids" not in rest and context.batches is None:
         rest["cpt_token_ids"] = [0] * length  # counting: the tokens themselves do not matter
     if "cpt_token_ids" not in rest:
-        rest["cpt_token_ids"], rest["cpt_tokens_type_mask"] = cpt_context(situation, length)
+        rest["cpt_token_ids"], rest["cpt_tokens_type_mask"] = cpt_context(context, length)
     # Without types of their own all tokens are input, but for a last one that counts as label.
     types = rest.setdefault("cpt_tokens_type_mask", [2] * (len(rest["cpt_token_ids"]) - 1) + [LABEL])
     if max(types) % LABEL:
@@ -70,128 +138,40 @@ def cpt(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
     return CPTConfig(task_type="CAUSAL_LM", **rest)
 
 
-def llama_adapter(settings: SheetValues, situation: BuildContext) -> "PeftConfig":
+@dataclass(kw_only=True)
+class LlamaAdapter(Sheet):
+    """LLaMA-Adapter: ``AdaptionPromptConfig``."""
+
+    adapter_len: int = count()
+    adapter_layers: int | None = count()
+    target_modules: str | None = module_names()
+
+
+def build_llama_adapter(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """LLaMA-Adapter (Zhang et al. 2023, arXiv:2303.16199): prompts in the upper layers' attention, gated from zero."""
     from peft import AdaptionPromptConfig
 
-    upper = max(1, situation.num_layers - 2)
-    return AdaptionPromptConfig(**{"adapter_layers": upper} | peft_kwargs(settings, situation))
+    upper = max(1, context.num_layers - 2)
+    return AdaptionPromptConfig(**{"adapter_layers": upper} | peft_kwargs(settings, context))
 
 
-PROMPT_INITS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
+class CptHooks(Hooks):
+    """CPT computes its own loss, over the labels of its context too."""
+
+    own_loss = True
 
 
-def check_cpt(config: Any) -> list[str]:
-    sheet = config.cpt
-    ids = sheet.cpt_token_ids
-    found = []
-    for name in ("cpt_mask", "cpt_tokens_type_mask"):
-        values = getattr(sheet, name)
-        if values is not None and len(values) != len(ids or ()):
-            found.append(
-                f"cpt.{name} has {len(values)} entries for {len(ids or ())} of cpt.cpt_token_ids; give one each"
-            )
-    return found
-
-
-def check_prompt_tuning(config: Any) -> list[str]:
-    sheet = config.prompt_tuning
-    found = list(one_of("prompt_tuning.prompt_tuning_init", sheet.prompt_tuning_init, PROMPT_INITS))
-    if sheet.prompt_tuning_init == "TEXT" and not sheet.prompt_tuning_init_text:
-        found.append("prompt_tuning.prompt_tuning_init=TEXT needs prompt_tuning.prompt_tuning_init_text")
-    return found
-
-
-def check_prefix(config: Any) -> list[str]:
-    if config.trainer.gradient_checkpointing:
-        return [
-            f"peft={config.peft.method} keeps its prefix in the key-value cache, which "
-            "trainer.gradient_checkpointing=true switches off; set it to false"
-        ]
-    return []
-
-
-def check_p_tuning(config: Any) -> list[str]:
-    return list(
-        one_of(
-            "p_tuning.encoder_reparameterization_type",
-            config.p_tuning.encoder_reparameterization_type,
-            ("MLP", "LSTM"),
-        )
-    )
-
-
-def check_p_tuning_v2(config: Any) -> list[str]:
-    return [
-        *one_of("p_tuning_v2.init_weights", config.p_tuning_v2.init_weights, (None, "zero")),
-        *check_prefix(config),
-    ]
-
-
-# Methods that add to what the model reads.
-
-
-@dataclass
-class PromptTuning(ConfigNode):
-    """Prompt tuning: ``PromptTuningConfig``."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    prompt_tuning_init: str  # RANDOM, SAMPLE_VOCAB or TEXT
-    prompt_tuning_init_text: str | None
-
-
-@dataclass
-class PrefixTuning(ConfigNode):
-    """Prefix tuning with the reparameterising MLP: ``PrefixTuningConfig``."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    encoder_hidden_size: int | None  # null: the model's hidden size
-    prefix_projection: bool
-
-
-@dataclass
-class PTuning(ConfigNode):
-    """P-tuning: ``PromptEncoderConfig``."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    encoder_reparameterization_type: str  # MLP or LSTM
-    encoder_hidden_size: int | None
-    encoder_num_layers: int
-    encoder_dropout: float
-
-
-@dataclass
-class PTuningV2(ConfigNode):
-    """P-tuning v2: ``PrefixTuningConfig`` without a projection."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    init_weights: str | None  # zero starts as the base model
-
-
-@dataclass
-class Cpt(ConfigNode):
-    """CPT: ``CPTConfig``; the context is given as tokens, or taken from the training rows."""
-
-    learning_rate: float
-    num_virtual_tokens: int
-    cpt_token_ids: list[int] | None
-    cpt_mask: list[int] | None
-    cpt_tokens_type_mask: list[int] | None
-    opt_weighted_loss_type: str
-    opt_loss_decay_factor: float
-    opt_projection_epsilon: float
-    opt_projection_format_epsilon: float
-
-
-@dataclass
-class LlamaAdapter(ConfigNode):
-    """LLaMA-Adapter: ``AdaptionPromptConfig``."""
-
-    learning_rate: float
-    adapter_len: int
-    adapter_layers: int | None
-    target_modules: str | None
+METHODS = {
+    "prompt_tuning": Method(PromptTuning, build_prompt_tuning, PROMPT, check_prompt_tuning),
+    "prefix_tuning": Method(PrefixTuning, build_prefix_tuning, PREFIX),
+    "p_tuning": Method(PTuning, build_p_tuning, replace(PROMPT, dropout=True)),
+    "p_tuning_v2": Method(PTuningV2, build_p_tuning_v2, PREFIX),
+    "cpt": Method(
+        Cpt,
+        build_cpt,
+        replace(PROMPT, why_one_process="takes the mean of each batch for itself"),
+        check_cpt,
+        hooks=CptHooks(),
+    ),
+    "llama_adapter": Method(LlamaAdapter, build_llama_adapter, NO_MERGE),
+}

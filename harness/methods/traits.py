@@ -1,19 +1,15 @@
-"""What a method can do: the vocabulary, and the types of ``peft=library`` that have no sheet to carry it.
-
-The sheets' own traits stand in ``harness.methods.METHODS``; tests hold every trait to behaviour, both where it is
-claimed and where it is not.
-"""
+"""What a method can do. Tests hold every trait to behavior, both when it is claimed and when it is not."""
 
 from dataclasses import dataclass, replace
 
-NEEDS_WEIGHTS = "needs the numbers of the base weights, which a quantised base keeps in a few bits"
+NEEDS_WEIGHTS = "needs unquantized base weights"
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What a method can do at its sheet's settings."""
+    """What a method can do at given settings; the reasons complete a sentence that begins with its name."""
 
-    mergeable: bool = True  # into plain base weights, which then need no PEFT; a quantised base is unpacked first
+    mergeable: bool = True  # into plain base weights, which then need no PEFT; a quantized base is unpacked first
     identity_at_start: bool = True  # before training the model is the base model
     nf4: bool = True  # over a base in 4 bits of bitsandbytes (QLoRA)
     int8: bool = True  # over a base in 8 bits of bitsandbytes (LLM.int8())
@@ -22,36 +18,32 @@ class Traits:
     tied_embeddings: bool = False  # trains an embedding that the output head is tied to, and keeps the tie
     multi_adapter: bool = True  # several adapters on one base
     conv1d: bool = True  # adapts GPT-2's linear layers, which transformers keeps transposed as Conv1D
-    prompt_learning: bool = False  # left padding changes its answers: generate in batches of one length
-    rewrites_base: bool = False  # writes into base weights: disabling the adapter is not the base
-    why_unquantised: str = NEEDS_WEIGHTS  # the reason, where nf4 or int8 is false
+    prompt_learning: bool = False  # left padding changes its answers: generate in batches of equal length
+    rewrites_base: bool = False  # writes into base weights: disabling the adapter does not restore the base
+    why_unquantized: str = NEEDS_WEIGHTS  # the reason if nf4 or int8 is false
+    why_no_checkpointing: str = ""  # the reason if checkpointing is false
+    why_one_process: str = ""  # the reason if several processes cannot share one run
+    why_unsharded: str = ""  # the reason if training cannot work on shards (FSDP, ZeRO-3)
 
-    def unquantised(self, why: str = NEEDS_WEIGHTS) -> "Traits":
-        """The same for a method that works on an unquantised base alone."""
-        return replace(self, nf4=False, int8=False, why_unquantised=why)
+    def unquantized(self, why: str = NEEDS_WEIGHTS) -> "Traits":
+        """The same for a method that works only on an unquantized base."""
+        return replace(self, nf4=False, int8=False, why_unquantized=why)
 
 
 PLAIN, DROPS, NO_MERGE = Traits(), Traits(dropout=True), Traits(mergeable=False)
-
-
-WHOLE = PLAIN.unquantised()  # trains copies of whole weights
-
-
+WHOLE = PLAIN.unquantized()  # trains copies of whole weights
 FULL = replace(WHOLE, tied_embeddings=True, multi_adapter=False, rewrites_base=True)
-
-
 PROMPT = Traits(mergeable=False, identity_at_start=False, prompt_learning=True)  # PEFT drops position ids
-
-
-PREFIX = Traits(mergeable=False, identity_at_start=False, checkpointing=False)  # lives in the key-value cache
-
-
+PREFIX = Traits(
+    mergeable=False,
+    identity_at_start=False,
+    checkpointing=False,
+    why_no_checkpointing="keeps its prefix in the key-value cache, which gradient checkpointing turns off",
+)
 LYCORIS = replace(
     DROPS,
     nf4=False,
     conv1d=False,
-    why_unquantised="takes its sizes from the stored weights, which 4 bits pack in bytes",
+    why_unquantized="takes its sizes from the stored weights, which 4 bits pack into bytes",
 )
-
-
 LINEAR = replace(WHOLE, conv1d=False)

@@ -17,8 +17,7 @@ from harness.data.collate import collate
 from harness.data.tokenize import TokenizedRow
 from harness.errors import HeldByAnotherProcess
 from harness.frozen import freeze
-from harness.methods.hooks import finish
-from harness.methods.registry import caveat, changes_base, prompt_learning
+from harness.methods.registry import caveat, changes_base, hooks_of, prompt_learning
 from harness.models import base as model_base
 from harness.models import quantization
 from harness.pipeline import cache
@@ -197,7 +196,7 @@ class Experiment:
             "validation": done.validation,
         }
         # Only now: what pruning leaves is no longer trainable, and would be counted as nothing.
-        self.fields["training"] |= finish(model)
+        self.fields["training"] |= hooks_of(plan.method, plan.settings).finish(model)
 
     def _teacher(self, base: model_base.Base) -> distillation.Teacher | None:
         """The frozen model to learn from, where the plan has one."""

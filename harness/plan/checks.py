@@ -23,7 +23,7 @@ from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
 from harness.frozen import ConfigNode
 from harness.methods import fields
-from harness.methods.registry import sheet_faults
+from harness.methods.registry import METHODS, traits_of
 from harness.plan import parallel_checks
 from harness.scoring.catalog import SCORES, TOKENIZE, metric_names
 
@@ -45,8 +45,8 @@ def config_faults(config: Config) -> list[str]:
     )
     found = [fault for part in parts for fault in part]
     found += at_least("sweep.max_failures", config.sweep.max_failures, 0)
-    found += fields.field_faults(config.peft.method, vars(sheet))
-    found += sheet_faults(config)
+    found += fields.field_faults(config.peft.method, sheet)
+    found += METHODS[config.peft.method].check(sheet)
     # A value that is no number at all needs no second word about its size.
     rest = [fault for fault in found if fault.partition("=")[0] not in unsound]
     return [*unsound.values(), *dict.fromkeys(rest)]
@@ -76,7 +76,7 @@ def _quantisation(config: Config) -> Iterator[str]:
         return
     from harness.methods.registry import why_unquantized
 
-    why = why_unquantized(method, vars(getattr(config, method)), kind)
+    why = why_unquantized(method, vars(getattr(config, method)), kind.value)
     if why:
         start = f" lora.init_lora_weights={config.lora.init_lora_weights}" if method == "lora" else ""
         start = f" library.type={config.library.type}" if method == "library" else start
@@ -119,6 +119,7 @@ def _trainer(config: Config) -> Iterator[str]:
         yield f"seed={config.seed} is out of range; use a whole number from 0 to {2**32 - 1}"
     if trainer.keep_best and trainer.evaluations < 1:
         yield "trainer.keep_best=true needs trainer.evaluations of at least 1, or set trainer.keep_best=false"
+    yield from _checkpointing(config)
     yield from _distillation(config)
     yield from parallel_checks.parallel_faults(config)
     if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
@@ -126,6 +127,13 @@ def _trainer(config: Config) -> Iterator[str]:
             f"trainer.objective=lesson reproduces the lesson's own prompt, not data.template="
             f"{config.data.template.value}; set data.template=lesson"
         )
+
+
+def _checkpointing(config: Config) -> Iterator[str]:
+    method = config.peft.method
+    traits = traits_of(method, vars(getattr(config, method)))
+    if config.trainer.gradient_checkpointing and not traits.checkpointing:
+        yield f"peft={method} {traits.why_no_checkpointing}; set trainer.gradient_checkpointing=false"
 
 
 def _distillation(config: Config) -> Iterator[str]:
@@ -142,8 +150,11 @@ def _distillation(config: Config) -> Iterator[str]:
             "trainer.teacher=null but trainer.objective=distill needs one; name a model folder, a hub name or the "
             "fingerprint of a run"
         )
-    if config.peft.method == "cpt":
-        yield "peft=cpt trains on a loss of its own, which trainer.objective=distill cannot mix; use completion"
+    if METHODS[config.peft.method].hooks.own_loss:
+        yield (
+            f"peft={config.peft.method} trains on a loss of its own, which trainer.objective=distill cannot mix; use "
+            "completion"
+        )
     yield from above("trainer.distill_temperature", trainer.distill_temperature, 0)
     yield from fraction("trainer.distill_weight", trainer.distill_weight, closed=True)
 

@@ -3,22 +3,10 @@
 from collections.abc import Iterator
 
 from harness.config.schema import Config, Quantization, Stage, Strategy, shards
+from harness.methods.registry import traits_of
 from harness.runtime.distributed import processes
 
 COMMAND = "torchrun --nproc-per-node {} -m harness ..."
-
-
-NOT_SHARED = {
-    "cpt": "takes the mean of each batch for itself",
-    "diff_pruning": "fixes what it trains in the midst of training, each process for itself",
-}
-
-
-# Methods that need whole weights or gradients while they train.
-NOT_SHARDED = {
-    "adalora": "prunes ranks by whole weights and gradients",
-    "vblora": "shares one bank of vectors among all layers, each a shard of its own",
-}
 
 
 # --- what cannot work -----------------------------------------------------------------------------------
@@ -51,6 +39,7 @@ def parallel_faults(config: Config) -> Iterator[str]:
 def _unfit(config: Config) -> Iterator[str]:
     """What several processes, or this strategy, cannot do."""
     strategy, method = config.trainer.parallel.strategy, config.peft.method
+    traits = traits_of(method, vars(getattr(config, method)))
     sharded = shards(strategy, config.trainer.parallel.deepspeed)
     if config.model.device_map is not None:
         yield (
@@ -59,12 +48,10 @@ def _unfit(config: Config) -> Iterator[str]:
         )
     if config.model.device not in ("auto", "cpu", "cuda"):
         yield f"model.device={config.model.device} is one device for all processes; set model.device=auto"
-    if method in NOT_SHARED:
-        yield f"peft={method} {NOT_SHARED[method]}, which processes cannot share; use one, with trainer/parallel=none"
-    if strategy is not Strategy.ddp and method in NOT_SHARDED:
-        yield f"peft={method} {NOT_SHARDED[method]}; {strategy.value} has only shards: use trainer/parallel=ddp"
-    if strategy is not Strategy.ddp and method == "lora" and config.lora.lora_fa:
-        yield f"lora.lora_fa=true multiplies whole weights in its optimizer; {strategy.value} has shards; use ddp"
+    if why := traits.why_one_process:
+        yield f"peft={method} {why}, which processes cannot share; use one, with trainer/parallel=none"
+    if strategy is not Strategy.ddp and (why := traits.why_unsharded):
+        yield f"peft={method} {why}; {strategy.value} has only shards: use trainer/parallel=ddp"
     if sharded and config.model.quantization is not Quantization.none:
         yield (
             f"model.quantization={config.model.quantization.value} packs weights that {strategy.value} cannot cut; use "

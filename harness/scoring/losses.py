@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.data.collate import by_length, collate, positions_needed
 from harness.data.tokenize import TokenizedRow
+from harness.methods.registry import hooks_of_type
 from harness.models.device import base_precision
 
 if TYPE_CHECKING:
@@ -79,4 +80,4 @@ def can_skip_logits(model: Any) -> bool:
         return False
     if base.loss_type not in (None, "ForCausalLM"):
         return False
-    return base is model or model.peft_config[str(model.active_adapter)].peft_type != "CPT"
+    return base is model or not hooks_of_type(model.peft_config[str(model.active_adapter)].peft_type).own_loss

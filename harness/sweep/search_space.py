@@ -41,9 +41,7 @@ class StudySettings:
         ]
         objectives = [VALIDATION_LOSS, *(SCORE + name for name in SCORES if name != VALIDATION_LOSS)]
         if self.objective not in objectives:
-            faults.append(
-                f"hydra.sweeper.objective={self.objective} is unknown; choose one of {', '.join(objectives)}"
-            )
+            faults.append(f"hydra.sweeper.objective={self.objective} is unknown; choose one of {', '.join(objectives)}")
         if self.direction not in (None, "minimize", "maximize"):
             faults.append(f"hydra.sweeper.direction={self.direction}: give minimize, maximize or null")
         if self.sampler not in SAMPLERS:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.errors import RunFault
+from harness.methods.hooks import Hooks
 from harness.record.files import replacing
 from harness.record.progress import ProgressWriter
 from harness.runtime import distributed, signals
@@ -20,6 +21,30 @@ from harness.training import sharding
 from harness.training.sharding import put_weights, trainable_weights
 
 Log = Callable[[int, dict[str, float]], None]
+
+
+class MethodHooks(TrainerCallback):
+    """Calls the method's hooks at their places in an optimizer step."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Trainer calls this before it counts the step and clears the gradients."""
+        self._hooks.after_optimizer_step(model, state.global_step + 1)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        self._hooks.after_step(model, optimizer, state.global_step)
 
 
 class Validate(TrainerCallback):

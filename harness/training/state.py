@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback
 
-from harness.methods.hooks import load_method_state, method_state
+from harness.methods.hooks import Hooks
 from harness.runtime import distributed
 from harness.training import callbacks, sharding
 
@@ -81,7 +81,7 @@ def write_state(trainer: Any, gathered: CallbackState, folder: Path) -> None:
     """Fill ``folder`` with the state after the optimizer step just made; in every process of a distributed run."""
     values = gathered.values(trainer, done=False)
     if trainer.args.should_save:
-        write_model(trainer.model, folder)
+        write_model(trainer.model, trainer.hooks, folder)
         gathered.write(folder, values)
         trainer.state.save_to_json(str(folder / TRAINER_STATE))
     trainer._save_optimizer_and_scheduler(str(folder))
@@ -91,7 +91,7 @@ def write_state(trainer: Any, gathered: CallbackState, folder: Path) -> None:
 
 def write_end_state(trainer: Any, gathered: CallbackState, values: Mapping[str, Any], folder: Path) -> None:
     """Fill ``folder`` with the end of training: the weights that were kept, and no optimizer."""
-    write_model(trainer.model, folder)
+    write_model(trainer.model, trainer.hooks, folder)
     gathered.write(folder, values)
     trainer.state.save_to_json(str(folder / TRAINER_STATE))
 
@@ -101,15 +101,15 @@ def is_end_state(folder: Path) -> bool:
     return bool(json.loads((folder / GATHERED).read_text(encoding="utf-8"))["done"])
 
 
-def write_model(model: Any, folder: Path) -> None:
+def write_model(model: Any, hooks: Hooks, folder: Path) -> None:
     """The weights that train, and what the method keeps beside them."""
     save_file(sharding.trainable_weights(model), folder / WEIGHTS)
-    if state := method_state(model):
+    if state := hooks.state(model):
         torch.save(state, folder / METHOD)
 
 
-def read_weights(model: Any, folder: Path) -> None:
+def read_weights(model: Any, hooks: Hooks, folder: Path) -> None:
     """Put weights and the method's state into a model that was made by the same plan."""
     if (folder / METHOD).exists():
-        load_method_state(model, torch.load(folder / METHOD, map_location="cpu", weights_only=True))
+        hooks.load_state(model, torch.load(folder / METHOD, map_location="cpu", weights_only=True))
     sharding.put_weights(model, load_file(folder / WEIGHTS))

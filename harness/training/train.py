@@ -1,4 +1,4 @@
-"""The training loop's set-up, on transformers' Trainer; callbacks stand in ``harness.watch``."""
+"""The training loop's set-up, on transformers' Trainer; callbacks are in ``callbacks``."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,7 +13,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from harness.config import schema
 from harness.data import collate as data_collate
 from harness.data.tokenize import TokenizedRow
-from harness.methods.hooks import Prune, optimizer_for, settled_after
+from harness.methods.registry import hooks_of
 from harness.models import counts as model_counts
 from harness.plan.spec import Plan, optimizer_steps
 from harness.runtime import distributed, signals
@@ -23,6 +23,7 @@ from harness.training.callbacks import (
     Checkpoint,
     KeepBest,
     LogCurve,
+    MethodHooks,
     ProgressBar,
     StepTimer,
     TokenCounter,
@@ -99,13 +100,14 @@ def train(
     """
     if plan.trainer.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    hooks = hooks_of(plan.method, plan.settings)
     device, steps = next(model.parameters()).device, optimizer_steps(plan.trainer, len(examples))
     loss = partial(mean_completion_loss, examples=validation, pad_id=pad_id, batch_size=plan.scoring.loss_batch_size)
     validate = Validate(loss, _validation_steps(plan.trainer, steps), log)
-    best = KeepBest(validate, folder, first_step=settled_after(model)) if plan.trainer.keep_best else None
+    best = KeepBest(validate, folder, first_step=hooks.first_keepable_step(model)) if plan.trainer.keep_best else None
     completion = plan.trainer.objective is not schema.Objective.lesson
     clock, tally = StepTimer(), TokenCounter(device, labels_are_text=completion)
-    callbacks: list[TrainerCallback] = [Prune(), validate, *([best] if best else []), clock]
+    callbacks: list[TrainerCallback] = [MethodHooks(hooks), validate, *([best] if best else []), clock]
     callbacks += [ProgressBar(label, clock, tally, validate), LogCurve(log)]
     if keeping:
         callbacks.append(Checkpoint(keeping.every_s, keeping.every_steps))
@@ -124,7 +126,8 @@ def train(
                 train_dataset=[*examples, None],  # None: what a short step is filled up with among processes
                 data_collator=_collator(plan.trainer.objective, pad_id, examples[0], can_skip_logits(model)),
                 callbacks=callbacks,
-                optimizer=optimizer_for(*_optimizer_terms(plan, subject)),
+                optimizer=hooks.optimizer(subject, plan.settings, plan.learning_rate, plan.trainer.weight_decay),
+                hooks=hooks,
                 gathered=gathered,
                 keeping=keeping,
                 teacher=teacher,
@@ -155,10 +158,6 @@ def _keep_end(trainer: "HarnessTrainer", gathered: state.CallbackState, keeping:
     write = partial(state.write_end_state, trainer, gathered, gathered.values(trainer, done=True))
     if distributed.is_main_process():
         checkpoints.write_checkpoint(keeping, trainer.state.global_step, write)
-
-
-def _optimizer_terms(plan: Plan, model: "PeftModel") -> tuple[Any, ...]:
-    return plan.method, plan.settings, model, plan.learning_rate, plan.trainer.weight_decay
 
 
 def _arguments(plan: Plan, device: torch.device, dtype: torch.dtype, steps: int, folder: Path) -> TrainingArguments:

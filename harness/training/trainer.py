@@ -1,5 +1,7 @@
 """The loop itself: transformers' Trainer with this project's order of rows, losses and checkpoints."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ from transformers import Trainer, TrainerState
 from harness.data.sampler import LengthSampler
 from harness.data.tokenize import IGNORED
 from harness.errors import RunFault
-from harness.methods.hooks import brings_its_loss, penalty_shared
+from harness.methods.hooks import Hooks, adapter_of
 from harness.runtime import distributed
 from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
@@ -29,6 +31,7 @@ class HarnessTrainer(Trainer):
         self,
         *args: Any,
         optimizer: Any,
+        hooks: Hooks,
         gathered: state.CallbackState,
         keeping: CheckpointSettings | None,
         teacher: "Teacher | None",
@@ -44,9 +47,10 @@ class HarnessTrainer(Trainer):
             self.args.seed,
             at_once if distributed.processes() > 1 else 1,
         )
+        self.hooks = hooks
         self.optimizer = optimizer  # not as an argument, which Trainer refuses where it shards
         self._tally, self._gathered, self._keeping, self._teacher = gathered.tally, gathered, keeping, teacher
-        if brings_its_loss(self.model):
+        if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
 
     def train_from(self, checkpoint: Path | None) -> None:
@@ -56,7 +60,7 @@ class HarnessTrainer(Trainer):
             return
         values = self._gathered.read(checkpoint)
         if state.is_end_state(checkpoint):
-            state.read_weights(self.model, checkpoint)
+            state.read_weights(self.model, self.hooks, checkpoint)
             self.state = TrainerState.load_from_json(str(checkpoint / state.TRAINER_STATE))
             return
         # Accelerate does not pass the epoch on through the sampler that skips, where several processes share it.
@@ -78,7 +82,7 @@ class HarnessTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        state.read_weights(self.model, Path(resume_from_checkpoint))
+        state.read_weights(self.model, self.hooks, Path(resume_from_checkpoint))
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -119,7 +123,7 @@ class HarnessTrainer(Trainer):
         self._tally.add(inputs)
         batches = self.current_gradient_accumulation_steps * distributed.processes()
         shares = batches if self.model_accepts_loss_kwargs else 1
-        with penalty_shared(self.model, shares):
+        with _shared_penalties(self.model, self.hooks, shares):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if not distributed.all_true(bool(torch.isfinite(loss))):
             first = inputs["input_ids"][0][:12].tolist()
@@ -129,3 +133,19 @@ class HarnessTrainer(Trainer):
                 "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
             )
         return loss
+
+
+@contextmanager
+def _shared_penalties(model: Any, hooks: Hooks, batches: int) -> Iterator[None]:
+    """Let the penalties that a method adds to the loss of each batch amount to one penalty per optimizer step.
+
+    The loss of each of ``batches`` accumulated batches is divided by the step's tokens inside the model, but what a
+    method adds afterwards is not divided, and would grow with the accumulation.
+    """
+    _, config, _ = adapter_of(model)
+    kept = {name: getattr(config, name) for name in hooks.penalties}
+    vars(config).update({name: weight / batches for name, weight in kept.items()})
+    try:
+        yield
+    finally:
+        vars(config).update(kept)

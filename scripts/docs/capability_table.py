@@ -129,7 +129,7 @@ def cells(can: Traits, columns: Mapping[str, Callable[[Traits], bool]], notes: N
     """A check mark or a dash per column; a dash under nf4 or int8 carries the reason as a footnote."""
     shown = []
     for name, has in columns.items():
-        reason = f" {mark(can.why_unquantised, notes)}" if name in ("nf4", "int8") else ""
+        reason = f" {mark(can.why_unquantized, notes)}" if name in ("nf4", "int8") else ""
         shown.append("✓" if has(can) else f"–{reason}")
     return shown
 

@@ -24,8 +24,8 @@ from harness.data.collate import with_needed_logits
 from harness.errors import ConfigFault, ModelFault
 from harness.methods import library
 from harness.methods.context import SEEDS
-from harness.methods.hooks import finish, optimizer_for
-from harness.methods.registry import METHODS, caveat, changes_base, prompt_learning, traits_of
+from harness.methods.lora import LoraHooks
+from harness.methods.registry import METHODS, caveat, changes_base, hooks_of, prompt_learning, traits_of
 from harness.methods.traits import Traits
 from harness.plan.read import read_config
 from harness.scoring.losses import can_skip_logits
@@ -40,6 +40,7 @@ from tests.support.method_cases import (
     answers,
     batches,
     build,
+    finish,
     logits,
     parts,
     sheet,
@@ -87,7 +88,6 @@ def test_methods_sheets_options_and_defaults_are_one_list():
     assert names == list(schema.SHEETS)
     folder = shipped_folder("conf") / "peft"
     assert sorted(names) == sorted(path.stem for path in folder.glob("*.yaml"))
-    assert sorted(names) == sorted(path.stem for path in (folder / "knobs").glob("*.yaml"))
 
 
 @every_sheet
@@ -228,7 +228,7 @@ def test_a_fresh_process_gives_the_same_answers(case, tmp_path):
 def test_merging_gives_the_same_logits_where_claimed(case):
     model = build(case, "qwen2")
     train(model, case, steps=2)
-    finish(model)
+    finish(model, case)
     expected = logits(model)
     if not traits(case).mergeable:
         with pytest.raises((ValueError, AttributeError, NotImplementedError)):
@@ -292,7 +292,7 @@ def test_gradients_do_not_depend_on_checkpointing_where_it_works(case):
 def test_two_runs_of_one_seed_are_bit_equal(case):
     model = build(case, "qwen2")
     train(model, case)
-    finish(model)
+    finish(model, case)
     assert torch.equal(logits(model), trained(case, "qwen2").logits)
 
 
@@ -555,20 +555,20 @@ def test_adamss_without_scikit_learn_is_refused_with_the_command_that_installs_i
 
 def test_lora_fa_freezes_a_and_lora_plus_quickens_b():
     model = build("lora:lora_fa", "qwen2")
-    assert optimizer_for(*parts("lora:lora_fa")[:2], model, 1e-3, 0.0) is not None
+    assert LoraHooks().optimizer(model, parts("lora:lora_fa")[1], 1e-3, 0.0) is not None
     assert not any(p.requires_grad for name, p in model.named_parameters() if "lora_A" in name)
     model = build("lora:lora_plus", "qwen2")
-    optimizer = optimizer_for(*parts("lora:lora_plus")[:2], model, 1e-3, 0.1)
+    optimizer = LoraHooks().optimizer(model, parts("lora:lora_plus")[1], 1e-3, 0.1)
     rates = {group["lr"] for group in optimizer.param_groups if group["params"]}
     assert rates == {1e-3, 4e-3}
-    assert optimizer_for("ia3", sheet("ia3"), model, 1e-3, 0.0) is None
+    assert hooks_of("ia3", sheet("ia3")).optimizer(model, sheet("ia3"), 1e-3, 0.0) is None
 
 
 def test_diff_pruning_ends_sparse_and_others_end_as_they_are():
     model = build("diff_pruning", "qwen2")
     train(model, "diff_pruning", steps=2)
-    assert finish(model)["sparsity"] == pytest.approx(0.1, abs=0.01)
-    assert finish(build("lora", "qwen2")) == {}
+    assert finish(model, "diff_pruning")["sparsity"] == pytest.approx(0.1, abs=0.01)
+    assert finish(build("lora", "qwen2"), "lora") == {}
 
 
 def test_target_modules_that_match_nothing_name_the_layers():

@@ -97,7 +97,7 @@ def test_file_that_is_edited_while_the_sweep_runs_changes_no_later_cell(tmp_path
     loader = loader_of(folder)
     composer = Composer(loader, command_of(loader))
     before = composer.own(("seed=1",)).lora.r
-    sheet = folder / "peft" / "knobs" / "lora.yaml"
+    sheet = folder / "peft" / "lora.yaml"
     text = sheet.read_text(encoding="utf-8")
     edited = text.replace(f"r: {before}", f"r: {before + 1}")
     assert edited != text

@@ -15,7 +15,7 @@ from harness.estimate import formulas, parameters
 from harness.estimate.parameters import count_trainable
 from harness.methods import library
 from harness.methods.context import BuildContext
-from harness.methods.hooks import optimizer_for
+from harness.methods.registry import hooks_of
 from harness.models.counts import Counts, count
 from tests.support.method_cases import ARCHITECTURES, CASES, LIBRARY, SHEETS, batches, build, parts, situation
 from tests.support.paths import SHARED
@@ -34,7 +34,7 @@ def config_of(kind: str) -> dict:
 def test_counts_are_those_of_the_built_model(case):
     method, settings, _ = parts(case)
     model = build(case, "qwen2")
-    optimizer_for(method, settings, model, 1e-3, 0.0)
+    hooks_of(method, settings).optimizer(model, settings, 1e-3, 0.0)
     assert count_trainable(config_of("qwen2"), method, settings) == trainable_of(model, case)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.data.tokenize import prompt_of
-from harness.methods.registry import PROMPT_LEARNING
+from harness.methods.registry import prompt_learning
 from harness.scoring.generate import decoding_config, generate
 from tests.support.runs import CASES, disturbed, loaded, plan_of, prepared, write_rows
 
@@ -41,7 +41,7 @@ def test_batched_answers_are_those_of_one_prompt_at_a_time_without_a_cache(make,
     # Ends within words: after a blank, a random model with tied embeddings only writes blanks.
     prompts = [list(example.input_ids[:-1]) for example in made.rows.splits["train"][:6]]
     assert len({len(prompt) for prompt in prompts}) > 2
-    equal = made.plan.method in PROMPT_LEARNING
+    equal = prompt_learning(made.plan.method, made.plan.settings)
     found = generate(model, tokenizer, prompts, made.plan.scoring.generation, equal_lengths=equal)
     assert found == [uncached(model, tokenizer, prompt, 4) for prompt in prompts]
     assert len(set(found)) > 1

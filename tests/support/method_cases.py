@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from harness.adapters.attach import attach
 from harness.config import schema
 from harness.methods.context import BuildContext
-from harness.methods.hooks import finish, optimizer_for
-from harness.methods.registry import METHODS
+from harness.methods.registry import METHODS, hooks_of
 from harness.shipped import shipped_folder
 from tests.support.tuners_models import VOCAB, base_model
 
@@ -80,8 +79,8 @@ LIBRARY = {
 
 def sheet(method: str) -> dict:
     """The sheet as a plan holds it."""
-    values = OmegaConf.load(shipped_folder("conf") / "peft" / "knobs" / f"{method}.yaml")
-    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(schema.Config.__annotations__[method]), values))
+    values = OmegaConf.load(shipped_folder("conf") / "peft" / f"{method}.yaml")[method]
+    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(METHODS[method].sheet), values))
 
 
 def _class(method: str) -> str:
@@ -132,7 +131,7 @@ def train(model, case: str, steps: int = 8, seed: int = SEED) -> list[float]:
     method, settings, rate = parts(case)
     model.train()
     torch.manual_seed(seed)
-    optimizer = optimizer_for(method, settings, model, rate, 0.0) or torch.optim.AdamW(
+    optimizer = hooks_of(method, settings).optimizer(model, settings, rate, 0.0) or torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0
     )
     losses = []
@@ -142,12 +141,17 @@ def train(model, case: str, steps: int = 8, seed: int = SEED) -> list[float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
         optimizer.step()
-        if hasattr(model.base_model, "update_and_allocate"):
-            model.base_model.update_and_allocate(step + 1)
+        hooks_of(method, settings).after_optimizer_step(model, step + 1)
         optimizer.zero_grad()
         losses.append(loss.item())
     model.eval()
     return losses
+
+
+def finish(model, case: str) -> dict:
+    """What the method does between training and saving."""
+    method, settings, _ = parts(case)
+    return hooks_of(method, settings).finish(model)
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def trained(case: str, architecture: str) -> Run:
     changed = {name for name in before if ".ranknum." not in name and not torch.equal(after[name], before[name])}
     places = {parameter.data_ptr() for parameter in model.parameters() if parameter.requires_grad}
     trainable = {name for name, tensor in after.items() if tensor.data_ptr() in places}
-    finish(model)
+    finish(model, case)
     return Run(model, distance, losses, trainable, changed, logits(model))
 
 
