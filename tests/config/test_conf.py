@@ -22,8 +22,9 @@ from harness.errors import ConfigFault
 from harness.methods import registry
 from harness.plan.read import read_config
 from tests.support.configs import CONF, composed_once, overridden
+from tests.support.paths import ROOT
 
-GOLDEN = Path(__file__).with_name("golden")
+GOLDEN = ROOT / "tests" / "golden"
 REFRESH = "HARNESS_REFRESH_GOLDEN"
 NO_OPTIONS = ("hydra/help", "experiment")  # parts of every config, or tested apart
 OPTIONS = sorted(
