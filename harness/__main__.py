@@ -4,6 +4,7 @@
 imported here: ``--help`` and a misspelled key are answered without plans, models and stages.
 """
 
+from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import Stage
@@ -11,9 +12,11 @@ from harness.config.schema import Stage
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from harness.pipeline.cache import ProcessCache
 
-def task(composed: "DictConfig") -> dict[str, Any] | None:
-    """One composed config. A sweep's launcher calls this once for each unique plan."""
+
+def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None:
+    """Do what one composed config asks for. A sweep's launcher calls this once for each unique plan."""
     from harness.pipeline.run import run
     from harness.plan.read import read_config
     from harness.stages import export, generate, status
@@ -27,7 +30,8 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
     cell, in_sweep = cell_from_hydra(plan, options)
     match options.stage:
         case Stage.run:
-            return run_cell(cell, run) if in_sweep else execute.run_single(cell, run)
+            run_here = partial(run, cache=cache)
+            return run_cell(cell, run_here) if in_sweep else execute.run_single(cell, run_here)
         case Stage.plan:
             show_plan([cell])
         case Stage.generate:
@@ -44,19 +48,21 @@ def task(composed: "DictConfig") -> dict[str, Any] | None:
 
 
 def main() -> None:
-    """The console script; of several processes the first is the command, and the others do their part of its runs."""
+    """The console script. Of several processes the main one is the command, and the others follow its runs."""
+    from harness.pipeline.cache import ProcessCache
     from harness.runtime import distributed
 
+    cache = ProcessCache()
     if not distributed.is_main_process():
         from harness.pipeline.run import run
         from harness.record.provenance import code_version
 
-        distributed.follow_main(run, code_version())
+        distributed.follow_main(partial(run, cache=cache), code_version())
         return
     from harness.cli import start
 
     try:
-        start(task)
+        start(update_wrapper(partial(task, cache=cache), task))
     finally:
         distributed.release_followers()
 

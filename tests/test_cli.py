@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness import cli
 from harness.__main__ import task
 from harness.config.messages import TRACEBACK
 from harness.errors import ConfigFault, ModelFault, RunFault
+from harness.pipeline.cache import ProcessCache
 from harness.runtime import signals
 from tests.support.configs import CONF, overridden
 
@@ -25,7 +27,7 @@ def command(monkeypatch, tmp_path, capsys):
     for name in ("HYDRA_FULL_ERROR", TRACEBACK):
         monkeypatch.setenv(name, "")  # the command sets the first for good; this takes it back
 
-    def run(*arguments: str, does=task) -> tuple[int, str, str]:
+    def run(*arguments: str, does=partial(task, cache=ProcessCache())) -> tuple[int, str, str]:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "")
         monkeypatch.setattr(sys, "argv", ["harness", *arguments])
         code: object = 0

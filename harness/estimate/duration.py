@@ -20,7 +20,7 @@ SETTINGS_WITHOUT_EFFECT = (
     "learning_rate",
 )
 
-ONCE = ("load", "tokenise", "score_before")  # by the record's names; the runs of one process share them
+ONCE = ("load", "tokenize", "score_before")  # by the record's names; the runs of one process share them
 
 RECENT = 20  # latest records that a median is taken over: machines and code change
 

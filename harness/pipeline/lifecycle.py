@@ -5,22 +5,27 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.errors import HarnessError, RankFailedAlone
-from harness.pipeline import steps
-from harness.pipeline.steps import Experiment
+from harness.errors import HarnessError, HeldByAnotherProcess, RankFailedAlone
+from harness.pipeline.cache import ProcessCache
+from harness.pipeline.fill import figures, fill
 from harness.plan.spec import Options, Plan
 from harness.record import provenance, store
+from harness.record.progress import ProgressWriter
+from harness.record.run_record import RunRecord, Tracked
 from harness.runtime import distributed
-from harness.trackers.base import start_tracker
-from harness.training import checkpoints
+from harness.trackers.base import NoRun, TrackerRun, start_tracker
+from harness.training.checkpoints import remove_checkpoints
 
 log = logging.getLogger(__name__)
 
 
-# What libraries warn of although the harness sees to it, or says it in the record.
-SEEN_TO = (
+T = TypeVar("T")
+
+
+# Warnings of libraries about what the harness takes care of, or says in the record.
+EXPECTED_WARNINGS = (
     r".*changes the base weights of the model",  # noted in the record, and converted when saved
     r"`corda_config` specified but will be ignored",  # by that conversion, as it should be
     r"lora with eva initialization used with low_cpu_mem_usage=False",
@@ -31,22 +36,98 @@ SEEN_TO = (
 )
 
 
-@contextmanager
-def open_run(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> Iterator[Experiment]:
-    """A run's record from ``running`` to its end, and its tracker beside it, closed with the true state.
+class Attempt:
+    """What accompanies a run from its first step to its last: record, progress, tracker, and who may publish."""
 
-    A failure is written into the record, then raised on.
+    def __init__(
+        self,
+        plan: Plan,
+        options: Options,
+        name: str,
+        record: RunRecord,
+        cache: ProcessCache,
+        held: Callable[[], bool],
+    ) -> None:
+        self.plan, self.options, self.name = plan, options, name
+        self.record, self.cache, self.held = record, cache, held
+        self.tracker: TrackerRun = NoRun()  # until it is started
+        self.folder = store.record_path(options.runs_dir, plan.fingerprint).parent
+        self.scratch, self.checkpoints = self.folder / "scratch", self.folder / "checkpoints"
+        self.progress = ProgressWriter(self.folder)
+
+    def keep(self, value: T) -> T:
+        """Put what a step made into the record, and pass it on."""
+        fill(value, self.record)
+        return value
+
+    def enter(self, stage: str) -> None:
+        """Tell other processes which stage begins."""
+        self.progress.enter(stage)
+
+    def note(self, text: str) -> None:
+        """Say on the console and in the record what differs from what a reader would expect."""
+        store.add_note(self.record, text)
+
+    def require_held(self) -> None:
+        """Raise HeldByAnotherProcess if another process has taken the run over: then its files are not ours."""
+        if not self.held():
+            raise HeldByAnotherProcess(
+                f"another process has taken over {self.plan.fingerprint}; this one writes nothing more"
+            )
+
+    def check_base(self) -> None:
+        """Note it if the shared base model is no longer bit for bit what was loaded."""
+        changed = self.cache.check_base()
+        if changed:
+            self.note(changed)
+
+    def publish(self) -> None:
+        """Write the finished record if the run is still this process's; only the main process does."""
+        distributed.broadcast_from_main(self._publish)
+
+    def _publish(self) -> None:
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.tracker.summary(figures(self.record))
+        self.progress.end()
+        self.require_held()
+        self.record.mark_finished()
+        store.write_record(self.options.runs_dir, self.record)
+        remove_checkpoints(self.checkpoints)
+
+    def fail(self, error: BaseException) -> None:
+        """Write the failure into the record and close the tracker; neither may hide the error itself."""
+        ours = distributed.is_main_process() and self.held()
+        if ours:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.progress.end()
+        try:
+            self.check_base()
+            if ours:
+                self.record.mark_failed(error)
+                store.write_record(self.options.runs_dir, self.record)
+        except HarnessError as second:
+            log.error("%s", second)
+        self.tracker.finish(ok=False)
+
+
+@contextmanager
+def open_run(
+    plan: Plan, options: Options, name: str, cache: ProcessCache, held: Callable[[], bool]
+) -> Iterator[Attempt]:
+    """An attempt at the plan, its record ``running``; a failure is written into the record, then raised.
+
+    Within, the caller runs the steps and publishes.
 
     Args:
-        held: whether this process may still publish; asked before files that another could have written meanwhile.
+        held: whether this process may still publish; asked before files are written that another process could
+            have written meanwhile.
     """
     distributed.announce_run(plan, options, name, provenance.code_version())
-    former, fields = distributed.broadcast_from_main(lambda: _started(plan, options))
-    this = Experiment(plan, options, name, fields)
-    this.held = held
+    former, record = distributed.broadcast_from_main(lambda: _start(plan, options))
+    this = Attempt(plan, options, name, record, cache, held)
     try:
         if options.rerun and distributed.is_main_process():
-            checkpoints.remove_checkpoints(this.folder / steps.CHECKPOINTS)
+            remove_checkpoints(this.checkpoints)
         this.tracker = start_tracker(
             options.tracker,
             fingerprint=plan.fingerprint,
@@ -56,13 +137,12 @@ def open_run(plan: Plan, options: Options, name: str, held: Callable[[], bool] =
             tags=[plan.method, plan.model.name],
             run_id=_resumed_id(former, options),
         )
-        fields["tracker"] = {"name": options.tracker.name.value, "id": this.tracker.id}
-        with _without_warnings(SEEN_TO):
+        record.tracker = Tracked(options.tracker.name.value, this.tracker.id)
+        with _without_warnings(EXPECTED_WARNINGS):
             yield this
-        distributed.broadcast_from_main(lambda: _conclude(this))
     except BaseException as error:
         began, alike = distributed.announce_failure(error)
-        _fail(this, began)
+        this.fail(began)
         distributed.wait_for_failure_record()
         if alike or isinstance(error, KeyboardInterrupt):
             raise
@@ -72,48 +152,22 @@ def open_run(plan: Plan, options: Options, name: str, held: Callable[[], bool] =
 
 @contextmanager
 def _without_warnings(messages: Sequence[str]) -> Iterator[None]:
-    """Without the warnings that begin like one of ``messages``; all others are shown."""
+    """Hide the warnings that match one of these patterns from their start; show all others."""
     with warnings.catch_warnings():
         for message in messages:
             warnings.filterwarnings("ignore", message=message)
         yield
 
 
-def _started(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The record of an earlier attempt, and the one that takes its place."""
+def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunRecord]:
+    """The record of an earlier attempt, and the one that replaces it."""
     former = store.read_record(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
     return former, store.start_record(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
 
 
-def _conclude(this: Experiment) -> None:
-    """Publish the finished record, where it is still this process's to publish."""
-    shutil.rmtree(this.folder / steps.SCRATCH, ignore_errors=True)
-    this.tracker.summary(this.summary())
-    this.progress.end()
-    this.check_held()
-    store.write_record(this.options.runs_dir, store.mark_finished(this.fields))
-    checkpoints.remove_checkpoints(this.folder / steps.CHECKPOINTS)
-
-
-def _fail(this: Experiment, error: BaseException) -> None:
-    """Write the failure into the record and close the tracker; neither may hide the error itself."""
-    ours = distributed.is_main_process() and this.held()
-    if ours:
-        shutil.rmtree(this.folder / steps.SCRATCH, ignore_errors=True)
-        this.progress.end()
-    try:
-        this.check_base()
-        if ours:
-            store.write_record(this.options.runs_dir, store.mark_failed(this.fields, error))
-    except HarnessError as second:
-        log.error("%s", second)
-    if this.tracker is not None:
-        this.tracker.finish(ok=False)
-
-
 def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:
-    """The tracker's run to go on with: that of an interrupted attempt under the same tracker."""
+    """The tracker's run to continue: that of an interrupted attempt under the same tracker."""
     if former is None or former["status"] != "interrupted" or former["tracker"] is None:
         return None
     same = former["tracker"]["name"] == options.tracker.name.value

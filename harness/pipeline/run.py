@@ -1,22 +1,37 @@
-"""One experiment, from plan to record."""
+"""One run, from plan to record."""
 
 from collections.abc import Callable
 from typing import Any
 
+from harness.pipeline.cache import ProcessCache
 from harness.plan.spec import Options, Plan
 
 
-def run(plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """One experiment, from plan to record; ``held`` says whether the run is still this process's to publish."""
-    from harness.pipeline import lifecycle
+def run(
+    plan: Plan, options: Options, name: str, held: Callable[[], bool] = lambda: True, *, cache: ProcessCache
+) -> dict[str, Any]:
+    """Train and score one plan; return its record, which is written whatever the end is.
 
-    with lifecycle.open_run(plan, options, name, held) as this:
-        base = this.load()
-        rows = this.tokenise(base)
-        before = this.baseline(base, rows)
-        model = this.tune(base, rows)
-        this.save(model)
-        after = this.score(model, base, rows)
-        this.predictions(rows, before, after)
+    Args:
+        name: the run's, on the progress bar and in the tracker.
+        held: whether this process may still publish the run: ``Lock.held``.
+        cache: what the runs of this process share.
+    """
+    from harness.pipeline import steps
+    from harness.pipeline.lifecycle import open_run
+    from harness.pipeline.tune import tune
+
+    with open_run(plan, options, name, cache, held) as this:
+        this.enter("loading")
+        shared = this.keep(steps.load(plan, cache, options.threads))
+        rows = this.keep(steps.tokenize(plan, cache, shared.base))
+        this.enter("scoring before")
+        before = this.keep(steps.baseline(plan, cache, shared, rows, options.runs_dir, this.record.code.version))
+        tuned = tune(this, shared.base, rows)
+        this.keep(steps.save(plan, tuned, this.folder, this.require_held))
+        this.enter("scoring after")
+        after = this.keep(steps.score(plan, tuned.model, shared.base, rows))
+        this.keep(steps.write_predictions(this.folder, this.tracker, rows.splits[plan.scoring.split], before, after))
         this.check_base()
-    return this.fields
+        this.publish()
+    return this.record.as_dict()

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, libraries, machine and process. Imports no torch and never fails a run."""
+"""Where a result comes from: code, libraries, machine and process. Does not import torch and never fails a run."""
 
 import hashlib
 import importlib.metadata
@@ -9,17 +9,18 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.shipped import VERSION
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-# Packages and modules that only plan, store or show. Everything else counts as able to change a result, so a module
-# that is added and forgotten here costs a needless second run, never a stale figure.
+# Packages and modules that only choose, store or show. Everything else counts as able to change a result: a module
+# that is missing from this list costs a needless second run, never a stale figure.
 CANNOT_CHANGE_A_RESULT = (
     *("stages/", "sweep/", "estimate/", "report/", "trackers/", "record/"),
-    *("cli.py", "errors.py", "shipped.py", "__init__.py"),
+    *("__init__.py", "__main__.py", "cli.py", "errors.py", "shipped.py"),
     *("config/library_errors.py", "config/messages.py", "config/names.py"),
 )
 
@@ -49,8 +50,8 @@ def result_sources() -> list[Path]:
 def code_version() -> str:
     """16 hex digits over the sources that can change a result and the versions of the decisive libraries.
 
-    Equal versions promise that the same plan would be carried out by the same code. Any edit counts, a
-    comment too: telling them apart is not worth a stale figure. Cached: a process runs what it loaded.
+    Equal versions promise that the same code would execute the same plan. Any edit counts, even of a comment:
+    telling edits apart is not worth a stale figure. Cached: a process runs what it loaded.
     """
     digest = hashlib.sha256()
     for path in result_sources():
@@ -59,39 +60,42 @@ def code_version() -> str:
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}:{len(content)}\n".encode())
         digest.update(content)
     for name in DECISIVE_LIBRARIES:
-        digest.update(f"{name}=={_version(name)}\n".encode())
+        digest.update(f"{name}=={library_version(name)}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of the harness and of the installed libraries; those not installed are left out."""
-    found = {name: _version(name) for name in LIBRARIES}
+    """Versions of Python, of the harness and of the installed libraries; those that are not installed are left out."""
+    found = {name: library_version(name) for name in LIBRARIES}
     named = {"python": platform.python_version(), "harness": VERSION}
     return named | {name: version for name, version in found.items() if version is not None}
 
 
-def _version(name: str) -> str | None:
+def library_version(name: str) -> str | None:
+    """The installed version of a library, or None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def git_state() -> dict[str, str | bool | None]:
-    """``commit`` and ``dirty`` of the source tree as it was when first asked; both null outside git.
+class GitState(NamedTuple):
+    """Commit of the source tree, and whether anything differs from it; both None outside git."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+@cache
+def git_state() -> GitState:
+    """The state of the source tree when first asked.
 
     Dirty means a changed, added or untracked file in the package or beside it in ``conf`` or ``data``; a
     stray file elsewhere cannot change a run.
     """
-    commit, dirty = _git_state()
-    return {"commit": commit, "dirty": dirty}
-
-
-@cache
-def _git_state() -> tuple[str | None, bool | None]:
-    # An installed copy may lie inside somebody else's repository: then its commit says nothing about us.
+    # An installed copy may be inside somebody else's repository: then its commit says nothing about us.
     if _git("ls-files", "--error-unmatch", "--", str(PACKAGE / "__init__.py")) is None:
-        return None, None
+        return GitState(None, None)
     commit = _git("rev-parse", "HEAD")
     status = _git(
         "status",
@@ -99,11 +103,11 @@ def _git_state() -> tuple[str | None, bool | None]:
         "--",
         *(str(PACKAGE.parent / name) for name in (PACKAGE.name, "conf", "data")),
     )
-    return (commit or "").strip() or None, None if status is None else bool(status.strip())
+    return GitState((commit or "").strip() or None, None if status is None else bool(status.strip()))
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of one git command in the source tree, or None where it fails."""
+    """Output of one git command in the source tree, or None if it fails."""
     # A hook's GIT_DIR or GIT_INDEX_FILE would point git at another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(PACKAGE.parent), *arguments]
@@ -117,8 +121,8 @@ def _git(*arguments: str) -> str | None:
 def device_info(device: str | None = None) -> dict[str, str | int | None]:
     """The machine, and the accelerator that ``device`` ("cpu", "cuda:0", ...) names.
 
-    Without ``device`` the type is null: what the run will use is not known yet. Torch is asked only where
-    it is already imported. Sizes are bytes.
+    Without ``device`` the type is None: what the run will use is not known yet. Torch is asked only if it is
+    already imported. Sizes are bytes.
     """
     import psutil
 
@@ -152,14 +156,14 @@ def _cpu_name() -> str:
 
 
 def owner() -> dict[str, str | int | float]:
-    """The process that works on a run; its start time tells it from a later one with the same id."""
+    """This process as the owner of a run; its start time tells it from a later process with the same id."""
     import psutil
 
     return {"host": socket.gethostname(), "pid": os.getpid(), "pid_started": psutil.Process().create_time()}
 
 
 def alive(owner: dict) -> bool | None:
-    """Whether the process still runs; None where it runs on another host and cannot be asked."""
+    """Whether the process still runs; None if it is on another host and cannot be checked."""
     import psutil
 
     if owner["host"] != socket.gethostname():

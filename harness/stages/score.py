@@ -53,7 +53,7 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
     """Scores of the folder's model by the plan's protocol, and the bytes that it holds."""
     from harness.models import quantization
     from harness.models.base import load_base
-    from harness.pipeline import cache
+    from harness.pipeline.cache import ProcessCache
     from harness.scoring import score as scoring_score
 
     require_same_rows(plan)
@@ -68,7 +68,7 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
         revision=None,
     )
     base = load_base(model)
-    rows = cache.prepared_rows(plan, base)
+    rows = ProcessCache().rows(plan, base)
     found = scoring_score.score(
         base.model,
         base.tokenizer,

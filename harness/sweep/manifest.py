@@ -17,7 +17,7 @@ from typing import Any
 from harness.plan.spec import digest
 from harness.record import provenance
 from harness.record.files import write_json
-from harness.shipped import VERSION
+from harness.record.run_record import Code
 from harness.sweep.cells import Cell, effective_overrides
 
 MANIFEST_NAME = "sweep.json"
@@ -51,7 +51,6 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 def recorded_command(folder: Path) -> Iterator[None]:
     """Note this command as one that works on the sweep, and how it ended."""
     owner = provenance.owner()
-    git = provenance.git_state()
     content: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
         "arguments": sys.argv[1:],
@@ -60,8 +59,7 @@ def recorded_command(folder: Path) -> Iterator[None]:
         "ended": None,
         "outcome": None,
         "owner": owner,
-        "code": {"version": provenance.code_version(), "harness": VERSION}
-        | {"git_commit": git["commit"], "git_dirty": git["dirty"]},
+        "code": vars(Code.here()),
     }
     file = folder / "commands" / f"{time.strftime('%Y%m%dT%H%M%S')}-{owner['host']}-{owner['pid']}.json"
     write_json(file, content)

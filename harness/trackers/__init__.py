@@ -1,1 +1,1 @@
-"""TODO."""
+"""Experiment trackers that show what the record holds."""

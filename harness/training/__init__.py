@@ -1,1 +1,1 @@
-"""TODO."""
+"""The training loop on transformers' Trainer, with checkpoints, validation, sharding and distillation."""

@@ -1,8 +1,8 @@
-"""Checkpoints of one run: each whole or absent, with checksums; the newest valid one is gone on from.
+"""Checkpoints of one run: each complete or absent, with checksums; a run resumes from the newest valid one.
 
 A checkpoint is a folder ``step-00000120``. It is written under another name, its files are listed with their
-SHA-256 in ``manifest.json``, and only then it gets its name, so that a kill at any moment leaves the one
-before it. A damaged one is set aside as ``step-00000120.corrupt-1`` and reported.
+SHA-256 in ``manifest.json``, and only then is it renamed, so that a kill at any moment leaves the one before it
+intact. A damaged one is set aside as ``step-00000120.corrupt-1`` and reported.
 """
 
 import json
@@ -28,86 +28,86 @@ PREFIX = "step-"
 TAG = "writing"  # all processes of a run write into one partial folder
 
 
-KEPT = 2  # the newest may turn out damaged
+KEPT = 2  # because the newest may turn out to be damaged
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """Where a run's checkpoints lie and when they are written. A signal to stop writes one in any case."""
+    """Where a run's checkpoints are and when they are written. A signal to stop always writes one."""
 
     folder: Path
-    code: str  # code version: another code's training is not gone on with
-    every_s: float | None  # seconds between two checkpoints; None: no such rule
-    every_steps: int | None  # optimizer steps between two checkpoints; None: no such rule
+    code: str  # code version: training by other code is not resumed
+    every_s: float | None  # seconds between two checkpoints; None: not by time
+    every_steps: int | None  # optimizer steps between two checkpoints; None: not by steps
 
 
-def write_checkpoint(keeping: CheckpointSettings, step: int, write: Callable[[Path], None]) -> Path:
-    """Write the checkpoint of ``step`` by ``write``, which fills a folder; older ones than two are removed.
+def write_checkpoint(settings: CheckpointSettings, step: int, write: Callable[[Path], None]) -> Path:
+    """Write the checkpoint of ``step`` by ``write``, which fills a folder; keep the newest two.
 
     Raises:
-        RunFault: the disk refuses; the checkpoints before it stand.
+        RunFault: the disk refuses; earlier checkpoints are intact.
     """
-    place = keeping.folder / f"{PREFIX}{step:08d}"
+    path = settings.folder / f"{PREFIX}{step:08d}"
     try:
-        with replacing(place, TAG) as new:
+        with replacing(path, TAG) as new:
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
             write(new)
             files = {path.relative_to(new).as_posix(): _sync_and_hash(path) for path in _files(new)}
-            manifest = {"step": step, "code": keeping.code, "files": files}
+            manifest = {"step": step, "code": settings.code, "files": files}
             atomic_write_text(new / MANIFEST, json.dumps(manifest, indent=1))
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         if isinstance(error, RuntimeError) and "write" not in str(error):
             raise
         raise RunFault(
-            f"{place} cannot be written ({error}). {hint_for(error) or 'free space, or set runs_dir to another disk'}"
+            f"{path} cannot be written ({error}). {hint_for(error) or 'free space, or set runs_dir to another disk'}"
         ) from error
-    for old in _by_age(keeping.folder)[:-KEPT]:
+    for old in _by_age(settings.folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
-    return place
+    return path
 
 
-def partial_folder(keeping: CheckpointSettings, step: int) -> Path:
-    """Where ``save`` writes the checkpoint of ``step`` until it is whole."""
-    return partial_path(keeping.folder / f"{PREFIX}{step:08d}", TAG)
+def partial_folder(settings: CheckpointSettings, step: int) -> Path:
+    """Where ``write_checkpoint`` writes the checkpoint of ``step`` until it is complete."""
+    return partial_path(settings.folder / f"{PREFIX}{step:08d}", TAG)
 
 
-def newest_checkpoint(keeping: CheckpointSettings) -> Path | None:
-    """The newest checkpoint of this code whose files are what its manifest says, or None.
+def newest_checkpoint(settings: CheckpointSettings) -> Path | None:
+    """The newest checkpoint of this code whose files match its manifest, or None.
 
     Damaged ones are set aside and reported; those of other code are reported and removed.
     """
-    for place in reversed(_by_age(keeping.folder)):
-        manifest, fault = _checked(place)
+    for path in reversed(_by_age(settings.folder)):
+        manifest, fault = _checked(path)
         if fault is not None:
-            aside = set_aside(place)
-            log.warning("checkpoint %s is damaged (%s); set aside as %s", place, fault, aside.name)
-        elif manifest["code"] != keeping.code:
-            log.warning("checkpoint %s was written by other code (%s); removed", place, manifest["code"])
-            shutil.rmtree(place, ignore_errors=True)
+            aside = set_aside(path)
+            log.warning("checkpoint %s is damaged (%s); set aside as %s", path, fault, aside.name)
+        elif manifest["code"] != settings.code:
+            log.warning("checkpoint %s was written by other code (%s); removed", path, manifest["code"])
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            return place
+            return path
     return None
 
 
-def step_of(place: Path) -> int:
-    """Optimizer steps that the checkpoint stands for."""
-    return int(place.name.removeprefix(PREFIX))
+def step_of(path: Path) -> int:
+    """Optimizer steps done when the checkpoint was written."""
+    return int(path.name.removeprefix(PREFIX))
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Forget all checkpoints of a run."""
+    """Remove all checkpoints of a run."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _checked(place: Path) -> tuple[dict, str | None]:
-    """The manifest, and what is wrong with the checkpoint."""
+def _checked(path: Path) -> tuple[dict, str | None]:
+    """The manifest, and what is wrong with the checkpoint, if anything."""
     try:
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         _ = manifest["code"], manifest["step"]
         for name, expected in manifest["files"].items():
-            if file_sha256(place / name) != expected:
-                return {}, f"{name} is not what was written"
+            if file_sha256(path / name) != expected:
+                return {}, f"checksum mismatch in {name}"
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return {}, f"{type(error).__name__}: {error}"
     return manifest, None

@@ -1,8 +1,7 @@
-"""The state of a training run on disk: all that makes going on equal to never having stopped.
+"""The state of a training run on disk: all that a resumed run needs to end as if it had never stopped.
 
-Weights that train and what the method keeps beside them, optimizer, schedule, loss scale, random states, and
-what the callbacks have gathered. The place in the data needs nothing: the order of the rows follows from seed
-and epoch alone.
+Weights that train and the method's own state, optimizer, schedule, loss scale, random states, and what the
+callbacks have gathered. The position in the data is not stored: the order of the rows follows from seed and epoch.
 """
 
 import json
@@ -18,7 +17,9 @@ from transformers import Trainer, TrainerCallback
 
 from harness.methods.hooks import Hooks
 from harness.runtime import distributed
-from harness.training import callbacks, sharding
+from harness.training import sharding
+from harness.training.counters import StepTimer, TokenCounter
+from harness.training.validation import KeepBest, Validate
 
 WEIGHTS, METHOD, GATHERED, BEST = "trainable.safetensors", "method.pt", "gathered.json", "best.safetensors"
 
@@ -28,35 +29,37 @@ TRAINER_STATE = "trainer_state.json"  # the name that Trainer looks for
 
 @dataclass
 class CallbackState:
-    """What accompanies training and is no part of Trainer's own state."""
+    """The callbacks whose state is not part of Trainer's own."""
 
-    validate: callbacks.Validate
-    best: callbacks.KeepBest | None
-    clock: callbacks.StepTimer
-    tally: callbacks.TokenCounter
+    validate: Validate
+    best: KeepBest | None
+    timer: StepTimer
+    tokens: TokenCounter
 
     def values(self, trainer: Any, done: bool) -> dict[str, Any]:
-        """What ``write`` keeps; all processes of a distributed run must ask for it."""
+        """What ``write`` stores; all processes of a distributed run must call this."""
         losses = distributed.gather(float(trainer._tr_loss))  # Trainer logs their mean
         return {
             "done": done,
             "validation": self.validate.history,
             "best": self.best.state() if self.best else None,
-            "step_seconds": self.clock.seconds,
-            "tally": self.tally.state(),
+            "step_seconds": self.timer.seconds,
+            "tally": self.tokens.state(),
             "text_loss": [sum(losses) / len(losses), trainer._total_loss_scalar, trainer._globalstep_last_logged],
         }
 
     def write(self, folder: Path, values: Mapping[str, Any]) -> None:
+        """Store the values, and the best weights so far."""
         (folder / GATHERED).write_text(json.dumps(values), encoding="utf-8")
         if self.best and self.best.path.exists() and not values["done"]:
             shutil.copyfile(self.best.path, folder / BEST)
 
     def read(self, folder: Path) -> dict[str, Any]:
+        """Restore what ``write`` stored; return the values."""
         values = json.loads((folder / GATHERED).read_text(encoding="utf-8"))
         self.validate.history[:] = values["validation"]
-        self.clock.seconds = values["step_seconds"]
-        self.tally.load(values["tally"])
+        self.timer.seconds = values["step_seconds"]
+        self.tokens.load(values["tally"])
         if self.best:
             self.best.load(values["best"])
             if (folder / BEST).exists() and distributed.is_main_process():
@@ -66,7 +69,7 @@ class CallbackState:
 
 
 class RestoreLosses(TrainerCallback):
-    """Puts the training loss since its last point back: Trainer starts from zero when it begins."""
+    """Restores the training loss since its last point on the curve, which Trainer resets when it begins."""
 
     def __init__(self, trainer: Trainer, values: Mapping[str, Any]) -> None:
         self._trainer, self._values = trainer, values["text_loss"]
@@ -78,7 +81,7 @@ class RestoreLosses(TrainerCallback):
 
 
 def write_state(trainer: Any, gathered: CallbackState, folder: Path) -> None:
-    """Fill ``folder`` with the state after the optimizer step just made; in every process of a distributed run."""
+    """Fill ``folder`` with the state after the current optimizer step; all processes call this."""
     values = gathered.values(trainer, done=False)
     if trainer.args.should_save:
         write_model(trainer.model, trainer.hooks, folder)
@@ -90,26 +93,26 @@ def write_state(trainer: Any, gathered: CallbackState, folder: Path) -> None:
 
 
 def write_end_state(trainer: Any, gathered: CallbackState, values: Mapping[str, Any], folder: Path) -> None:
-    """Fill ``folder`` with the end of training: the weights that were kept, and no optimizer."""
+    """Fill ``folder`` with the end of training: the weights that were kept, without an optimizer."""
     write_model(trainer.model, trainer.hooks, folder)
     gathered.write(folder, values)
     trainer.state.save_to_json(str(folder / TRAINER_STATE))
 
 
 def is_end_state(folder: Path) -> bool:
-    """Whether the checkpoint stands for the end of training."""
+    """Whether the checkpoint is of the end of training."""
     return bool(json.loads((folder / GATHERED).read_text(encoding="utf-8"))["done"])
 
 
 def write_model(model: Any, hooks: Hooks, folder: Path) -> None:
-    """The weights that train, and what the method keeps beside them."""
+    """Write the weights that train, and the method's own state."""
     save_file(sharding.trainable_weights(model), folder / WEIGHTS)
     if state := hooks.state(model):
         torch.save(state, folder / METHOD)
 
 
 def read_weights(model: Any, hooks: Hooks, folder: Path) -> None:
-    """Put weights and the method's state into a model that was made by the same plan."""
+    """Restore weights and the method's state in a model that was made by the same plan."""
     if (folder / METHOD).exists():
         hooks.load_state(model, torch.load(folder / METHOD, map_location="cpu", weights_only=True))
     sharding.put_weights(model, load_file(folder / WEIGHTS))

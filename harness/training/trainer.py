@@ -1,4 +1,4 @@
-"""The loop itself: transformers' Trainer with this project's order of rows, losses and checkpoints."""
+"""transformers' Trainer with this project's order of rows, losses and checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class HarnessTrainer(Trainer):
-    """Trainer that orders rows by like length, counts tokens and stops at a loss that is not finite.
+    """Trainer that groups rows of similar length, counts tokens and stops at a loss that is not finite.
 
-    Its checkpoints are ours: whole or absent, and of the weights that train alone.
+    Its checkpoints are complete or absent, and hold only the weights that train.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class HarnessTrainer(Trainer):
         optimizer: Any,
         hooks: Hooks,
         gathered: state.CallbackState,
-        keeping: CheckpointSettings | None,
+        checkpoint: CheckpointSettings | None,
         teacher: "Teacher | None",
         **kwargs: Any,
     ) -> None:
@@ -47,14 +47,14 @@ class HarnessTrainer(Trainer):
             self.args.seed,
             at_once if distributed.processes() > 1 else 1,
         )
+        self.optimizer = optimizer  # not as an argument, which Trainer refuses when it shards
+        self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
         self.hooks = hooks
-        self.optimizer = optimizer  # not as an argument, which Trainer refuses where it shards
-        self._tally, self._gathered, self._keeping, self._teacher = gathered.tally, gathered, keeping, teacher
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train from there to the end; from the end itself, only bring its weights and figures back."""
+        """Train from there to the end; from the end itself, only restore weights and figures."""
         if checkpoint is None:
             self.train()
             return
@@ -63,21 +63,21 @@ class HarnessTrainer(Trainer):
             state.read_weights(self.model, self.hooks, checkpoint)
             self.state = TrainerState.load_from_json(str(checkpoint / state.TRAINER_STATE))
             return
-        # Accelerate does not pass the epoch on through the sampler that skips, where several processes share it.
+        # With several processes, Accelerate's skipping sampler does not pass the epoch on.
         self._sampler.set_epoch(checkpoints.step_of(checkpoint) // self._sampler.steps)
         self.add_callback(state.RestoreLosses(self, values))
         self.train(resume_from_checkpoint=str(checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        assert self._keeping is not None
+        assert self._checkpoint is not None
         step = self.state.global_step
         if self.args.process_index == 0:
-            checkpoints.write_checkpoint(self._keeping, step, self._write_together)
+            checkpoints.write_checkpoint(self._checkpoint, step, self._write_together)
         else:
-            self._write_together(checkpoints.partial_folder(self._keeping, step))
+            self._write_together(checkpoints.partial_folder(self._checkpoint, step))
 
     def _write_together(self, folder: Path) -> None:
-        self.accelerator.wait_for_everyone()  # the folder is there
+        self.accelerator.wait_for_everyone()  # until the main process has made the folder
         state.write_state(self, self._gathered, folder)
         self.accelerator.wait_for_everyone()
 
@@ -92,7 +92,7 @@ class HarnessTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        # Loading puts moments beside their parameters; LoRA-FA's optimizer keeps them under names instead.
+        # Loading moves moments to their parameters' device; LoRA-FA's optimizer keeps them by name instead.
         optimizer: Any = self.optimizer
         for key, values in optimizer.state.items():
             for name, value in values.items() if isinstance(key, str) else ():
@@ -105,22 +105,22 @@ class HarnessTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """With a teacher, a share of the cross-entropy gives way to the teacher's term; penalties stay."""
+        """With a teacher, its term replaces part of the cross-entropy; penalties stay."""
         if self._teacher is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         from harness.training import distillation
 
-        given = dict(inputs)
+        batch = dict(inputs)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        divergence, cross_entropy = distillation.teacher_term(self._teacher, outputs.logits, given)
-        alone = num_items_in_batch is None or not self.model_accepts_loss_kwargs
-        tokens_in_step = (given["labels"][:, 1:] != IGNORED).sum() if alone else num_items_in_batch
-        shared = 1 if alone else distributed.processes()  # gradients are averaged over processes, not summed
+        divergence, cross_entropy = distillation.teacher_term(self._teacher, outputs.logits, batch)
+        per_batch = num_items_in_batch is None or not self.model_accepts_loss_kwargs
+        tokens_in_step = (batch["labels"][:, 1:] != IGNORED).sum() if per_batch else num_items_in_batch
+        shared = 1 if per_batch else distributed.processes()  # gradients are averaged over processes, not summed
         loss = loss + shared * self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._tally.add(inputs)
+        self._gathered.tokens.add(inputs)
         batches = self.current_gradient_accumulation_steps * distributed.processes()
         shares = batches if self.model_accepts_loss_kwargs else 1
         with _shared_penalties(self.model, self.hooks, shares):
@@ -129,7 +129,7 @@ class HarnessTrainer(Trainer):
             first = inputs["input_ids"][0][:12].tolist()
             raise RunFault(
                 f"the loss became {loss.item()} at optimizer step {self.state.global_step + 1}, in a batch of "
-                f"{inputs['input_ids'].shape[0]} rows whose first begins with tokens {first}; lower "
+                f"{inputs['input_ids'].shape[0]} rows the first of which begins with tokens {first}; lower "
                 "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
             )
         return loss

@@ -19,7 +19,9 @@ from hydra import compose, initialize_config_dir
 from harness.config.compose import register_schema
 from harness.data.collate import collate, with_needed_logits
 from harness.data.tokenize import TokenizedRow
-from harness.pipeline import cache, steps
+from harness.pipeline import steps
+from harness.pipeline.cache import ProcessCache
+from harness.pipeline.tune import attach
 from harness.plan.read import read_config
 from harness.shipped import shipped_folder
 
@@ -31,11 +33,10 @@ def main() -> None:
     register_schema()
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
         plan, options = read_config(compose("config", overrides=sys.argv[1:]))
-    torch.set_num_threads(options.threads or 1)
-    this = steps.Experiment(plan, options, "", {"inferred": {}, "notes": [], "fingerprint": plan.fingerprint})
-    base, _ = cache.load_shared_base(plan)
-    rows = cache.prepared_rows(plan, base)
-    model = this.attach(base, rows).train()
+    cache = ProcessCache()
+    base = steps.load(plan, cache, options.threads or 1).base
+    rows = steps.tokenize(plan, cache, base)
+    model = attach(plan, base, rows).model.train()
     device = next(model.parameters()).device
     seconds: dict[str, list[float]] = {"all": [], "needed": []}
     peaks, needed_fractions = {"all": 0, "needed": 0}, []

@@ -102,7 +102,7 @@ def timed(name: str, action: Callable[[], Any], repeats: int) -> None:
 def write_records(runs_dir: Path, runs: int) -> list[str]:
     """Write finished records like those of a sweep over methods, ranks and seeds."""
     random.seed(0)
-    template = store.start_record(runs_dir, "template", "lora", {}, {"seed": 0})
+    template = store.start_record(runs_dir, "template", "lora", {}, {"seed": 0}).as_dict()
     (runs_dir / "template" / "record.json").unlink()
     (runs_dir / "template").rmdir()
     fingerprints = [f"{number:012x}" for number in range(runs)]
@@ -114,12 +114,12 @@ def write_records(runs_dir: Path, runs: int) -> list[str]:
         kept |= {
             "plan": plan,
             "parameters": {"trainable": 10**5 + number, "total": 10**7, "share": 0.01, "stored": 10**5},
-            "times_s": {"load": 1.0, "tokenise": 0.5, "score_before": 2.0, "train": 60.0, "score_after": 2.0},
+            "times_s": {"load": 1.0, "tokenize": 0.5, "score_before": 2.0, "train": 60.0, "score_after": 2.0},
             "training": {"optimizer_steps": 300, "tokens": 10**5, "tokens_per_s": 5e3, "best_step": 300},
             "scores": {"before": scores(), "after": scores(), "signatures": {}},
         }
         kept["training"] |= {"curve": curve, "validation": [{"step": 300, "loss": losses[-1]}]}
-        store.write_record(runs_dir, store.mark_finished(kept))
+        store.write_record(runs_dir, kept | {"status": "finished", "finished": kept["started"]})
     return fingerprints
 
 

@@ -26,7 +26,7 @@ def saved(random_qwen2, rows, tmp_path):
     def make(*words):
         made = prepared(random_qwen2, rows, tmp_path / "runs", *words)
         made.train(tmp_path / "scratch")
-        return made, save_load.save_adapter(made.this._write, tmp_path / "adapter", made.plan, made.model)
+        return made, save_load.save_adapter(made.write, tmp_path / "adapter", made.plan, made.model)
 
     return make
 

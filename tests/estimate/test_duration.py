@@ -9,7 +9,7 @@ from tests.support.runs import plan_of
 def measured(plan, train_s, steps, host="here", once_s=5.0):
     return {
         "status": "finished", "method": plan.method, "plan": plan.as_dict(), "owner": {"host": host},
-        "times_s": {"load": once_s, "tokenise": 0.0, "score_before": 0.0, "train": train_s, "score_after": 2.0},
+        "times_s": {"load": once_s, "tokenize": 0.0, "score_before": 0.0, "train": train_s, "score_after": 2.0},
         "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:01+00:00",
         "training": {"optimizer_steps": steps}, "rows": {"train": 80},
     }  # fmt: skip

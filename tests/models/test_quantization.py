@@ -2,9 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,11 +13,8 @@ from harness.errors import ConfigFault, ModelFault
 from harness.models import base as model_base
 from harness.models import quantization
 from harness.models.counts import count
-from harness.pipeline import cache, steps
-from harness.plan.spec import Plan
-from harness.training import train as training_train
 from tests.support.paths import ROOT
-from tests.support.runs import command, logits_of, overrides, plan_of, records_of, write_rows
+from tests.support.runs import command, logits_of, overrides, plan_of, prepared, records_of, write_rows
 
 pytest.importorskip("bitsandbytes")
 KINDS = ("nf4", "int8")
@@ -32,39 +26,15 @@ def rows(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("rows"), train_rows=8, others=4)
 
 
-@dataclass
-class Ready:
-    """A plan ready to train on a base of its own."""
-
-    plan: Plan
-    base: model_base.Base
-    rows: cache.PreparedRows
-    model: Any
-
-    def train(self, folder: Path) -> training_train.Training:
-        splits, pad = self.rows.splits, int(self.base.tokenizer.pad_token_id)
-        return training_train.train(
-            *(self.model, self.plan, splits["train"], splits["validation"]),
-            pad_id=pad,
-            dtype=self.base.dtype,
-            folder=folder,
-            log=lambda step, values: None,
-            label="",
-        )
-
-
-def prepared(model, rows, runs_dir, *words) -> Ready:
-    made, options = plan_of(*overrides(model, rows, runs_dir), *words)
-    base = model_base.load_base(made.model)
-    this = steps.Experiment(made, options, "", {"inferred": {}, "notes": [], "method": made.method})
-    tokenized = cache.prepared_rows(made, base)
-    return Ready(made, base, tokenized, this.attach(base, tokenized))
+def quantized(model, *words):
+    """A base model of its own, so that no other test sees what happens to it."""
+    return model_base.load_base(plan_of(f"model.path={model}", *words)[0].model)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lora_learns_on_a_quantized_base_and_is_the_same_when_loaded_again(kind, random_qwen2, rows, tmp_path):
     words = (f"model.quantization={kind}", "trainer.max_steps=12", "trainer.learning_rate=2e-2")
-    ready = prepared(random_qwen2, rows, tmp_path, *words)
+    ready = prepared(random_qwen2, rows, tmp_path, *words, base=quantized(random_qwen2, *words))
     kept = model_base.fingerprint_weights(ready.base.model)
     before = logits_of(ready.base.model, ready.rows.splits["test"])
     assert torch.equal(before, logits_of(ready.model, ready.rows.splits["test"]))  # LoRA starts as the base
@@ -83,7 +53,8 @@ def test_lora_learns_on_a_quantized_base_and_is_the_same_when_loaded_again(kind,
 
 def test_answers_leave_a_base_that_computes_in_half_precision_as_it_was(random_qwen2, rows, tmp_path):
     # bitsandbytes casts the biases of 4-bit layers in place, and these belong to every fork.
-    ready = prepared(random_qwen2, rows, tmp_path, "model.quantization=nf4", "model.dtype=bfloat16")
+    words = ("model.quantization=nf4", "model.dtype=bfloat16")
+    ready = prepared(random_qwen2, rows, tmp_path, *words, base=quantized(random_qwen2, *words))
     kept = model_base.fingerprint_weights(ready.base.model)
     logits_of(ready.base.model, ready.rows.splits["test"])
     assert model_base.fingerprint_weights(ready.base.model) == kept

@@ -15,6 +15,7 @@ from harness.sweep import manifest
 from harness.sweep.cells import Cell
 from tests.support.configs import CONF
 from tests.support.runs import plan_of
+from tests.support.stored_records import fail, finish, started
 
 
 @pytest.fixture
@@ -25,10 +26,6 @@ def grid(tmp_path, weightless):
         plan, options = plan_of(f"model.path={weightless}", f"lora.r={r}")
         made.append(Cell(("seed=0", f"lora.r={r}"), plan, replace(options, runs_dir=tmp_path, sweep_name="mine")))
     return made
-
-
-def fields_of(cell):
-    return store.start_record(cell.options.runs_dir, cell.plan.fingerprint, "lora", cell.plan.as_dict(), {"seed": 0})
 
 
 DEAD = {"pid": 2**22 - 1, "pid_started": 1.0}
@@ -44,13 +41,12 @@ def states(tmp_path, folder):
 def test_each_run_is_shown_as_it_is(grid, tmp_path):
     folder = manifest.keep_manifest(grid)
     finished, failed, killed, running, _ = grid
-    store.write_record(tmp_path, store.mark_finished(fields_of(finished)))
-    store.write_record(tmp_path, store.mark_failed(fields_of(failed), RunFault("no")))
-    fields = fields_of(killed)
-    store.write_record(tmp_path, fields | {"owner": fields["owner"] | DEAD})
+    finish(tmp_path, started(finished))
+    fail(tmp_path, started(failed), RunFault("no"))
+    store.write_record(tmp_path, started(killed, **DEAD))
     with manifest.recorded_command(folder), locks.take_lock(running.folder):
         assert states(tmp_path, folder) == ["finished", "failed", "interrupted", "starting", "waiting"]
-        fields_of(running)
+        started(running)
         beacon = progress.ProgressWriter(running.folder)
         beacon.enter("training")
         beacon.begin(0, 40)
@@ -66,7 +62,7 @@ def test_each_run_is_shown_as_it_is(grid, tmp_path):
 def test_progress_of_an_earlier_owner_is_not_shown(grid, tmp_path):
     cell = grid[0]
     folder = manifest.keep_manifest([cell])
-    fields_of(cell)
+    started(cell)
     beacon = progress.ProgressWriter(cell.folder)
     beacon._owner = beacon._owner | DEAD
     beacon.enter("training")
@@ -77,7 +73,7 @@ def test_progress_of_an_earlier_owner_is_not_shown(grid, tmp_path):
 
 def test_single_run_is_shown_without_a_sweep_and_below_one(grid, tmp_path):
     single, *others = grid
-    fields_of(single)
+    started(single)
     progress.ProgressWriter(single.folder).enter("training")
     with locks.take_lock(single.folder):
         assert status.find(tmp_path, None) is None
@@ -89,7 +85,7 @@ def test_single_run_is_shown_without_a_sweep_and_below_one(grid, tmp_path):
         folder = manifest.keep_manifest(others)
         assert states(tmp_path, folder) == ["not started"] * 4 + ["running"]
         assert states(tmp_path, manifest.keep_manifest(grid)) == ["running"] + ["not started"] * 4  # once
-    store.write_record(tmp_path, store.mark_finished(store.read_record(tmp_path, single.plan.fingerprint)))
+    finish(tmp_path, started(single))
     assert states(tmp_path, folder) == ["not started"] * 4
 
 
@@ -165,7 +161,7 @@ def test_progress_is_whole_rare_and_gone_at_the_end(tmp_path):
 
 
 def test_of_several_processes_the_first_alone_tells(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress.parallel, "leads", lambda: False)
+    monkeypatch.setattr(progress.distributed, "is_main_process", lambda: False)
     progress.ProgressWriter(tmp_path).enter("training")
     assert list(tmp_path.iterdir()) == []
 

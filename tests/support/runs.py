@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,18 @@ from unittest import mock
 
 import torch
 
+from harness.adapters.save_load import adapter_writer
 from harness.data.collate import collate
 from harness.data.tokenize import TokenizedRow
 from harness.models.base import Base, load_base
-from harness.pipeline import cache, steps
+from harness.pipeline import steps, tune
+from harness.pipeline.cache import ProcessCache
+from harness.pipeline.values import Attached, AuditedRows
 from harness.plan.read import read_config
 from harness.plan.spec import Options, Plan
 from harness.record import store
 from harness.training import train as training_train
+from harness.training.checkpoints import CheckpointSettings
 from tests.support.configs import compose
 
 FIRST_SET = (
@@ -133,21 +137,20 @@ class Prepared:
 
     plan: Plan
     base: Base
-    rows: cache.PreparedRows
-    model: Any
-    this: steps.Experiment
+    rows: AuditedRows
+    attached: Attached
+    write: Callable[[Path], None]  # the adapter's writer, made before training
 
-    def train(self, folder: Path, **settings: Any) -> training_train.Training:
-        arguments: dict[str, Any] = {
-            "pad_id": int(self.base.tokenizer.pad_token_id),
-            "dtype": self.base.dtype,
-            "folder": folder,
-            "log": lambda step, values: None,
-            "label": "",
-        }
-        splits = self.rows.splits
+    @property
+    def model(self) -> Any:
+        return self.attached.model
+
+    def train(
+        self, folder: Path, checkpoint: CheckpointSettings | None = None, **observers: Any
+    ) -> training_train.TrainingResult:
+        inputs = tune.training_inputs(self.base, self.rows)
         return training_train.train(
-            self.model, self.plan, splits["train"], splits["validation"], **(arguments | settings)
+            self.model, self.plan, inputs, folder, checkpoint, training_train.Observers(**observers)
         )
 
     def trainable(self) -> dict[str, torch.Tensor]:
@@ -158,12 +161,15 @@ class Prepared:
 
 def prepared(model: Path, rows: Path, runs_dir: Path, *words: str, base: Base | None = None) -> Prepared:
     """A plan, its tokenized rows and its method on a fork of the base, as in a run."""
-    made, options = plan_of(*overrides(model, rows, runs_dir), *words)
-    base = base or loaded(model)
-    fields = {"inferred": {}, "notes": [], "method": made.method, "fingerprint": made.fingerprint}
-    this = steps.Experiment(made, options, "", fields)
-    examples = cache.prepared_rows(made, base)
-    return Prepared(made, base, examples, this.attach(base, examples), this)
+    made, _ = plan_of(*overrides(model, rows, runs_dir), *words)
+    return ready(made, base or loaded(model), runs_dir)
+
+
+def ready(plan: Plan, base: Base, runs_dir: Path) -> Prepared:
+    """The plan made ready to train on this base."""
+    audited = steps.tokenize(plan, ProcessCache(), base)
+    attached = tune.attach(plan, base, audited)
+    return Prepared(plan, base, audited, attached, adapter_writer(attached.model, runs_dir / "scratch"))
 
 
 def disturbed(model: Any) -> Any:

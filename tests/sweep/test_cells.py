@@ -14,11 +14,13 @@ import pytest
 
 from harness.errors import HeldByAnotherProcess, RunFault
 from harness.pipeline import lifecycle
+from harness.pipeline.cache import ProcessCache
 from harness.record import locks, provenance, store
 from harness.sweep import cells
 from harness.sweep.cells import Cell, answered_by_another, run_cell, run_or_wait
 from tests.support.configs import CONF
 from tests.support.runs import plan_of
+from tests.support.stored_records import fail, finish, started
 
 # A sweep whose runs note their fingerprint and sleep; the one of lora.r=3 fails.
 SWEEP = """
@@ -123,12 +125,6 @@ def cell(tmp_path, weightless):
     return Cell(("lora.r=8",), made, replace(options, runs_dir=tmp_path), tries=0)
 
 
-def fields_of(cell: Cell, **owner) -> dict:
-    fields = store.start_record(cell.options.runs_dir, cell.plan.fingerprint, "lora", cell.plan.as_dict(), {"seed": 0})
-    fields["owner"] = {**fields["owner"], **owner}
-    return fields
-
-
 def test_plan_that_another_works_on_is_elsewhere_and_untouched(cell):
     with (
         locks.take_lock(cell.folder),
@@ -140,46 +136,46 @@ def test_plan_that_another_works_on_is_elsewhere_and_untouched(cell):
 def test_single_run_waits_for_the_other_and_uses_its_record(cell, monkeypatch):
     lock = locks.take_lock(cell.folder)
 
-    def finish(_):
-        store.write_record(cell.options.runs_dir, store.mark_finished(fields_of(cell)))
+    def finish_meanwhile(_):
+        finish(cell.options.runs_dir, started(cell))
         lock.release()
 
-    monkeypatch.setattr(cells, "time", SimpleNamespace(sleep=finish))
+    monkeypatch.setattr(cells, "time", SimpleNamespace(sleep=finish_meanwhile))
     kept = run_or_wait(cell, lambda *_: pytest.fail("it ran"))
     assert kept["status"] == "finished"
 
 
 def test_failure_of_another_since_the_command_began_is_this_ones_result_and_an_older_one_is_not(cell):
     runs_dir = cell.options.runs_dir
-    store.write_record(runs_dir, store.mark_failed(fields_of(cell, pid=4711), RunFault("no memory")))
+    fail(runs_dir, started(cell, pid=4711), RunFault("no memory"))
     with pytest.raises(RunFault, match=r"failed by process 4711 on .*: no memory"):
         run_cell(cell, lambda *_: pytest.fail("it ran"))
     assert run_cell(replace(cell, tries=1), lambda *_: {"ran": True}) == {"ran": True}
 
 
 def test_interruption_of_another_is_no_result(cell):
-    store.write_record(cell.options.runs_dir, store.mark_failed(fields_of(cell), KeyboardInterrupt()))
+    fail(cell.options.runs_dir, started(cell), KeyboardInterrupt())
     assert run_cell(cell, lambda *_: {"ran": True}) == {"ran": True}
 
 
 def test_finished_record_of_other_code_is_no_result(cell):
-    fields = fields_of(cell)
-    fields["code"]["version"] = "other"
-    store.write_record(cell.options.runs_dir, store.mark_finished(fields))
+    record = started(cell)
+    record.code.version = "other"
+    finish(cell.options.runs_dir, record)
     assert answered_by_another(cell) is None
 
 
 @pytest.mark.parametrize("ends", ["well", "badly"])
 def test_run_that_lost_its_lock_leaves_the_others_record_alone(cell, ends):
     def other_finishes():
-        return store.write_record(cell.options.runs_dir, store.mark_finished(fields_of(cell, pid=4711)))
+        return finish(cell.options.runs_dir, started(cell, pid=4711))
 
     def run():
-        with lifecycle.open_run(cell.plan, cell.options, "", held=lambda: False) as this:
-            this.fields["scores"]["before"] = this.fields["scores"]["after"] = {}
+        with lifecycle.open_run(cell.plan, cell.options, "", ProcessCache(), held=lambda: False) as this:
             other_finishes()
             if ends == "badly":
                 raise ZeroDivisionError
+            this.publish()
 
     with pytest.raises(HeldByAnotherProcess if ends == "well" else ZeroDivisionError):
         run()

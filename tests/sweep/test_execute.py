@@ -13,7 +13,6 @@ import torch
 from harness.errors import RunFault
 from harness.models import base
 from harness.models.base import load_base
-from harness.pipeline import cache
 from harness.record import provenance
 from harness.sweep import worklist
 from harness.sweep.launchers import worker
@@ -41,7 +40,6 @@ def tables(runs_dir):
 
 
 def test_the_first_grid_is_four_runs_and_six_rows_and_is_done_once(sweep, tmp_path):
-    cache.release_base()
     loading = mock.patch.object(base, "load_base", side_effect=load_base)
     training = mock.patch.object(train, "train", side_effect=train)
     with loading as load, training as trained:

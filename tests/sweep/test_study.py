@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import CONF, compose
+from tests.support.stored_records import fail, finish, started
 
 pytest.importorskip("optuna")
 
@@ -17,7 +18,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from harness.errors import ConfigFault, RunFault
 from harness.plan.read import read_config
-from harness.record import store
+from harness.record.run_record import Training
 from harness.sweep import cells as sweep_cells
 from harness.sweep import grid, search_space
 from harness.sweep.cells import Cell
@@ -164,13 +165,13 @@ class Launcher:
             if len(self.ran) >= self.stop_after:
                 raise KeyboardInterrupt
             self.ran.append(r)
-            fields = store.start_record(self.runs_dir, cell.plan.fingerprint, "lora", cell.plan.as_dict(), {"seed": 0})
+            record = started(cell)
             if r in self.failing:
-                store.write_record(self.runs_dir, store.mark_failed(fields, RunFault("no")))
+                fail(self.runs_dir, record, RunFault("no"))
                 yield cell, JobReturn(cell.overrides, status=JobStatus.FAILED, _return_value=RunFault("no"))
                 continue
-            fields["training"] = {"validation": [{"step": 1, "loss": abs(20.0 - r)}], "best_step": None}
-            store.write_record(self.runs_dir, store.mark_finished(fields))
+            record.training = Training(validation=[{"step": 1, "loss": abs(20.0 - r)}], best_step=None)
+            fields = finish(self.runs_dir, record)
             yield cell, JobReturn(cell.overrides, status=JobStatus.COMPLETED, _return_value=fields)
 
     def study(self, *overrides: str, **changes) -> Session:

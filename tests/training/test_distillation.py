@@ -96,5 +96,6 @@ def test_another_vocabulary_is_refused(random_qwen2, big):
     made = plan_of(f"model.path={random_qwen2}", "trainer.objective=distill", f"trainer.teacher={big}")[0]
     tokenizer = AutoTokenizer.from_pretrained(random_qwen2)
     tokenizer.add_tokens(["more"])
+    teacher = distillation.load_teacher(made, runs_dir=random_qwen2)
     with pytest.raises(ModelFault, match="has another vocabulary"):
-        distillation.load_teacher(made, tokenizer=tokenizer, runs_dir=random_qwen2)
+        distillation.mix_in(teacher, made, tokenizer)

@@ -17,7 +17,6 @@ from harness.models.base import load_base
 from harness.plan.spec import optimizer_steps
 from harness.scoring.generate import generate
 from harness.training import trainer
-from harness.training.train import _arguments
 from tests.support.runs import command, overrides, plan_of, prepared, records_of, write_rows
 
 
@@ -239,13 +238,6 @@ def test_steps_are_counted_as_the_trainer_counts_them(make):
     steps = optimizer_steps(made.plan.trainer, 24)
     assert steps == 5  # 5 batches an epoch make 3 steps; 1.5 epochs
     assert made.train(Path("unused")).optimizer_steps == steps
-
-
-def test_precision_is_that_of_the_base(make, random_qwen2, rows, tmp_path):
-    made, _ = plan_of(*overrides(random_qwen2, rows, tmp_path), "peft=full")
-    arguments = _arguments(made, torch.device("cpu"), torch.bfloat16, 2, tmp_path)
-    assert (arguments.bf16, arguments.fp16) == (True, False)
-    assert arguments.n_gpu <= 1
 
 
 @pytest.mark.parametrize("method", ["full", "partial", "adalora", "prefix_tuning", "ln_tuning"])

@@ -12,10 +12,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigFault, HeldByAnotherProcess
+from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
 from harness.runtime import memory
@@ -88,6 +90,7 @@ def run_job(job: Job) -> Outcome:
 def _run(job: Job) -> tuple[str, str]:
     """Compose, compare, run; returns what should be said beside "finished", and who else made the result."""
     from dataclasses import replace
+    from functools import partial
 
     from harness.pipeline.run import run
     from harness.plan.read import read_config
@@ -103,11 +106,17 @@ def _run(job: Job) -> tuple[str, str]:
             "machine the same files"
         )
     options = replace(options, sweep_name=options.sweep_name or job.sweep_name)
-    kept = run_cell(Cell(job.overrides, plan, options, job.tries), run)
+    kept = run_cell(Cell(job.overrides, plan, options, job.tries), partial(run, cache=process_cache()))
     answer = "" if kept["owner"] == owner else describe_result(kept)
     if provenance.code_version() == job.code:
         return "", answer
     return "by other sources than the sweep began with: the next command runs it again", answer
+
+
+@cache
+def process_cache() -> ProcessCache:
+    """What the runs of this worker share. Of the process, because launchers call ``run_job`` once per job."""
+    return ProcessCache()
 
 
 def _in_a_line(error: Exception) -> str:
@@ -202,6 +211,4 @@ def mark_interrupted(job: Job, runs_dir: Path, reason: str) -> None:
     if found is None or found["status"] not in ("running", "interrupted") or found["owner"] != owner:
         return
     hint = f"the same command runs it again; {log_file(job)} has its last words"
-    details = {"type": "Interrupted", "message": reason, "hint": hint, "traceback": ""}
-    found.update(status="interrupted", error=details)
-    store.write_record(runs_dir, found)
+    store.write_record(runs_dir, store.as_interrupted(found, reason, hint))

@@ -1,11 +1,11 @@
-"""What stands beside training: the best weights come back exactly, and AdaLoRA's not before pruning has ended."""
+"""Validation: the best weights are restored exactly, and AdaLoRA's are kept only after pruning has ended."""
 
 from unittest import mock
 
 import pytest
 import torch
 
-from harness.training import callbacks, train
+from harness.training import train
 from tests.support.runs import prepared, write_rows
 
 
@@ -15,7 +15,7 @@ def rows(tmp_path_factory):
 
 
 def trained(made, folder, losses):
-    """Train with these validation losses; returns what training says and the weights at each of them."""
+    """Train with these validation losses; return the result and the weights at each of them."""
     seen = []
 
     def scripted(model, **_):
@@ -71,32 +71,3 @@ def test_validation_steps_are_spread_and_end_with_the_last(random_qwen2, rows, t
     made = prepared(random_qwen2, rows, tmp_path / "runs", "trainer.max_steps=7", "trainer.evaluations=3")
     done, _ = trained(made, tmp_path / "scratch", [3.0, 2.0, 1.0])
     assert [point["step"] for point in done.validation] == [2, 5, 7]
-
-
-def test_validating_is_no_part_of_the_training_time(random_qwen2, rows, tmp_path):
-    clock = iter(range(1000))
-    made = prepared(random_qwen2, rows, tmp_path / "runs", "trainer.max_steps=4", "trainer.evaluations=4")
-
-    def slow(model, **_):
-        [next(clock) for _ in range(100)]
-        return 1.0
-
-    with (
-        mock.patch.object(train, "mean_completion_loss", slow),
-        mock.patch.object(callbacks.time, "perf_counter", side_effect=clock),
-    ):
-        done = made.train(tmp_path / "scratch")
-    assert done.step_seconds < 100
-
-
-def test_padding_is_counted_apart_from_text():
-    tally = callbacks.TokenCounter(torch.device("cpu"))
-    batch = {
-        "input_ids": torch.tensor([[5, 6, 7, 8], [5, 6, 0, 0]]),
-        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
-        "labels": torch.tensor([[-100, -100, 7, 8], [-100, 6, -100, -100]]),
-    }
-    tally.add(batch)
-    tally.add(batch)
-    assert tally.counts() == {"supervised_tokens": 6, "prompt_tokens": 6, "padding_tokens": 4}
-    assert tally.text_tokens == 12

@@ -1,0 +1,128 @@
+"""The one place where values of a run enter its record: ``fill(value, record)``, by the type of the value."""
+
+from functools import singledispatch
+from typing import Any
+
+from harness.adapters.save_load import SavedAdapter
+from harness.models import quantization
+from harness.pipeline.values import (
+    Attached,
+    AuditedRows,
+    Baseline,
+    Predictions,
+    Scored,
+    SharedBase,
+    SmallerBatch,
+    Trained,
+)
+from harness.record import provenance, store
+from harness.record.run_record import Adapter, RunRecord, Training
+from harness.record.store import add_note
+from harness.runtime import distributed
+from harness.training.distillation import Teacher
+
+
+@singledispatch
+def fill(value: Any, record: RunRecord) -> None:
+    """Put what a step made into the record."""
+    raise TypeError(f"the record has no place for {type(value).__name__}")
+
+
+@fill.register
+def _(value: SharedBase, record: RunRecord) -> None:
+    base = value.base
+    record.times_s.load = value.seconds
+    record.device = provenance.device_info(str(base.device)) | {"processes": distributed.processes()}
+    record.memory_bytes.base = quantization.storage_bytes(base.model)
+    record.inferred |= {"device": str(base.device), "dtype": str(base.dtype).removeprefix("torch.")}
+    if base.pruned_share is not None:
+        record.inferred["pruned_share"] = base.pruned_share
+    record.inferred["base_weights"] = value.checksum
+    for note in base.notes:
+        add_note(record, note, shared=True)
+
+
+@fill.register
+def _(value: AuditedRows, record: RunRecord) -> None:
+    record.times_s.tokenize = value.prepared.seconds
+    record.rows = value.prepared.rows
+    record.audit = value.audit
+    for note in value.prepared.notes:
+        add_note(record, note, shared=True)
+
+
+@fill.register
+def _(value: Baseline, record: RunRecord) -> None:
+    record.times_s.score_before = value.seconds
+    record.scores.before = value.scores.values
+
+
+@fill.register
+def _(value: Teacher, record: RunRecord) -> None:
+    add_note(record, value.note)
+
+
+@fill.register
+def _(value: Attached, record: RunRecord) -> None:
+    record.inferred |= value.inferred
+    for note in value.notes:
+        add_note(record, note)
+
+
+@fill.register
+def _(value: SmallerBatch, record: RunRecord) -> None:
+    trainer = value.plan.trainer
+    size, passes = trainer.batch_size, trainer.gradient_accumulation_steps
+    retry = f"training again with {size} rows per pass and {passes} passes per step"
+    add_note(record, f"out of memory ({value.reason}): {retry}")
+    record.inferred |= {"batch_size": size, "gradient_accumulation_steps": passes}
+
+
+@fill.register
+def _(value: Trained, record: RunRecord) -> None:
+    result, counts = value.result, value.result.parameters
+    record.parameters.total, record.parameters.trainable = counts.total, counts.trainable
+    record.parameters.share = counts.share
+    record.times_s.train = result.step_seconds
+    record.memory_bytes.train_peak, record.memory_bytes.kind = value.peak_bytes, value.peak_kind
+    record.audit |= {
+        "trained_supervised_tokens": result.supervised_tokens,
+        "trained_prompt_tokens": result.prompt_tokens,
+        "trained_padding_tokens": result.padding_tokens,
+    }
+    record.training = Training(
+        optimizer_steps=result.optimizer_steps,
+        tokens=result.text_tokens,
+        tokens_per_s=result.tokens_per_s,
+        best_step=result.best_step,
+        curve=result.curve,
+        validation=result.validation,
+        figures=value.figures,
+    )
+
+
+@fill.register
+def _(value: SavedAdapter, record: RunRecord) -> None:
+    record.adapter = Adapter(store.ADAPTER, value.bytes, value.files)
+    record.parameters.stored, record.parameters.trainable_final = value.numbers, value.trainable_final
+
+
+@fill.register
+def _(value: Scored, record: RunRecord) -> None:
+    record.times_s.score_after = value.seconds
+    record.memory_bytes.score_peak = value.peak_bytes
+    record.scores.after, record.scores.signatures = value.scores.values, value.scores.signatures
+
+
+@fill.register
+def _(value: Predictions, record: RunRecord) -> None:
+    record.predictions = value.name
+
+
+def figures(record: RunRecord) -> dict[str, float]:
+    """The figures that the tracker shows for the run."""
+    values = record.as_dict()
+    groups = {"after": values["scores"]["after"], "before": values["scores"]["before"]}
+    groups |= {name: values[name] for name in ("parameters", "times_s")}
+    named = {f"{group}/{name}": value for group, each in groups.items() for name, value in each.items()}
+    return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,63 @@
+"""A plan's data as tokens: rows of every split, the held-out text, and what the record says about them."""
+
+import time
+from typing import TYPE_CHECKING
+
+from harness.data import dataset
+from harness.data.sources import locate_data
+from harness.data.tokenize import held_out_rows, tokenize_splits
+from harness.errors import DataFault
+from harness.models.base import Base
+from harness.pipeline.values import PreparedRows
+from harness.plan.spec import Plan
+
+if TYPE_CHECKING:
+    from harness.data.tokenize import TokenizedRow
+
+
+def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
+    """Read and tokenize the plan's data with the base model's tokenizer.
+
+    Raises:
+        DataFault: some rows cannot be used, or a file is missing.
+    """
+    started = time.perf_counter()
+    read = dataset.read_splits(plan.data)
+    tokenized = tokenize_splits(read, plan.data, base.tokenizer)
+    notes = []
+    if read.duplicates_across_splits:
+        notes.append(f"{read.duplicates_across_splits} prompts are in more than one split")
+    if tokenized.bad:
+        notes.append(f"{len(tokenized.bad)} unusable rows were skipped (data.on_bad_row=skip)")
+    if tokenized.cut:
+        notes.append(f"{tokenized.cut} completions were cut to data.max_tokens={plan.data.max_tokens}")
+    return PreparedRows(
+        splits=tokenized.splits,
+        held_out=_held_out(plan, base),
+        rows={name: len(rows) for name, rows in tokenized.splits.items()} | {"bad": len(tokenized.bad)},
+        refused=len(tokenized.bad),
+        notes=tuple(notes),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
+    """Raise DataFault if a split that this plan trains, validates or scores on is empty."""
+    needed = {"train", plan.scoring.split} | ({"validation"} if plan.trainer.evaluations else set())
+    empty = sorted(name for name in needed if not rows.splits[name])
+    if empty:
+        raise DataFault(
+            f"data.path={plan.data.path} leaves no row for the split {' and '.join(empty)}; add rows, or "
+            "change data.splits, data.fractions or data.limits"
+        )
+
+
+def _held_out(plan: Plan, base: Base) -> "list[TokenizedRow]":
+    if plan.scoring.forgetting is None:
+        return []
+    path = locate_data(plan.scoring.forgetting)
+    if path is None:
+        raise DataFault(
+            f"scoring.forgetting={plan.scoring.forgetting}: no such file; correct the path or set it to null"
+        )
+    return held_out_rows(path, plan.scoring.forgetting_limit, base.tokenizer, plan.data.max_tokens)

@@ -1,0 +1,41 @@
+"""When a checkpoint is due: by time, by steps, and when the process is told to stop."""
+
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from harness.runtime import signals
+
+
+class CheckpointWhenDue(TrainerCallback):
+    """Asks Trainer for a checkpoint when one is due, and stops after it if the process was told to."""
+
+    def __init__(self, every_s: float | None, every_steps: int | None) -> None:
+        self._every_s, self._every_steps, self._since = every_s, every_steps, time.monotonic()
+        self._stop: int | None = None
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        by_time = self._every_s is not None and time.monotonic() - self._since >= self._every_s
+        by_steps = bool(self._every_steps) and state.global_step % (self._every_steps or 1) == 0
+        due, self._stop = _agree_on_saving(args, by_time or by_steps, signals.requested())
+        if state.global_step < state.max_steps:  # the end of training has a checkpoint of its own
+            control.should_save = due or self._stop is not None
+
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+        if self._stop is not None:
+            raise signals.Interrupted(self._stop)
+
+
+def _agree_on_saving(args: TrainingArguments, due: bool, stop: int | None) -> tuple[bool, int | None]:
+    """The same answer in every process of a distributed run: all of them save together."""
+    if args.world_size == 1:
+        return due, stop
+    shared = torch.tensor([int(due), stop or 0], device=args.device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return bool(shared[0]), int(shared[1]) or None
