@@ -27,12 +27,12 @@ def command(monkeypatch, tmp_path, capsys):
     for name in ("HYDRA_FULL_ERROR", TRACEBACK):
         monkeypatch.setenv(name, "")  # the command sets the first for good; this takes it back
 
-    def run(*arguments: str, does=partial(task, cache=ProcessCache())) -> tuple[int, str, str]:
+    def run(*arguments: str, does=None) -> tuple[int, str, str]:
         monkeypatch.setenv("HYDRA_FULL_ERROR", "")
         monkeypatch.setattr(sys, "argv", ["harness", *arguments])
         code: object = 0
         try:
-            cli.start(does)
+            cli.start(does or partial(task, cache=ProcessCache()))
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
