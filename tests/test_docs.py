@@ -19,10 +19,12 @@ MENTION = r"(?<![\w/.-])((?:docs|scripts|tests|conf|harness)/[\w/.-]*\w\.(?:md|p
 
 
 @pytest.fixture
-def capability_table(monkeypatch):
+def script(monkeypatch):
+    """Imports a script of scripts/docs/ by name."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "docs"))
-    yield importlib.import_module("capability_table")
-    sys.modules.pop("capability_table")
+    yield importlib.import_module
+    for name in ("capability_table", "metrics_table", "sections"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -46,27 +48,27 @@ def test_readme_lists_the_pages_of_docs():
     assert sorted(listed.split(", ")) == sorted(page.stem for page in ROOT.glob("docs/*.md"))
 
 
-@pytest.mark.slow
-def test_generated_tables_are_up_to_date(capability_table, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["capability_table.py", "--check"])
-    assert capability_table.main() == 0, capsys.readouterr().err
+@pytest.mark.parametrize("name", [pytest.param("capability_table", marks=pytest.mark.slow), "metrics_table"])
+def test_generated_tables_are_up_to_date(script, monkeypatch, capsys, name):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--check"])
+    assert script(name).main() == 0, capsys.readouterr().err
 
 
-def test_stale_table_is_reported_by_check_and_rewritten_without_it(capability_table, monkeypatch, tmp_path):
-    (tmp_path / "docs").mkdir()
-    page = "<!-- table:{0} -->\n| old |\n<!-- /table:{0} -->\n"
-    (tmp_path / "README.md").write_text(page.format("capabilities"), encoding="utf-8")
-    (tmp_path / "docs" / "methods.md").write_text(page.format("library"), encoding="utf-8")
-    monkeypatch.setattr(capability_table, "ROOT", tmp_path)
-    monkeypatch.setattr(capability_table, "sheets", lambda: iter(["| new |"]))
-    monkeypatch.setattr(sys, "argv", ["capability_table.py", "--check"])
-    assert capability_table.main() == 1
-    assert "| old |" in (tmp_path / "README.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["capability_table.py"])
-    assert capability_table.main() == 0
-    assert "| new |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+def test_stale_table_is_reported_by_check_and_rewritten_without_it(script, monkeypatch, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table:one -->\n| old |\n<!-- /table:one -->\nafter\n", encoding="utf-8")
+
+    def update(*arguments):
+        monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
+        return script("sections").update(tmp_path, [("page.md", "one", ["| new |"])], "script.py", None)
+
+    assert update("--check") == 1
+    assert "| old |" in page.read_text(encoding="utf-8")
+    assert update() == 0
+    assert page.read_text(encoding="utf-8") == "before\n<!-- table:one -->\n| new |\n<!-- /table:one -->\nafter\n"
+    assert update("--check") == 0
 
 
-def test_page_without_markers_is_refused(capability_table):
+def test_page_without_markers_is_refused(script):
     with pytest.raises(SystemExit, match="must have the markers"):
-        capability_table.between("no markers", "library", "")
+        script("sections").between("no markers", "library", "")

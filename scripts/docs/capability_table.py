@@ -8,7 +8,6 @@ The tables show the traits of each method (``harness.methods.traits``); tests ch
 does. Parameters are counted on the meta device from the published dimensions of each model, at the default settings.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from sections import row, update
 
 from harness.errors import ModelFault
 from harness.estimate import parameters
@@ -44,32 +44,8 @@ Notes = dict[str, int]  # text of a footnote -> its number
 
 def main() -> int:
     """Rewrite the sections, or report which are stale."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a section is stale")
-    check = parser.parse_args().check
-    stale = False
-    for name, marker, lines in (("README.md", "capabilities", sheets()), ("docs/methods.md", "library", library())):
-        path = ROOT / name
-        old = path.read_text(encoding="utf-8")
-        new = between(old, marker, "\n".join(lines))
-        if new == old:
-            continue
-        stale = True
-        if check:
-            print(f"{name} is stale; run python scripts/docs/capability_table.py", file=sys.stderr)
-        else:
-            path.write_text(new, encoding="utf-8")
-            print(f"{name} rewritten")
-    return int(check and stale)
-
-
-def between(text: str, marker: str, content: str) -> str:
-    """The text with ``content`` between its two markers."""
-    start, end = f"<!-- table:{marker} -->", f"<!-- /table:{marker} -->"
-    if text.count(start) != 1 or text.count(end) != 1:
-        raise SystemExit(f"the page must have the markers {start} and {end} exactly once")
-    before, rest = text.split(start)
-    return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+    sections = (("README.md", "capabilities", sheets()), ("docs/methods.md", "library", library()))
+    return update(ROOT, sections, "scripts/docs/capability_table.py", __doc__)
 
 
 def sheets() -> Iterator[str]:
@@ -144,11 +120,6 @@ def footnotes(notes: Notes) -> Iterator[str]:
     yield ""
     for text, number in notes.items():
         yield f"[{number}] {text}" + ("\\" if number < len(notes) else "")
-
-
-def row(*texts: str) -> str:
-    """One line of a table."""
-    return f"| {' | '.join(texts)} |"
 
 
 if __name__ == "__main__":
