@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.record import store
 from harness.record.files import atomic_write_text
+from harness.scoring.catalog import SCORES
 
 README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- table:methods -->\n", "<!-- /table:methods -->"
@@ -79,9 +80,10 @@ def table(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             *(what, link),
             f"{kept[0]['parameters']['trainable']:,}",
             f"{kept[0]['plan']['learning_rate']:g}",
-            spread([each["names_target"] for each in after], 1),
-            spread([each["token_f1"] for each in after], 1),
-            spread([each["loss"] for each in after], 3),
+            *(
+                spread([scores[name] for scores in after], SCORES[name].decimals)
+                for name in ("names_target", "token_f1", "loss")
+            ),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

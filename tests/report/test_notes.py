@@ -18,7 +18,7 @@ def test_the_shared_baseline_is_below_the_table():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "note"),
     [
         ({"code": {"version": "1" * 16}}, "code"),
         ({"device": {"type": "cuda", "name": "H100"}}, "device"),
@@ -26,12 +26,12 @@ def test_the_shared_baseline_is_below_the_table():
         ({"scores": {"before": BEFORE, "after": AFTER, "signatures": {"rouge_l": "v2"}}}, "signature of rouge_l"),
     ],
 )
-def test_differences_beyond_settings_are_named(change, said):
+def test_differences_beyond_settings_are_named(change, note):
     cells = grid("peft=lora lora.r=4", "peft=lora lora.r=8", "peft=lora lora.r=16")
     records = {cell.fingerprint: a_record(cell.fingerprint) for cell in cells}
     assert "differ in" not in printed(build_table(cells, records), 140)
     records[cells[1].fingerprint] |= change
-    assert f"rows 1,3 | 2 differ in {said}" in printed(build_table(cells, records), 140)
+    assert f"rows 1,3 | 2 differ in {note}" in printed(build_table(cells, records), 140)
 
 
 def test_rows_answered_by_another_process_are_named():

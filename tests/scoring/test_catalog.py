@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import ConfigFault
 from harness.scoring import catalog
 from harness.scoring.catalog import SCORES, TOKENIZE, Score, decimals
 from harness.sweep.search_space import StudySettings
@@ -115,6 +116,14 @@ def test_direction_of_the_row_is_that_of_a_study(monkeypatch: pytest.MonkeyPatch
     settings = StudySettings("scores.after.words_missing", None, 20, 1, "tpe", 0)
     settings.check()
     assert settings.towards == direction
+
+
+@pytest.mark.parametrize("objective", ["scores.after.words_missing", "scores.after.validation_loss", "loss"])
+def test_objective_that_is_not_a_score_of_the_record_is_refused(objective: str) -> None:
+    with pytest.raises(
+        ConfigFault, match=f"objective={objective} is unknown; choose one of validation_loss, scores.after"
+    ):
+        StudySettings(objective, None, 20, 1, "tpe", 0).check()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,6 @@ def test_a_methods_penalty_never_reaches_the_loss(make, method):
     model = disturbed(made.model)
     found = losses.mean_completion_loss(model.train(), examples, pad_id=0, batch_size=64)
     assert model.training  # as it was
-    penalised = model(**collate(examples, 0, "right")).loss.item()
-    assert penalised > found + 0.1
+    penalized = model(**collate(examples, 0, "right")).loss.item()
+    assert penalized > found + 0.1
     assert found == pytest.approx(by_hand(model, examples), rel=2e-6)
