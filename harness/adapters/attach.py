@@ -112,7 +112,7 @@ def load_peft_model(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
             loaded = PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # the last: torch without CUDA, for LoftQ
         raise ModelFault(f"the adapter in {folder} does not fit the base model: {error}") from error
-    return peft_compat.settled(loaded).eval()
+    return peft_compat.fix_calls(loaded).eval()
 
 
 def targeted(model: "PeftModel") -> list[str]:

@@ -1,8 +1,7 @@
-"""Sizes that must divide the dimensions of the layers that a method sits on.
+"""Block sizes, which must divide the dimensions of the layers that a method adapts.
 
-PEFT fails deep inside a layer where they do not, and for OFT silently takes another size. Here a size that the
-sheet leaves open becomes the largest that fits every layer, up to PEFT's own default; one that is given is
-checked.
+PEFT fails deep inside a layer if they do not, and for OFT silently takes another size. Here a size that the sheet
+leaves open (null) becomes the largest that fits every layer, up to PEFT's default, and a given size is checked.
 """
 
 import copy
@@ -18,19 +17,19 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
 
-SHOWN = 12  # fitting sizes that a message lists
+LISTED = 12  # fitting sizes that a message names
 
 
 @dataclass(frozen=True)
 class Rule:
-    """``field`` divides the input, the output or both dimensions of every layer; ``step`` divides it."""
+    """``field`` must divide the dimensions of every layer on these sides, and be a multiple of ``step``."""
 
     field: str
     sides: tuple[str, ...]
     at_most: int  # PEFT's default
     step: int = 1
-    instead: str | None = None  # a field that settles the size in another way
-    pattern: str | None = None  # a field with sizes of single layers
+    instead: str | None = None  # another field that determines the size
+    pattern: str | None = None  # a field with sizes for some of the layers
 
 
 BOTH = ("input", "output")
@@ -48,14 +47,14 @@ RULES = {
 
 
 def fit_sizes(config: "PeftConfig", settings: SheetValues, model: "nn.Module", prefix: str) -> None:
-    """Settle the configuration's size, where its type has one.
+    """Set or check the configuration's block size, if its type has one.
 
     Args:
-        settings: where the size is null or absent, it is free.
+        settings: the sheet; a size that is null or absent is chosen here.
         prefix: of the key in messages, e.g. ``oft``.
 
     Raises:
-        ModelFault: a given size does not divide a layer's dimension; names both and the sizes that would.
+        ModelFault: a given size does not divide a layer's dimension; names both, and the sizes that would.
     """
     rule = RULES.get(str(getattr(config.peft_type, "value", config.peft_type)))
     if rule is None:
@@ -65,7 +64,7 @@ def fit_sizes(config: "PeftConfig", settings: SheetValues, model: "nn.Module", p
         field = rule.instead
     dimensions = _dimensions(config, model, rule)
     if not dimensions:
-        return  # nothing is targeted, which PEFT says itself
+        return  # nothing is targeted, which PEFT reports itself
     common = math.gcd(*dimensions.values())
     fitting = [size for size in range(rule.step, common + 1, rule.step) if common % size == 0]
     if settings.get(field) is None:
@@ -81,16 +80,16 @@ def fit_sizes(config: "PeftConfig", settings: SheetValues, model: "nn.Module", p
         ((place, dimension) for place, dimension in dimensions.items() if size < 1 or dimension % size),
         next(iter(dimensions.items())),
     )
-    shown = ", ".join(str(size) for size in fitting[:SHOWN] + fitting[SHOWN:][-1:])
+    shown = ", ".join(str(size) for size in fitting[:LISTED] + fitting[LISTED:][-1:])
     raise ModelFault(
         f"{prefix}.{field}={size} does not divide the {place} of {dimension}"
-        + (f" into parts that {rule.step} divides" if rule.step > 1 else "")
-        + f"; sizes that fit every targeted layer: {shown}"
+        + (f" into parts that are a multiple of {rule.step}" if rule.step > 1 else "")
+        + f"; sizes that divide every targeted layer: {shown}"
     )
 
 
 def _dimensions(config: Any, model: "nn.Module", rule: Rule) -> dict[str, int]:
-    """The dimensions that the size must divide, by a phrase that says where they are."""
+    """The dimensions that the size must divide, by a description of where they are."""
     patterns = list(getattr(config, rule.pattern)) if rule.pattern else []
     found: dict[str, int] = {}
     for name, (inputs, outputs) in targeted_layers(config, model).items():
@@ -125,10 +124,10 @@ def targeted_layers(config: Any, model: "nn.Module") -> dict[str, tuple[int, int
 
 
 def refuse_conv1d(config: "PeftConfig", model: "nn.Module", who: str) -> None:
-    """Refuse a type of PEFT that adapts ``nn.Linear`` alone where it would sit on GPT-2's transposed layers.
+    """Refuse GPT-2's transposed layers, for PEFT types that adapt only ``nn.Linear``.
 
     Raises:
-        ModelFault: names the layer. PEFT refuses most of these too; OLoRA fails only when the model is called.
+        ModelFault: such a layer is targeted. PEFT refuses most of these too, but OLoRA fails only when the model runs.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -137,9 +136,9 @@ def refuse_conv1d(config: "PeftConfig", model: "nn.Module", who: str) -> None:
     for name in targeted_layers(config, model):
         if isinstance(model.get_submodule(name), Conv1D):
             raise ModelFault(
-                f"{who} does not fit this model: PEFT has it for nn.Linear alone, and {name} is a Conv1D, as GPT-2 "
-                "keeps its linear layers; choose a method that takes them (lora, ia3, vera, adapter, ...), or "
-                "target_modules without them"
+                f"{who} does not fit this model: PEFT supports it on nn.Linear only, and {name} is a Conv1D, "
+                "GPT-2's kind of linear layer; choose a method that supports it (lora, ia3, vera, adapter, ...), or "
+                "target_modules without such layers"
             )
 
 

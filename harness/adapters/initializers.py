@@ -1,4 +1,4 @@
-"""Initialisations of LoRA that look at the training rows: CorDA and LoRA-GA before the adapter is made, EVA after."""
+"""Initializations of LoRA that use training rows: CorDA and LoRA-GA before the adapter is made, EVA after it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-BATCHES = {"corda": 16, "lora_ga": 4, "eva": 64}  # at most; the papers' data needs far less than an epoch
+BATCHES = {"corda": 16, "lora_ga": 4, "eva": 64}  # at most; the papers use far less than an epoch
 
 
 def rewrites_base(init: Any) -> bool:
-    """Whether this ``init_lora_weights`` takes the adapter's start out of the base weights.
+    """Whether this ``init_lora_weights`` moves a part of the base weights into the adapter.
 
-    Saved as the difference to its start, such an adapter is a plain LoRA of the true base.
+    Saved as the difference to its start, such an adapter is a plain LoRA of the original base.
     """
     return str(init).startswith(("pissa", "olora", "corda", "lora_ga"))
 
 
-def initialize_before(model: "PreTrainedModel", config: Any, situation: BuildContext) -> None:
-    """What must be known of the bare model before PEFT wraps it.
+def initialize_before(model: "PreTrainedModel", config: Any, context: BuildContext) -> None:
+    """Collect what the initialization needs from the bare model, before PEFT wraps it.
 
     Raises:
-        ModelFault: the initialisation needs training rows, and there are none.
+        ModelFault: the initialization needs training rows, and there are none.
     """
     init = getattr(config, "init_lora_weights", None)
     if init not in ("corda", "lora_ga"):
@@ -34,15 +34,15 @@ def initialize_before(model: "PreTrainedModel", config: Any, situation: BuildCon
     from peft.tuners.lora.loraga import preprocess_loraga
     from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 
-    batches = [_on(batch, model.device) for batch in first_batches(situation, BATCHES[init], _who(init))]
+    batches = [_on(batch, model.device) for batch in first_batches(context, BATCHES[init], _who(init))]
     if isinstance(config.target_modules, str):
-        _maybe_include_all_linear_layers(config, model)  # these two look at the names themselves
+        _maybe_include_all_linear_layers(config, model)  # these two read the names themselves
 
     if init == "corda":
 
         def run() -> None:
             for batch in batches:
-                for row in range(len(batch["input_ids"])):  # it takes one sequence at a time, without padding
+                for row in range(len(batch["input_ids"])):  # one sequence at a time, without padding
                     present = batch["attention_mask"][row].bool()
                     model(input_ids=batch["input_ids"][row][present][None])
 
@@ -59,8 +59,8 @@ def initialize_before(model: "PreTrainedModel", config: Any, situation: BuildCon
     torch.set_grad_enabled(training)
 
 
-def initialize_after(model: "PeftModel", config: Any, situation: BuildContext) -> None:
-    """What is computed through the wrapped model: EVA's singular vectors of each layer's inputs.
+def initialize_after(model: "PeftModel", config: Any, context: BuildContext) -> None:
+    """Initialize what needs the wrapped model: EVA's singular vectors of each layer's inputs.
 
     Raises:
         ModelFault: there are no training rows, or too few for the rank.
@@ -70,7 +70,7 @@ def initialize_after(model: "PeftModel", config: Any, situation: BuildContext) -
     from peft import initialize_lora_eva_weights
 
     device = next(model.parameters()).device
-    batches = [_on(batch, device) for batch in first_batches(situation, BATCHES["eva"], _who("eva"))]
+    batches = [_on(batch, device) for batch in first_batches(context, BATCHES["eva"], _who("eva"))]
     try:
         initialize_lora_eva_weights(model, batches, show_progress_bar=False)
     except ValueError as error:

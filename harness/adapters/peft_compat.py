@@ -1,4 +1,4 @@
-"""What PEFT leaves to its caller, or decides without a word: each function says what and why."""
+"""What PEFT leaves to its caller or decides silently: each function says what, and why it matters."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,39 +11,46 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
 
+IN_PLACE = ("c3a", "gralora", "poly")  # packages of PEFT's tuners that add to a layer's output in place
+
+
 @contextmanager
 def around_wrapping(config: "PeftConfig", on_meta: bool) -> Iterator[None]:
-    """What must hold while PEFT makes the adapter's layers."""
-    with_llama_adapters()
-    with_int8_scales()
-    settle_boft(config)
+    """Context in which PEFT makes the adapter's layers, for a new and for a loaded model.
+
+    Raises:
+        ModelFault: BOFT needs a kernel that is not here.
+    """
+    support_llama_adapters_on_qwen2()
+    keep_int8_scales()
+    load_boft_kernel(config)
     if on_meta and hasattr(config, "mask_fn"):
-        config.mask_fn = None  # SHiRA's places: their number is known, where they are needs weights
+        config.mask_fn = None  # SHiRA's mask: its size is known, but its positions need weights
     with warnings.catch_warnings():
-        # LN tuning and IA3 are told of every norm that it is no linear layer.
+        # LN tuning and IA3 warn for every norm that it is not a linear layer.
         warnings.filterwarnings("ignore", message="Unsupported layer type")
-        # GPT-2's Conv1D: PEFT corrects the setting itself, which follows from the layer.
+        # GPT-2's Conv1D: PEFT corrects the setting itself; it follows from the layer.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         yield
 
 
 def after_wrapping(model: "PeftModel", on_meta: bool) -> "PeftModel":
-    """Trainable weights in float32; one task for methods that ask which."""
+    """Make trainable weights float32, then ``fix_calls``."""
     for name, parameter in model.named_parameters():
         if on_meta and ".ranknum." in name:
-            parameter.requires_grad_(False)  # AdaLoRA's counter, which loses its flag on the meta device
+            parameter.requires_grad_(False)  # AdaLoRA's counter, whose flag is lost on the meta device
         if parameter.requires_grad and parameter.dtype.is_floating_point and parameter.dtype.itemsize < 4:
             parameter.data = parameter.data.float()
-    return settled(model)
+    return fix_calls(model)
 
 
-def settled(model: "PeftModel") -> "PeftModel":
-    """What a model of PEFT's needs once it is made, whether new or loaded."""
-    return with_own_outputs(with_one_task(model))
+def fix_calls(model: "PeftModel") -> "PeftModel":
+    """Add the hooks that a PEFT model needs before it is called, whether new or loaded."""
+    return copy_quantized_outputs(use_one_task(model))
 
 
-def with_one_task(model: "PeftModel") -> "PeftModel":
-    """Poly and multitask prompt tuning ask each batch for its tasks; here there is one."""
+def use_one_task(model: "PeftModel") -> "PeftModel":
+    """Give every row the first task: Poly and multitask prompt tuning expect task ids with each batch."""
     import torch
     from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
     from peft.tuners.poly.router import Router
@@ -60,60 +67,58 @@ def with_one_task(model: "PeftModel") -> "PeftModel":
     return model
 
 
-def with_own_outputs(model: "PeftModel") -> "PeftModel":
-    """Outputs of quantised layers as tensors of their own, for types that add to them in place.
+def copy_quantized_outputs(model: "PeftModel") -> "PeftModel":
+    """Copy the outputs of quantized layers, for types that add to them in place.
 
-    bitsandbytes returns views, which autograd lets nobody write into: of 8 bits on a GPU, elsewhere with a bias.
+    bitsandbytes returns views, which autograd does not allow to be modified: for 8 bits on a GPU, otherwise for layers
+    with a bias.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    def own(module: Any, args: Any, output: Any) -> Any:
+    def copied(module: Any, args: Any, output: Any) -> Any:
         return output.clone()
 
     for module in model.modules():
         if isinstance(module, BaseTunerLayer) and type(module).__module__.split(".")[-2] in IN_PLACE:
             base = module.get_base_layer()
             if type(base).__name__ in ("Linear4bit", "Linear8bitLt"):
-                base.register_forward_hook(own)
+                base.register_forward_hook(copied)
     return model
 
 
-IN_PLACE = ("c3a", "gralora", "poly")  # packages of PEFT's tuners
+def keep_int8_scales() -> None:
+    """Let DoRA read 8-bit weights on the CPU without losing their scales.
 
-
-def with_int8_scales() -> None:
-    """DoRA over a base in 8 bits on the CPU: PEFT's look at a weight that was used before would lose its scales.
-
-    It makes the parameter anew, without the scales that the first call moved to the layer; the next call then
-    takes the empty place for the truth.
+    PEFT dequantizes a weight by making its parameter again, without the scales that the first call moved to the layer,
+    and the layer's next call would use the missing ones. Patches ``peft.tuners.lora.dora``.
     """
     from peft.tuners.lora import dora
     from peft.utils.integrations import dequantize_module_weight
 
-    def look(module: Any) -> Any:
-        numbers = dequantize_module_weight(module)
+    def dequantize(module: Any) -> Any:
+        weight = dequantize_module_weight(module)
         if type(module.weight).__name__ == "Int8Params" and module.weight.SCB is None:
             module.weight.CB = None  # the layer's own state holds both
-        return numbers
+        return weight
 
-    places: Any = dora
-    places.dequantize_module_weight = look
+    patched: Any = dora
+    patched.dequantize_module_weight = dequantize
 
 
-def with_llama_adapters() -> None:
-    """LLaMA-Adapter on Qwen2, whose attention is Llama's with biases; PEFT lists only llama, mistral and gpt2."""
+def support_llama_adapters_on_qwen2() -> None:
+    """Register LLaMA-Adapter for Qwen2, whose attention is Llama's with biases; PEFT lists llama, mistral and gpt2."""
     from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
 
     TRANSFORMERS_MODEL_CONFIG.setdefault("qwen2", TRANSFORMERS_MODEL_CONFIG["llama"])
 
 
-def settle_boft(config: Any) -> None:
-    """Look for BOFT's CUDA kernel once, and where it is needed; refuse where PEFT would drop butterfly factors.
+def load_boft_kernel(config: Any) -> None:
+    """Load BOFT's CUDA kernel only if it is needed, and refuse to continue if PEFT would drop butterfly factors.
 
-    PEFT would compile it at the first layer, which fails with torch 2.11; one factor does without it.
+    PEFT would compile it at the first layer, which fails with torch 2.11; a single factor works without it.
 
     Raises:
-        ModelFault: more than one factor, and no kernel.
+        ModelFault: there is more than one factor and no kernel.
     """
     if not hasattr(config, "boft_n_butterfly_factor"):
         return
@@ -122,9 +127,11 @@ def settle_boft(config: Any) -> None:
 
     layer: Any = boft
     several = config.boft_n_butterfly_factor > 1
-    layer._FBD_CUDA = (several and torch.cuda.is_available() and layer.get_fbd_cuda()) or False  # False: not asked
+    layer._FBD_CUDA = (
+        several and torch.cuda.is_available() and layer.get_fbd_cuda()
+    ) or False  # False: PEFT does not try again
     if several and not layer._FBD_CUDA:
         raise ModelFault(
             f"boft.boft_n_butterfly_factor={config.boft_n_butterfly_factor} needs PEFT's CUDA kernel (a GPU, nvcc and "
-            "ninja), without which PEFT trains one factor; set boft.boft_n_butterfly_factor=1"
+            "ninja), without which PEFT would train one factor; set boft.boft_n_butterfly_factor=1"
         )
