@@ -35,10 +35,10 @@ TUNERS = {
 
 
 def register() -> None:
-    """Make PEFT know the tuners of this package. Calling it again changes nothing.
+    """Register the tuners of this package with PEFT. Calling it again changes nothing.
 
-    Call it before ``PeftModel.from_pretrained``; making any of the configurations calls it too.
-    Raises ``RuntimeError`` where PEFT already has another method of the same name.
+    Call it before ``PeftModel.from_pretrained``; creating any of the configurations calls it too.
+    Raises ``RuntimeError`` if PEFT already has another method of the same name.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import register_peft_method
@@ -52,17 +52,17 @@ def register() -> None:
         if known is not None:
             raise RuntimeError(
                 f"PEFT already has a method {name} ({known.__module__}.{known.__name__}); "
-                f"use it, and drop {name} from harness.tuners.TUNERS"
+                f"use that, and remove {name} from harness.tuners.TUNERS"
             )
         register_peft_method(name=name.lower(), config_cls=config_cls, model_cls=model_cls, prefix=model_cls.prefix)
 
 
 def peft_type(name: str) -> PeftType:
-    """The ``PeftType`` member ``name``, appended to the enum where PEFT lacks it.
+    """The ``PeftType`` member ``name``, appended to the enum if PEFT lacks it.
 
-    PEFT looks methods up by enum member and refuses names outside the enum. Python forbids subclassing an
-    enum that has members, so the member is made the way ``EnumType`` itself makes one: an instance of the
-    class, then an entry in each of the three look-up tables.
+    PEFT looks methods up by enum member and refuses names outside the enum. Python forbids subclassing an enum that has
+    members, so the member is created the way ``EnumType`` itself does: an instance of the class, then an entry in
+    each of the three lookup tables.
     """
     from peft import PeftType
 

@@ -1,11 +1,11 @@
-"""Bottleneck adapters: small two-layer networks put into a frozen transformer.
+"""Bottleneck adapters: small two-layer networks inserted into a frozen transformer.
 
-Three placements, each as its paper has it:
+Three placements, each as in its paper:
 
 - ``houlsby``: two per layer, on the output projections of attention and MLP, before the residual addition
   (Houlsby et al. 2019, arXiv:1902.00751, section 2.1).
 - ``pfeiffer``: one per layer, on the output projection of the MLP (Pfeiffer et al. 2021, arXiv:2005.00247).
-  With ``adapter_layer_norm`` it is that of Lin et al. 2020 (arXiv:2004.03829), the LoRA paper's "Adapter-L".
+  With ``adapter_layer_norm`` it is the adapter of Lin et al. 2020 (arXiv:2004.03829), the LoRA paper's "Adapter-L".
 - ``parallel``: one per layer, from the MLP's input to its output, scaled (He et al. 2022, arXiv:2110.04366).
 
 Per adapter, width d and bottleneck b: 2db + b + d parameters, and 2d more for its layer norm.
@@ -13,6 +13,7 @@ Per adapter, width d and bottleneck b: 2db + b + d parameters, and 2d more for i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +21,12 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from . import peft_type, register, select
+from harness.errors import one_of
+
+from . import checks, peft_type, register, select
+from .checks import PLACEMENTS
 from .override import SelectingTuner, TunerLayer
 from .partial import PartialLayer
-
-PLACEMENTS = ("houlsby", "pfeiffer", "parallel")
 
 _LLAMA = ("self_attn.o_proj", "mlp.down_proj", "mlp")
 # model_type -> output projection of attention, output projection of the MLP, the MLP itself (None: no module)
@@ -72,7 +74,7 @@ class AdapterConfig(PeftConfig):
         metadata={"help": "Standard deviation of the down projection; the up projection starts at zero."},
     )
     adapter_layer_norm: bool = field(
-        default=False, metadata={"help": "Normalise each adapter's input (Lin et al. 2020)."}
+        default=False, metadata={"help": "Normalize each adapter's input (Lin et al. 2020)."}
     )
     train_layer_norms: bool = field(
         default=False,
@@ -93,30 +95,13 @@ class AdapterConfig(PeftConfig):
         super().__post_init__()
         register()
         self.peft_type = peft_type("ADAPTER")
-        faults = self._faults()
-        if faults:
-            raise ValueError("; ".join(faults))
+        checks.raise_faults(self._faults())
 
-    def _faults(self) -> list[str]:
+    def _faults(self) -> Iterator[str]:
         from transformers.activations import ACT2FN
 
-        faults = []
-        if (self.bottleneck_size is None) == (self.reduction_factor is None):
-            faults.append(
-                f"adapter.bottleneck_size={self.bottleneck_size} and adapter.reduction_factor="
-                f"{self.reduction_factor}: set exactly one of the two"
-            )
-        for key in ("bottleneck_size", "reduction_factor"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                faults.append(f"adapter.{key}={value} must be at least 1")
-        if self.placement not in PLACEMENTS:
-            faults.append(f"adapter.placement={self.placement} must be one of {', '.join(PLACEMENTS)}")
-        if self.activation not in ACT2FN:
-            faults.append(f"adapter.activation={self.activation} must be one of {', '.join(sorted(ACT2FN))}")
-        if self.init_std < 0:
-            faults.append(f"adapter.init_std={self.init_std} must not be negative")
-        return faults
+        yield from checks.adapter_faults(self)
+        yield from one_of("adapter.activation", self.activation, tuple(sorted(ACT2FN)))
 
     def bottleneck(self, width: int) -> int:
         """Bottleneck size for a layer of this width."""
@@ -151,7 +136,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, hidden_btd: Tensor) -> Tensor:
-        """Contribution to the hidden state, in the input's dtype; computed in the adapter's own."""
+        """What the adapter adds to the hidden state, (b, t, d), in the input's dtype; computed in the adapter's own."""
         x = hidden_btd.to(self.down.weight.dtype)
         x = x if self.norm is None else self.norm(x)
         return (self.up(self.activation(self.down(x))) * self.scaling).to(hidden_btd.dtype)
@@ -204,7 +189,7 @@ class AdapterModel(SelectingTuner):
         if targets is None:
             targets = _default_targets(getattr(model.config, "model_type", "unknown"), config.placement)
         wrapped = {name for name, module in model.named_modules() if isinstance(module, TunerLayer)}
-        # A wrapper adds ".base_layer" to the names inside it; the adapters in it are nobody's target.
+        # A wrapper adds ".base_layer" to the names inside it; the adapters in it are never targets.
         names = {
             name.replace(".base_layer", "")
             for name, _ in model.named_modules()

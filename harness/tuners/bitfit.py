@@ -1,7 +1,7 @@
 """BitFit: train the biases only (Ben Zaken et al. 2022, arXiv:2106.10199).
 
-Each adapter holds a difference to every bias, starting at zero, so that the base stays as it was, several
-adapters fit on one base, and merging folds the difference into the bias.
+Each adapter holds a difference to every bias, starting at zero, so that the base stays unchanged, one base can have
+several adapters, and merging adds the difference to the bias.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class BitFitConfig(OwnSelection):
     modules: list[str] | str | None = field(
         default=None,
         metadata={
-            "help": "Modules whose biases are trained, with everything inside them: a list of name endings "
+            "help": "Modules whose biases are trained, including everything inside them: a list of name endings "
             "or a regular expression for whole names. None: every bias of the model. The paper's smaller "
             "variant takes those of the query and of the MLP's first layer (b_q and b_m2)."
         },
     )
     add_missing: bool = field(
         default=False,
-        metadata={"help": "Give linear layers without a bias one that starts at zero (output head excepted)."},
+        metadata={"help": "Give linear layers without a bias one that starts at zero (except the output head)."},
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules to train and save whole, such as a new classifier."}

@@ -1,7 +1,7 @@
 """The layer of diff pruning: base weights plus a difference, gated while training, sparse afterwards.
 
-Notation of Guo et al. 2021 (arXiv:2012.07463, section 3): w is the difference, z in [0, 1] its gate, alpha
-the gate's location; the layer runs with base + z * w.
+Notation as in Guo et al. 2021 (arXiv:2012.07463, section 3): w is the difference, z in [0, 1] its gate, alpha
+the gate's location; the layer computes with base + z * w.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from peft.tuners._buffer_dict import BufferDict
 from torch import Tensor, nn
 
-from . import peft_type, register
+from . import checks, peft_type, register
 from .override import OverrideLayer, OwnSelection, entries
 
 
@@ -24,7 +24,7 @@ class DiffPruningConfig(OwnSelection):
     modules: list[str] | str | None = field(
         default=None,
         metadata={
-            "help": "Modules that get a difference, with everything inside them: a list of name endings, a "
+            "help": "Modules that get a difference, including everything inside them: a list of name endings, a "
             "regular expression, 'all-linear' (every linear layer but the output head; None means this) or "
             "'all' (every module with parameters, as in the paper)."
         },
@@ -45,8 +45,8 @@ class DiffPruningConfig(OwnSelection):
     gate_speed: float = field(
         default=100.0,
         metadata={
-            "help": "Under Adam, gates move this many times as fast as the learning rate says. The paper's "
-            "code gives them an optimizer of their own at 0.1; this does it with one optimizer."
+            "help": "Under Adam, gates move this many times as fast as the learning rate. The paper's code gives "
+            "them an optimizer of their own at 0.1; this does it with one optimizer."
         },
     )
     stretch_lower: float = field(default=-1.5, metadata={"help": "Hard-concrete stretch l, below 0."})
@@ -57,8 +57,8 @@ class DiffPruningConfig(OwnSelection):
     project_step: int | None = field(
         default=None,
         metadata={
-            "help": "Optimizer step after which a trainer projects, to train the kept differences alone from then "
-            "on (section 3.2). None: training ends first."
+            "help": "Optimizer step after which a trainer projects, to train only the kept differences from then on "
+            "(section 3.2). None: project after training."
         },
     )
     modules_to_save: list[str] | None = field(
@@ -69,25 +69,13 @@ class DiffPruningConfig(OwnSelection):
         super().__post_init__()
         register()
         self.peft_type = peft_type("DIFF_PRUNING")
-        faults = []
-        if not 0 < self.target_sparsity <= 1:
-            faults.append(f"diff_pruning.target_sparsity={self.target_sparsity} must be above 0 and at most 1")
-        if self.l0_weight < 0:
-            faults.append(f"diff_pruning.l0_weight={self.l0_weight} must not be negative")
-        if self.gate_speed <= 0:
-            faults.append(f"diff_pruning.gate_speed={self.gate_speed} must be above 0")
-        if not self.stretch_lower < 0:
-            faults.append(f"diff_pruning.stretch_lower={self.stretch_lower} must be below 0")
-        if not self.stretch_upper > 1:
-            faults.append(f"diff_pruning.stretch_upper={self.stretch_upper} must be above 1")
-        if faults:
-            raise ValueError("; ".join(faults))
+        checks.raise_faults(checks.diff_pruning_faults(self))
 
 
 def hard_concrete(alpha: Tensor, lower: float, upper: float, sample: bool) -> Tensor:
     """Gates in [0, 1], exact zeros and ones included (Louizos et al. 2018, arXiv:1712.01312, section 2.3).
 
-    ``sample=False`` gives their deterministic gate for test time, so that evaluation is repeatable.
+    ``sample=False`` gives their deterministic gate for test time, so that evaluation is reproducible.
     """
     if not sample:
         soft = torch.sigmoid(alpha)
@@ -138,7 +126,7 @@ class DiffPruningLayer(OverrideLayer):
         self._config.pop(adapter_name, None)
 
     def is_dense(self, adapter_name: str) -> bool:
-        """Whether the adapter acts here and has not been projected."""
+        """Whether the adapter is on this layer and has not been projected."""
         return adapter_name in self.diffprune_diff
 
     def _alpha(self, stored: Tensor, config: DiffPruningConfig) -> Tensor:
@@ -188,7 +176,7 @@ class DiffPruningLayer(OverrideLayer):
         return {key: value.to(slots[key].dtype) for key, value in sums.items()}
 
     def allocate_sparse(self, adapter_name: str, indices: dict[str, Tensor]) -> None:
-        """Make the adapter sparse, with zero values at these flat indices; parameters not named get none."""
+        """Make the adapter sparse, with zeros at these flat indices of each parameter; other parameters get none."""
         for dense in (self.diffprune_diff, self.diffprune_gate, self.diffprune_group):
             if adapter_name in dense:
                 del dense[adapter_name]
@@ -204,7 +192,7 @@ class DiffPruningLayer(OverrideLayer):
         self.diffprune_indices[adapter_name] = BufferDict(places, persistent=True)
 
     def project(self, adapter_name: str, keep: dict[str, Tensor]) -> None:
-        """Replace the dense difference by its entries where ``keep`` (flat, boolean) is true."""
+        """Replace the dense difference by its entries for which ``keep`` (flat, boolean, by parameter) is true."""
         dense = {key: diff.detach().flatten() for key, diff in self.dense(adapter_name, sample=False).items()}
         places = {}
         for key, mask in keep.items():

@@ -3,13 +3,13 @@
 Three stages, as in the paper:
 
 1. Train ``get_peft_model(model, DiffPruningConfig())``. Two parameters are trained per base weight
-   (difference and gate), so memory is that of full fine-tuning and more; the saving is in what is stored.
+   (difference and gate), which takes more memory than full fine-tuning; the saving is in what is stored.
 2. ``model.base_model.project()`` keeps the ``target_sparsity`` largest differences and drops the gates.
-3. ``project(trainable=True)`` instead, ``regroup`` of the optimizer, and more training with the places fixed.
+3. ``project(trainable=True)`` instead, with a new optimizer, continues training with the positions fixed.
    ``project_step`` tells a trainer when.
 
-Saved before stage 2, a checkpoint is dense and training can go on from it; saved after, it holds 4 bytes of
-index and 4 bytes of value per nonzero.
+Saved before stage 2, a checkpoint is dense and training can resume from it; saved after, it holds 4 bytes of index and
+4 bytes of value per nonzero.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DiffReport:
     targeted: int  # base parameters that have a difference
     nonzeros: int
     sparsity: float  # nonzeros / targeted; target_sparsity is its upper bound
-    base_share: float  # nonzeros / all parameters of the base model
+    base_share: float  # nonzeros / all parameters of the base model, 0 to 1
     bytes: int  # indices and values as saved, without file headers
 
     def as_dict(self) -> dict[str, int | float]:
@@ -73,8 +73,8 @@ class DiffPruningModel(OverrideModel):
     def _add_penalty(self, model: nn.Module, args: Any, outputs: Any) -> Any:
         """In training mode add ``penalty()`` to ``outputs.loss``; in evaluation never.
 
-        A trainer that computes the loss from logits itself gives no labels, gets no loss, and adds
-        ``penalty()`` to its own.
+        A trainer that computes the loss from logits itself passes no labels, gets no loss, and adds ``penalty()`` to
+        its own.
         """
         if model.training and isinstance(getattr(outputs, "loss", None), Tensor):
             outputs.loss = outputs.loss + self.penalty()
@@ -91,8 +91,8 @@ class DiffPruningModel(OverrideModel):
         self._penalty_hook.remove()
         return model
 
-    def _layers(self, adapter_name: str) -> dict[str, DiffPruningLayer]:
-        """The layers that an adapter acts on, by name. Raises ``ValueError`` for an unknown adapter."""
+    def layers_of(self, adapter_name: str) -> dict[str, DiffPruningLayer]:
+        """The layers that an adapter changes, by name. Raises ``ValueError`` for an unknown adapter."""
         layers = {
             name: module
             for name, module in self.model.named_modules()
@@ -106,7 +106,7 @@ class DiffPruningModel(OverrideModel):
         """l0_weight times the expected number of open gates, over active adapters; 0.0 if there are none."""
         total: Tensor | float = 0.0
         for name in self.active_adapters:
-            for layer in self._layers(name).values():
+            for layer in self.layers_of(name).values():
                 if layer.is_dense(name) and not layer.disable_adapters:
                     count = layer.expected_l0(name)
                     weighted = self.peft_config[name].l0_weight * count
@@ -123,14 +123,14 @@ class DiffPruningModel(OverrideModel):
         """Keep the largest differences of the whole model, drop the rest and the gates (section 3.2).
 
         ``target_sparsity`` (default: the configuration's) bounds the share of targeted parameters kept.
-        ``trainable``: go on training the kept values with their places fixed; make a new optimizer, since the
-        parameters are new. Raises ``ValueError`` if the adapter is projected already, or merged.
+        ``trainable``: continue training the kept values with their positions fixed, with a new optimizer, because the
+        parameters are new. Raises ``ValueError`` if the adapter is already projected, or merged.
         """
         config = self.peft_config[adapter_name]
-        layers = self._layers(adapter_name)
+        layers = self.layers_of(adapter_name)
         if config.projected or any(layer.merged for layer in layers.values()):
             state = "projected" if config.projected else "merged"
-            raise ValueError(f"adapter {adapter_name!r} is {state} already; project it once, unmerged")
+            raise ValueError(f"adapter {adapter_name!r} is already {state}; project it once, and unmerged")
         share = config.target_sparsity if target_sparsity is None else target_sparsity
         masks = _largest(
             {
@@ -151,20 +151,20 @@ class DiffPruningModel(OverrideModel):
         """Flat indices of the kept differences of a projected adapter, by layer and parameter."""
         return {
             f"{name}.{key}": index
-            for name, layer in self._layers(adapter_name).items()
+            for name, layer in self.layers_of(adapter_name).items()
             for key, index in entries(layer.diffprune_indices, adapter_name).items()
         }
 
     def fix_places(self, adapter_name: str, places: dict[str, Tensor]) -> None:
-        """Make a dense adapter what ``project(trainable=True)`` had made of another one, its values zero."""
-        for name, layer in self._layers(adapter_name).items():
+        """Make a dense adapter sparse at the ``places`` of another one, its values zero, as after ``project``."""
+        for name, layer in self.layers_of(adapter_name).items():
             own = {key: places[f"{name}.{key}"] for key in layer.base_parameters()}
             layer.allocate_sparse(adapter_name, own)
         self.peft_config[adapter_name].projected = True
 
     def sparsity_report(self, adapter_name: str = "default") -> DiffReport:
         """What a projected adapter stores. Raises ``ValueError`` before projection."""
-        layers = self._layers(adapter_name)
+        layers = self.layers_of(adapter_name)
         if not self.peft_config[adapter_name].projected:
             raise ValueError(f"adapter {adapter_name!r} is dense until project() is called")
         targeted = nonzeros = size = 0

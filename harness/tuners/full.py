@@ -1,13 +1,13 @@
-"""Full fine-tuning behind PEFT's calls: the code that saves, loads and scores serves it like any method.
+"""Full fine-tuning behind PEFT's interface, so that it is saved, loaded and scored like any method.
 
-Design: the base model's own weights are trained. A copy per adapter would double the memory of the one method
-that is short of it. What follows from that:
+Design: the base model's own weights are trained. A copy per adapter would double the memory of the method that needs
+the most already. It follows that:
 
 - ``save_pretrained`` writes every parameter (tied ones once); ``PeftModel.from_pretrained`` loads them into
   any base model of the same architecture, and refuses a checkpoint whose keys differ.
 - ``disable_adapter()``, ``unload()`` and ``delete_adapter()`` need the base weights, which training
-  overwrites: they work with ``keep_base=true``, which keeps a copy in CPU memory, and raise without it.
-- There is one adapter per model, merged by nature: ``merge_and_unload()`` returns the trained model.
+  overwrites: they need ``keep_base=true``, which keeps a copy in CPU memory, and raise without it.
+- There is one adapter per model, and it is always merged: ``merge_and_unload()`` returns the trained model.
 - Weights keep the dtype that the model was loaded in; ``autocast_adapter_dtype`` has no effect. Training
   16-bit weights in place loses updates below their last bit: load the model in float32 for full fine-tuning.
 """
@@ -43,9 +43,9 @@ class FullConfig(PeftConfig):
 
 
 class FullState(nn.Module, BaseTunerLayer):
-    """Stands for the one adapter: PEFT asks it whether the adapter is on, and it swaps the weights.
+    """The one adapter: PEFT asks it whether the adapter is enabled, and it swaps the weights.
 
-    Holds no parameter. ``model`` is kept out of the module tree, where it has its place already.
+    Has no parameters. ``model`` is kept out of the module tree, which already contains it.
     """
 
     def __init__(self, model: nn.Module, adapter_name: str, keep_base: bool) -> None:
@@ -58,7 +58,7 @@ class FullState(nn.Module, BaseTunerLayer):
         self._base: dict[str, Tensor] | None = None
         if keep_base:
             self._base = {
-                # On the meta device (counting without weights) there is nothing to keep.
+                # On the meta device (counting without weights) there is nothing to copy.
                 name: torch.empty_like(p) if p.is_meta else p.detach().to("cpu", copy=True)
                 for name, p in model.named_parameters()
             }
@@ -74,7 +74,7 @@ class FullState(nn.Module, BaseTunerLayer):
         if not enabled:
             if self._base is None:
                 raise RuntimeError(
-                    "full fine-tuning trained the base weights in place, so the base model is gone; set "
+                    "full fine-tuning trained the base weights in place and kept no copy; set "
                     "full.keep_base=true to keep a copy in CPU memory, or load the base model again"
                 )
             for name, parameter in model.named_parameters():
@@ -89,7 +89,7 @@ class FullState(nn.Module, BaseTunerLayer):
         self._disable_adapters = not enabled
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """Tie again: PEFT calls this after a load with ``low_cpu_mem_usage``, which replaces parameters."""
+        """Restore ties: PEFT calls this after a load with ``low_cpu_mem_usage``, which replaces parameters."""
         model = self._outside[0]
         for first, *others in self._ties:
             parameter = model.get_parameter(first)
@@ -113,17 +113,17 @@ class FullModel(BaseTuner):
         low_cpu_mem_usage: bool = False,
         state_dict: dict[str, Tensor] | None = None,
     ) -> None:
-        """Make every parameter trainable. Raises ``ValueError`` for a second adapter or a quantised base."""
+        """Make every parameter trainable. Raises ``ValueError`` for a second adapter or a quantized base."""
         if len(self.peft_config) > 1:
             raise ValueError(
                 f"adapter {adapter_name!r}: full fine-tuning trains the base weights themselves, so a model "
-                "takes one adapter; load the base model once more for another"
+                "takes one adapter; load the base model again for another"
             )
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point():
                 raise ValueError(
-                    f"full fine-tuning cannot train {name}, which is {parameter.dtype} (quantised); load "
-                    "the base model unquantised, or choose a method that keeps it frozen"
+                    f"full fine-tuning cannot train {name}, which is {parameter.dtype} (quantized); load "
+                    "the base model unquantized, or choose a method that keeps it frozen"
                 )
         config = self.peft_config[adapter_name]
         self.full_state = FullState(model, adapter_name, config.keep_base)
@@ -145,7 +145,7 @@ class FullModel(BaseTuner):
         self.full_state.enable_adapters(False)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Bring the base weights back. Raises ``RuntimeError`` without ``keep_base``."""
+        """Restore the base weights. Raises ``RuntimeError`` without ``keep_base``."""
         self._require([adapter_name])
         self.unload()
         del self.peft_config[adapter_name]
@@ -203,7 +203,7 @@ class FullModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Keys are those of the model. Raises ``ValueError`` where checkpoint and model differ in any."""
+        """Keys are those of the model. Raises ``ValueError`` if checkpoint and model differ in any."""
         again = {name for _, *others in _ties(model) for name in others}
         expected = set(model.state_dict()) - again
         missing, stray = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected - again)

@@ -1,7 +1,7 @@
 """Tuner layers that call their base layer with some parameters replaced; base weights stay untouched.
 
-BitFit, partial fine-tuning and diff pruning differ only in how the replaced values come about. Replacing the
-parameter, rather than adding to the output, makes the merged model's logits bit-equal to the unmerged one's.
+BitFit, partial fine-tuning and diff pruning differ only in how they compute the new values. Replacing the parameter,
+rather than adding to the output, makes the merged model's logits bit-equal to the unmerged one's.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ class TunerLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
 
     def present(self, names: Collection[str]) -> list[str]:
-        """Those of the adapters that act on this layer."""
+        """Those of the named adapters that this layer has."""
         return [name for name in names if name in self._get_available_adapters()]
 
     def base_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that the base layer itself holds."""
+        """The base layer's own parameters, by name."""
         slots = self.get_base_layer()._parameters
         return {key: parameter for key, parameter in slots.items() if parameter is not None}
 
     def out_width(self) -> int | None:
-        """Width of what a linear base layer puts out; None for other modules."""
+        """Output width of a linear base layer; None for other modules."""
         base = self.get_base_layer()
         return getattr(base, "out_features", None) or getattr(base, "nf", None)  # nf: GPT-2's Conv1D
 
     def base_dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
-        """What the base layer computes in, and where; float32 where only integers are stored."""
+        """The type that the base layer computes in, float32 if it stores only integers, and its device."""
         first = next(self.get_base_layer().parameters())
         dtype = getattr(self.get_base_layer(), "compute_dtype", None) or first.dtype
         return (dtype if dtype.is_floating_point else torch.float32), first.device
@@ -63,20 +63,20 @@ class TunerLayer(nn.Module, BaseTunerLayer):
 
 
 class OverrideLayer(TunerLayer):
-    """Runs the base layer with the tensors that ``overrides`` gives in place of its own parameters."""
+    """Runs the base layer with the tensors that ``overrides`` returns instead of its own parameters."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__(base_layer)
         self._originals: dict[str, Tensor | None] = {}
 
     def update_layer(self, adapter_name: str, config: Any) -> None:
-        """Add an adapter, starting as the identity."""
+        """Add an adapter that does not change the layer yet."""
         raise NotImplementedError
 
     def overrides(self, names: list[str], sample: bool) -> dict[str, Tensor]:
-        """Parameter name -> value to use while ``names`` act, in the base parameter's dtype.
+        """New values by parameter name while the adapters ``names`` are active, in the base parameter's dtype.
 
-        ``sample`` allows randomness, for methods that are stochastic in training.
+        ``sample``: draw random values, for methods that are stochastic in training.
         """
         raise NotImplementedError
 
@@ -86,7 +86,7 @@ class OverrideLayer(TunerLayer):
         names = self.present(self.active_adapters)
         if self.disable_adapters or self.merged or not names:
             return self.base_layer(*args, **kwargs)
-        # Not torch.func.functional_call: it costs 26 us per call more, and cannot replace a bias of None.
+        # Not torch.func.functional_call: it takes 26 us longer per call, and cannot replace a bias of None.
         slots = self.base_layer._parameters
         values = self.overrides(names, sample=self.training)
         originals = {key: slots[key] for key in values}
@@ -97,7 +97,7 @@ class OverrideLayer(TunerLayer):
             slots.update(originals)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Write the replaced values into the base layer; ``unmerge`` brings the very bits back.
+        """Write the new values into the base layer; ``unmerge`` restores the same bits.
 
         ``safe_merge`` raises ``ValueError`` on a non-finite value, before anything is changed.
         """
@@ -129,20 +129,20 @@ class OverrideLayer(TunerLayer):
 
 
 class OwnSelection(PeftConfig):
-    """Base of configurations whose ``modules`` names modules with everything inside them.
+    """Base of configurations whose ``modules`` names modules including everything inside them.
 
-    PEFT means something else by ``target_modules`` (each module alone), and stores the base's embedding
-    beside an adapter that names it there; so that attribute exists, for PEFT to read, and says nothing.
+    PEFT's ``target_modules`` means each module alone, and PEFT stores the base's embedding with an adapter that names
+    it there. So that attribute exists, because PEFT reads it, but is always None.
     """
 
     target_modules = None
 
 
 class SelectingTuner(BaseTuner):
-    """A tuner that chooses its modules itself, by looking at the model, rather than by name alone."""
+    """A tuner that chooses its modules by inspecting the model, not by name alone."""
 
     def select(self, config: Any, model: nn.Module) -> set[str]:
-        """Names of the modules to wrap. Raises ``ValueError``, naming the remedy, where there are none."""
+        """Names of the modules to wrap. Raises ``ValueError``, with the remedy, if there are none."""
         raise NotImplementedError
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:
@@ -159,8 +159,8 @@ class SelectingTuner(BaseTuner):
         return key in self._selected
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # PEFT's own also copies weight and bias across, which modules such as an MLP do not have, and moves
-        # the adapter to the base's device, where update_layer has made it.
+        # PEFT's version also copies weight and bias, which modules such as an MLP do not have, and moves the adapter
+        # to the base's device, where update_layer has already created it.
         setattr(parent, child_name, new_module)
 
 

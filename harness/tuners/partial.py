@@ -1,8 +1,8 @@
-"""Partial fine-tuning: train some modules of the base model whole, save only these.
+"""Partial fine-tuning: train and save some modules of the base model whole.
 
-Each adapter trains copies, not differences, so that an optimizer's weight decay means what it means in full
-fine-tuning. Copies of 16-bit weights are kept in float32 (PEFT's ``autocast_adapter_dtype``): a 16-bit copy
-loses updates smaller than its last bit.
+Each adapter trains copies, not differences, so that an optimizer's weight decay acts as in full fine-tuning. Copies of
+16-bit weights are kept in float32 (PEFT's ``autocast_adapter_dtype``): a 16-bit copy loses updates smaller than its
+last bit.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from . import peft_type, register, select
+from . import checks, peft_type, register, select
 from .override import OverrideLayer, OverrideModel, OwnSelection, entries
 
 
 @dataclass
 class PartialConfig(OwnSelection):
-    """Settings of partial fine-tuning; what the three choices select is trained together."""
+    """Settings of partial fine-tuning; everything that the three choices select is trained."""
 
     last_layers: int | None = field(
         default=None,
-        metadata={"help": "Train the last N transformer blocks (of the decoder, where there is an encoder)."},
+        metadata={"help": "Train the last N transformer blocks (of the decoder, if there is an encoder too)."},
     )
     modules: list[str] | str | None = field(
         default=None,
         metadata={
-            "help": "Modules to train, with everything inside them: a list of name endings or a regular "
+            "help": "Modules to train, including everything inside them: a list of name endings or a regular "
             "expression for whole names."
         },
     )
@@ -40,12 +40,11 @@ class PartialConfig(OwnSelection):
         super().__post_init__()
         register()
         self.peft_type = peft_type("PARTIAL")
-        if self.last_layers is None and not self.modules and not self.norms:
-            raise ValueError("partial selects nothing: set partial.last_layers, partial.modules or partial.norms=true")
+        checks.raise_faults(checks.partial_faults(self))
 
 
 class PartialLayer(OverrideLayer):
-    """A module that runs with the active adapter's copy of its parameters; at most one adapter acts."""
+    """A module that runs with the active adapter's copy of its parameters; at most one adapter is active."""
 
     adapter_layer_names = ("partial_copies",)
 
@@ -61,8 +60,8 @@ class PartialLayer(OverrideLayer):
     def overrides(self, names: list[str], sample: bool) -> dict[str, Tensor]:
         if len(names) > 1 or self.merged:
             raise ValueError(
-                f"adapters {[*self.merged_adapters, *names]} each replace the same weights; only one copy "
-                "can act: activate or merge one adapter at a time"
+                f"adapters {[*self.merged_adapters, *names]} each replace the same weights, and only one "
+                "can be active: activate or merge one adapter at a time"
             )
         slots = self.base_parameters()
         return {key: copy.to(slots[key].dtype) for key, copy in entries(self.partial_copies, names[0]).items()}
@@ -81,7 +80,8 @@ class PartialModel(OverrideModel):
             blocks = select.block_names(model)
             if not 1 <= config.last_layers <= len(blocks):
                 raise ValueError(
-                    f"partial.last_layers={config.last_layers} must be 1 to {len(blocks)}, the model's layers"
+                    f"partial.last_layers={config.last_layers} must be from 1 to {len(blocks)}, the model's number "
+                    "of layers"
                 )
             last = tuple(f"{name}." for name in blocks[-config.last_layers :])
             chosen |= {name for name in candidates if name.startswith(last)}
@@ -96,7 +96,7 @@ class PartialModel(OverrideModel):
         if config.norms:
             norms = {name for name, module in candidates.items() if select.is_norm(module)}
             if not norms:
-                raise ValueError("partial.norms=true, but the model has no layer norm; name modules instead")
+                raise ValueError("partial.norms=true, but the model has no layer norm; set partial.modules instead")
             chosen |= norms
         select.refuse_tied(model, chosen, "partial.modules")
         select.refuse_nested(chosen, "partial.modules")

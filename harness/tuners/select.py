@@ -1,6 +1,6 @@
-"""Which modules of a base model a tuner acts on. Names are those of ``model.named_modules()``.
+"""Which modules of a base model a tuner changes. Names are those of ``model.named_modules()``.
 
-Everything here sees through tuner layers, so that a second adapter selects what the first one did.
+Everything here looks through tuner layers, so that a second adapter selects the same modules as the first.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Targets = str | Collection[str]
 
 
 def holders(model: nn.Module, twice: bool = False) -> Iterator[tuple[str, nn.Module]]:
-    """Every module that itself holds parameters (not those of its children), unwrapped, with its name.
+    """Every module with parameters of its own (not only its children's), unwrapped, with its name.
 
-    ``twice``: a module that is reachable by two names comes under both.
+    ``twice``: a module that has two names is yielded under both.
     """
     wrapper = None
     for name, module in model.named_modules(remove_duplicate=not twice):
@@ -38,38 +38,38 @@ def holders(model: nn.Module, twice: bool = False) -> Iterator[tuple[str, nn.Mod
 
 
 def matches(name: str, targets: Targets) -> bool:
-    """Whether ``targets`` (a regular expression for whole names, or a list of endings) names this module."""
+    """Whether ``targets`` (a regular expression for whole names, or a list of endings) matches this module."""
     if isinstance(targets, str):
         return re.fullmatch(targets, name) is not None
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def under(name: str, targets: Targets) -> bool:
-    """Whether ``targets`` names this module or one that contains it."""
+    """Whether ``targets`` matches this module or one that contains it."""
     parts = name.split(".")
     return any(matches(".".join(parts[:end]), targets) for end in range(len(parts), 0, -1))
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Linear layers of any kind, quantised ones included; GPT-2's Conv1D is one."""
+    """Linear layers of any kind, including quantized ones and GPT-2's Conv1D."""
     return isinstance(module, nn.Linear | Conv1D) or hasattr(module, "in_features")
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Layer and RMS norms; transformers defines one class per architecture, so the class name decides."""
+    """Layer and RMS norms, by class name, because transformers defines one class per architecture."""
     name = type(module).__name__
     return isinstance(module, nn.LayerNorm) or "LayerNorm" in name or name.endswith("Norm")
 
 
 def output_head(model: nn.Module) -> nn.Module | None:
-    """The layer that makes logits, unwrapped; None for models without one."""
+    """The layer that computes logits, unwrapped; None for models without one."""
     getter = getattr(model, "get_output_embeddings", None)
     head: Any = getter() if getter else None
     return head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer but the output head, by name."""
+    """Every linear layer except the output head, by name."""
     head = output_head(model)
     return {name: module for name, module in holders(model) if is_linear(module) and module is not head}
 
@@ -81,9 +81,9 @@ def text_config(model: nn.Module) -> Any:
 
 
 def block_names(model: nn.Module) -> list[str]:
-    """Names of the transformer blocks, first to last; of the decoder where there is an encoder too.
+    """Names of the transformer blocks, first to last; those of the decoder if there is an encoder too.
 
-    Raises ``ValueError`` where the stack of blocks cannot be told.
+    Raises ``ValueError`` if the blocks cannot be identified.
     """
     config = text_config(model)
     depth = next(
@@ -100,7 +100,7 @@ def block_names(model: nn.Module) -> list[str]:
         stacks = [name for name in stacks if re.search(r"decoder|language_model|text", name)]
     if len(stacks) != 1:
         raise ValueError(
-            f"cannot tell the transformer blocks of {type(model).__name__} ({depth} layers): candidates "
+            f"cannot identify the transformer blocks of {type(model).__name__} ({depth} layers): candidates "
             f"{stacks or 'none'}; name the modules instead of counting layers"
         )
     return [f"{stacks[0]}.{index}" for index in range(depth)]
@@ -109,8 +109,8 @@ def block_names(model: nn.Module) -> list[str]:
 def refuse_tied(model: nn.Module, names: Collection[str], setting: str) -> None:
     """Raise ``ValueError`` if a parameter of the named modules is used by another module too.
 
-    A per-module copy or difference would change one use and leave the other: neither the tied nor an untied
-    model.
+    A copy or difference per module would change one use and not the other, so the result would be neither the tied
+    nor an untied model.
     """
     uses: dict[int, set[str]] = defaultdict(set)
     for name, module in holders(model, twice=True):
@@ -127,7 +127,7 @@ def refuse_tied(model: nn.Module, names: Collection[str], setting: str) -> None:
 
 
 def refuse_nested(names: Collection[str], setting: str) -> None:
-    """Raise ``ValueError`` if one of the modules lies inside another: both cannot be wrapped.
+    """Raise ``ValueError`` if one of the modules is inside another, because not both can be wrapped.
 
     Names inside a wrapper differ from the base model's, so what was saved could not be loaded.
     """
@@ -137,19 +137,19 @@ def refuse_nested(names: Collection[str], setting: str) -> None:
         for end in range(1, len(parts)):
             if (parent := ".".join(parts[:end])) in chosen:
                 raise ValueError(
-                    f"{setting}: {name} lies inside {parent}, which is adapted as a whole; name only one of the "
+                    f"{setting}: {name} is inside {parent}, which is adapted as a whole; name only one of the "
                     "two, and give adapters that share a base model the same placement"
                 )
 
 
 def refuse_integer(model: nn.Module, names: Collection[str], setting: str) -> None:
-    """Raise ``ValueError`` if a selected module holds weights that are not floating point (quantised)."""
+    """Raise ``ValueError`` if a selected module has weights that are not floating point (quantized)."""
     for name, module in holders(model):
         if name not in names:
             continue
         for key, parameter in module._parameters.items():
             if parameter is not None and not parameter.is_floating_point():
                 raise ValueError(
-                    f"{setting} selects {name}, whose {key} is {parameter.dtype} (quantised) and cannot be "
-                    "trained; load the base model unquantised or choose another method"
+                    f"{setting} selects {name}, whose {key} is {parameter.dtype} (quantized) and cannot be "
+                    "trained; load the base model unquantized or choose another method"
                 )

@@ -71,7 +71,7 @@ def test_runs_that_are_ambiguous_unfinished_or_without_their_files_say_so(finish
         (tmp_path / each / "record.json").write_text(json.dumps(kept | change))
     assert "matches 2 runs" in ask(tmp_path, f"run='{name[:5]}'", "prompt=x").err
     assert "is failed, not finished" in ask(tmp_path, f"run='{other}'", "prompt=x").err
-    assert "holds no adapter" in ask(tmp_path, f"run='{name}'", "prompt=x").err
+    assert "has no adapter" in ask(tmp_path, f"run='{name}'", "prompt=x").err
 
 
 def test_another_base_than_the_one_trained_on_is_refused(finished, tmp_path):
