@@ -23,15 +23,16 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages.plan import show_plan
     from harness.stages.report import report_records
     from harness.stages.score import score_export
-    from harness.sweep import execute
-    from harness.sweep.cells import cell_from_hydra, run_cell
+    from harness.sweep.cells import cell_from_hydra
+    from harness.sweep.claim import run_cell
+    from harness.sweep.execute import run_single
 
     plan, options = read_config(composed)
     cell, in_sweep = cell_from_hydra(plan, options)
     match options.stage:
         case Stage.run:
             run_here = partial(run, cache=cache)
-            return run_cell(cell, run_here) if in_sweep else execute.run_single(cell, run_here)
+            return run_cell(cell, run_here) if in_sweep else run_single(cell, run_here)
         case Stage.plan:
             show_plan([cell])
         case Stage.generate:

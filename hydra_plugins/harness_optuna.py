@@ -1,4 +1,4 @@
-"""Hydra sweeper that lets Optuna choose the cells; they pass the launcher as those of a grid do."""
+"""Hydra's sweeper for studies, as an adapter to ``harness.sweep.study``: Optuna chooses the cells."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class OptunaSweeper(Sweeper):
-    """Settings: ``conf/hydra/sweeper/optuna.yaml``. The work is done in ``harness.study``."""
+    """Settings: ``conf/hydra/sweeper/optuna.yaml``. The work is done in ``harness.sweep.study``."""
 
     def __init__(self, params: "DictConfig | None", max_batch_size: None = None, **settings: Any) -> None:
         self.params, self.settings = params, settings
@@ -31,25 +31,26 @@ class OptunaSweeper(Sweeper):
         """Run the study.
 
         Raises:
-            ConfigFault: the settings or all trials are wrong.
-            RunFault: some trial failed; all others have run then.
+            ConfigFault: a setting is wrong, or no trial can work.
+            RunFault: some trial failed; all others have run.
         """
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from harness.sweep import search_space, study
+        from hydra_plugins.harness_launcher import job_return
 
         assert self.hydra_context is not None
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = [f"{key!s}={value!s}" for key, value in (self.params or {}).items()]
-        overrides = parser.parse_overrides([*given, *arguments])
+        preset = [f"{key!s}={value!s}" for key, value in (self.params or {}).items()]
+        overrides = parser.parse_overrides([*preset, *arguments])
         shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
         session = study.open_session(
             search_space.StudySettings(**self.settings), overrides, self._launcher.prepare, composed
         )
         try:
-            return [session.run()]
+            return [[job_return(outcome) for outcome in session.run()]]
         finally:
             self._launcher.close()
 
@@ -57,6 +58,6 @@ class OptunaSweeper(Sweeper):
     def _launcher(self) -> "PlanLauncher":
         from hydra_plugins.harness_launcher import PlanLauncher
 
-        # Any other would run trials twice that are one plan, and stop at the first that fails.
+        # Another launcher would run equal plans twice, and stop at the first failure.
         assert isinstance(self.launcher, PlanLauncher)
         return self.launcher

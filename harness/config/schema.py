@@ -113,6 +113,11 @@ class Tracking(Enum):
     tensorboard = "tensorboard"
 
 
+class Reuse(Enum):
+    same_code = "same_code"  # finished records of this code version only
+    any = "any"  # of other code versions, too
+
+
 class Retry(Enum):
     """What becomes of a plan whose record says ``failed``."""
 
@@ -312,6 +317,7 @@ class SweepSettings(ConfigNode):
     name: str | None  # null: from the overrides
     max_failures: int | None  # failed runs of one command beyond which no further run starts
     retry: Retry
+    reuse: Reuse
     watch: bool | None  # stage=status: draw anew until the sweep is over; null: on a terminal
 
 

@@ -106,5 +106,6 @@ def _options(config: schema.Config) -> Options:
         sweep_name=config.sweep.name,
         max_failures=config.sweep.max_failures,
         retry=config.sweep.retry,
+        reuse=config.sweep.reuse,
         watch=config.sweep.watch,
     )

@@ -108,6 +108,7 @@ class Options:
     sweep_name: str | None
     max_failures: int | None
     retry: schema.Retry
+    reuse: schema.Reuse
     watch: bool | None
 
 

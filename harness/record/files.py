@@ -64,10 +64,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, label: str = "corrupt") -> Path:
     """Rename a damaged file or folder to ``<name>.corrupt-<n>``, the first free number; returns the new path."""
     number = 1
-    while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
+    while (aside := path.with_name(f"{path.name}.{label}-{number}")).exists():
         number += 1
     with suppress(FileNotFoundError):  # another process may have been quicker
         os.replace(path, aside)

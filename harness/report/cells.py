@@ -25,6 +25,7 @@ class TableCell:
     reused: bool = False  # the record was there before this command
     not_started: bool = False  # by this command, which ended first; a record, if there is one, is older
     answered_by: str | None = None  # "finished by process 4711 on node7" while this command ran
+    other_code: str | None = None  # code version of the record if it is not the present one
 
 
 _WORD = re.compile(r"""(?:[^\s"'\[({]|"[^"]*"|'[^']*'|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+|\S""")

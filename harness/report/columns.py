@@ -26,7 +26,7 @@ class Column:
 
 def run_columns(rows: Sequence[TableRow], scores: Sequence[str]) -> list[Column]:
     """The columns of a table of runs."""
-    with_state = any(row["state"] != "finished" or row["reused"] for row in rows)
+    with_state = any(row["state"] != "finished" or row["reused"] or row["other_code"] for row in rows)
     return [
         Column("row", "#", _row_number, block=EVERY_BLOCK),
         *setting_columns(),
@@ -82,7 +82,8 @@ def score_columns(names: Sequence[str], show: Callable[[str], Callable[[TableRow
 def state_of(row: TableRow) -> str:
     """The state as people see it: what an earlier command did differs from what this one did."""
     earlier = {"finished": "reused", "failed": "failed earlier"} if row["reused"] else {}
-    return str(earlier.get(row["state"], row["state"]))
+    mark = " (other code)" if row["other_code"] else ""
+    return f"{earlier.get(row['state'], row['state'])}{mark}"
 
 
 def short_count(count: int) -> str:

@@ -17,7 +17,13 @@ MEMORY_KINDS = {
 def notes_on(rows: Sequence[TableRow], records: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
     """All notes on a table of runs; ``records`` by fingerprint."""
     finished = [(row, records[row["fingerprint"]]) for row in rows if row["state"] == "finished"]
-    return [*_baseline(finished, scores), *_legend(rows), *_failures(rows), *_differences(finished, scores)]
+    return [
+        *_baseline(finished, scores),
+        *_legend(rows),
+        *_failures(rows),
+        *_other_code(rows),
+        *_differences(finished, scores),
+    ]
 
 
 def answered_elsewhere(cells: Sequence[TableCell]) -> list[str]:
@@ -54,6 +60,16 @@ def _legend(rows: Sequence[TableRow]) -> Iterator[str]:
     kinds = sorted({row["memory_kind"] for row in rows if row["memory_kind"]})
     if kinds:
         yield f"peak: during training; {', '.join(MEMORY_KINDS.get(kind, kind) for kind in kinds)}"
+
+
+def _other_code(rows: Sequence[TableRow]) -> Iterator[str]:
+    """Which results were made by another code version than the present one."""
+    by_version: dict[str, list[str]] = {}
+    for row in rows:
+        if row["other_code"]:
+            by_version.setdefault(row["other_code"], []).append(str(row["row"]))
+    for version, numbers in by_version.items():
+        yield f"row{'s' if numbers[1:] else ''} {', '.join(numbers)}: made by code {version}, not by the present code"
 
 
 def _failures(rows: Sequence[TableRow]) -> Iterator[str]:

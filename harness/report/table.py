@@ -71,6 +71,7 @@ def _row(
         "fingerprint": cell.fingerprint,
         "state": record["status"],
         "reused": cell.reused,
+        "other_code": cell.other_code if record["status"] == "finished" else None,
         "trainable_parameters": parameters.get("trainable"),
         "trainable_parameters_final": parameters.get("trainable_final"),
         "trainable_share": parameters.get("share"),

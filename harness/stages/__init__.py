@@ -1,1 +1,1 @@
-"""TODO."""
+"""One module for each value of ``stage`` besides ``run``."""

@@ -1,10 +1,6 @@
-"""A tuned model as a plain folder of transformers, and its scores beside those of the run that it came from."""
+"""stage=export: a tuned model as a plain transformers folder, merged and without PEFT."""
 
 import json
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +9,7 @@ from harness.errors import ConfigFault, ModelFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options, Plan
 from harness.record import store
-from harness.record.files import atomic_write_text
+from harness.record.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -21,42 +17,40 @@ if TYPE_CHECKING:
 
     from harness.models.base import Base
 
-# How far the merged logits may lie from the unmerged ones, as a share of the largest logit: rounding alone.
+# Largest difference of the merged logits from the unmerged ones, as a fraction of the largest logit: rounding only.
 EXACT = 1e-3  # float32
-
-
 ROUNDED = 5e-2  # half precision, and bases in 4 or 8 bits, whose arithmetic the merged model does not repeat
-
 
 PROBE = 24  # tokens on which the two are compared
 
 
 def export_model(options: Options) -> None:
-    """Merge the run's adapter into its base and write it to ``export.dir``, whole or not at all.
+    """Merge the run's adapter into its base and write it to ``export.dir``, complete or not at all.
 
-    A base in 4 or 8 bits is dequantised first: the adapter was trained on those very numbers. What is written is
-    read again and must answer as the unmerged model did; ``export.quantization`` is applied after that.
+    A base in 4 or 8 bits is dequantized first: the adapter was trained on exactly those values. The written model
+    is loaded again, and its logits must equal those of the unmerged model; ``export.quantization`` is applied last.
 
     Raises:
         ConfigFault: a setting is missing, the folder exists, or no finished run has that fingerprint.
-        ModelFault: the method cannot be merged, or what was written does not answer as the run's model does.
+        ModelFault: the method cannot be merged, or the written model has other logits than the run's model.
     """
     folder = _target(options)
-    found = find_record(options)
-    plan = plan_of_record(found)
+    record = find_record(options)
+    plan = plan_of_record(record)
     _refuse_unmergeable(plan)
     kind = options.export.quantization
-    with _whole(folder) as partial:
-        note = _write_plain(plan, _adapter_folder(options, found), partial)
+    with replacing(folder) as partial:
+        partial.mkdir()
+        note = _write_plain(plan, _adapter_folder(options, record), partial)
         if kind is not Quantization.none:
             _quantize(partial, kind, plan)
         note |= {"quantization": kind.value, "bytes": _size(partial)}
-        kept = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
-        text = json.dumps(kept | {"export": note, "plan": plan.as_dict()}, ensure_ascii=False, indent=1)
-        atomic_write_text(partial / note_name(), text)
+        about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
+        text = json.dumps(about | {"export": note, "plan": plan.as_dict()}, ensure_ascii=False, indent=1)
+        (partial / note_name()).write_text(text, encoding="utf-8")
     print(
         f"{folder}: run {plan.fingerprint} ({plan.method}) merged, {note['bytes']:,} bytes, quantization={kind.value}; "
-        f"before quantisation its logits differed from the unmerged model's by {note['difference']:.1e} of the largest"
+        f"before quantization its logits differed from the unmerged model's by {note['difference']:.1e} of the largest"
     )
 
 
@@ -68,7 +62,7 @@ def _target(options: Options) -> Path:
     quantization.require_bitsandbytes(options.export.quantization, "export.quantization")
     folder = Path(options.export.dir).expanduser().absolute()
     if folder.exists():
-        raise ConfigFault(f"export.dir={options.export.dir} exists, and nothing is overwritten; name another folder")
+        raise ConfigFault(f"export.dir={options.export.dir} exists and is not overwritten; name another folder")
     return folder
 
 
@@ -77,48 +71,40 @@ def _refuse_unmergeable(plan: Plan) -> None:
 
     if not traits_of(plan.method, plan.settings).mergeable:
         raise ModelFault(
-            f"peft={plan.method} has no form without PEFT: what it learnt is no change of base weights; use the "
+            f"peft={plan.method} has no form without PEFT, because it does not change base weights; use the "
             "adapter folder of its run"
         )
 
 
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder that takes its name on a clean exit and vanishes on any other."""
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _write_plain(plan: Plan, adapter: Path, folder: Path) -> dict[str, Any]:
-    """The merged model in the base's precision, with its tokenizer; held to the unmerged model's logits."""
+    """Write the merged model with its tokenizer, in the base's precision, and check its logits."""
     from harness.adapters import save_load
     from harness.methods.registry import changes_base
     from harness.models import base as model_base
 
     base = model_base.load_base(plan.model)
-    is_quantised = bool(getattr(base.model, "is_quantized", False))
+    is_quantized = bool(getattr(base.model, "is_quantized", False))
     unmerged = save_load.load_adapter(model_base.fork(base, changes_base(plan.method, plan.settings)), adapter, plan)
     wanted = _logits(unmerged, base.tokenizer)
     del unmerged
     fork = model_base.fork(base, private_weights=True)
-    if is_quantised:
+    if is_quantized:
         fork = fork.dequantize(dtype=base.dtype)
     tuned: Any = save_load.load_adapter(fork, adapter, plan)
     merged = tuned.merge_and_unload().to(base.dtype)
     merged.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
-    largest = ROUNDED if is_quantised or base.dtype.itemsize < 4 else EXACT
+    largest = ROUNDED if is_quantized or base.dtype.itemsize < 4 else EXACT
     difference = _compare(wanted, folder, base, largest)
     return {"dtype": str(base.dtype).removeprefix("torch."), "difference": difference}
 
 
 def _compare(wanted: "torch.Tensor", folder: Path, base: "Base", largest: float) -> float:
-    """Largest difference of the written model's logits to ``wanted``, as a share of the largest logit."""
+    """Largest difference of the written model's logits from ``wanted``, as a fraction of the largest logit.
+
+    Raises:
+        ModelFault: it is above ``largest``, or weights are missing or left over.
+    """
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -128,9 +114,9 @@ def _compare(wanted: "torch.Tensor", folder: Path, base: "Base", largest: float)
     stray = sorted(str(key) for kind in ("missing_keys", "unexpected_keys") for key in loading[kind])
     difference = float((_logits(written, base.tokenizer) - wanted).abs().max() / wanted.abs().max())
     if stray or not difference <= largest:
-        what = f"weights that the architecture has no place for, such as {stray[0]}" if stray else "rounding"
+        what = f"weights that the architecture cannot hold, such as {stray[0]}" if stray else "rounding"
         raise ModelFault(
-            f"the merged model does not answer as the run's model does: its logits differ by {difference:.1e} of the "
+            f"the merged model differs from the run's model: its logits differ by {difference:.1e} of the "
             f"largest, above {largest:g} ({what}); use the adapter folder of the run"
         )
     return difference
@@ -149,7 +135,7 @@ def _logits(model: Any, tokenizer: "PreTrainedTokenizerBase") -> "torch.Tensor":
 
 
 def _quantize(folder: Path, kind: Quantization, plan: Plan) -> None:
-    """Put the folder's linear layers into a few bits, in place of its weights."""
+    """Quantize the linear layers of the model in the folder, in place."""
     from transformers import AutoModelForCausalLM
 
     from harness.models import quantization
@@ -169,11 +155,12 @@ def _quantize(folder: Path, kind: Quantization, plan: Plan) -> None:
     net.save_pretrained(folder)
 
 
-def _adapter_folder(options: Options, found: dict[str, Any]) -> Path:
-    return store.record_path(options.runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]
+def _adapter_folder(options: Options, record: dict[str, Any]) -> Path:
+    return store.record_path(options.runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
 
 
 def note_name() -> str:
+    """Name of the file that says which run an export is of."""
     from harness.adapters import save_load
 
     return save_load.ADAPTER_NOTE

@@ -1,4 +1,4 @@
-"""Try a trained adapter: one prompt, answered before and after tuning."""
+"""stage=generate: one prompt, answered by the base model and by the tuned one."""
 
 from typing import Any
 
@@ -9,20 +9,21 @@ from harness.record import store
 
 
 def show_answers(options: Options) -> None:
-    """Print the answers of the base and of the tuned model to ``prompt``, by the run's own template.
+    """Print the answers of the base and of the tuned model to ``prompt``, in the run's own template.
 
     Raises:
         ConfigFault: ``run`` or ``prompt`` is missing, or no finished run has that fingerprint.
     """
     if not options.run or not options.prompt:
         raise ConfigFault("stage=generate needs run=<fingerprint> and prompt='...'; the table shows the fingerprints")
-    found = find_record(options)
-    before, after = _answers(found, options)
+    record = find_record(options)
+    before, after = _answers(record, options)
     print(f"prompt: {options.prompt}" + (f"\ninput:  {options.input}" if options.input else ""))
     print(f"before: {before}\nafter:  {after}")
 
 
-def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
+def _answers(record: dict[str, Any], options: Options) -> tuple[str, str]:
+    """The answers before and after tuning."""
     from harness.adapters import save_load
     from harness.data import templates
     from harness.data.tokenize import prompt_ids
@@ -30,14 +31,14 @@ def _answers(found: dict[str, Any], options: Options) -> tuple[str, str]:
     from harness.models import base as model_base
     from harness.scoring.generate import generate
 
-    plan = plan_of_record(found)
+    plan = plan_of_record(record)
     base = model_base.load_base(plan.model)
     text = templates.render_question(options.prompt or "", options.input, plan.data.template, base.tokenizer)
     prompts_ids = prompt_ids([text], plan.data.template, base.tokenizer)
     equal = prompt_learning(plan.method, plan.settings)
     [before] = generate(base.model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     fork = model_base.fork(base, changes_base(plan.method, plan.settings))
-    folder = store.record_path(options.runs_dir, found["fingerprint"]).parent / found["adapter"]["path"]
+    folder = store.record_path(options.runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
     model = save_load.load_adapter(fork, folder, plan)
     [after] = generate(model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     return before, after

@@ -1,16 +1,17 @@
-"""stage=plan: the grid with its trainable parameters; nothing is trained."""
+"""stage=plan: the grid with its trainable parameters, without training."""
 
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.errors import HarnessError, raise_together
-from harness.sweep.cells import Cell, reusable
+from harness.sweep.cells import Cell
 from harness.sweep.grid import unique_plans
+from harness.sweep.reuse import other_code, reusable
 
 
 def show_plan(cells: Sequence[Cell]) -> None:
-    """Print the grid with trainable parameters from the meta device; train nothing.
+    """Print the grid with its trainable parameters, counted on the meta device.
 
     Raises:
         ModelFault: a method does not fit its model; all of them are listed.
@@ -40,7 +41,14 @@ def show_plan(cells: Sequence[Cell]) -> None:
             f"{counts.trainable:,}",
             f"{counts.share:.3%}",
             f"{counts.total:,}",
-            "yes" if reusable(cell) else "no",
+            _finished_earlier(cell),
         )
     raise_together(faults)
     Console(file=sys.stdout).print(table)
+
+
+def _finished_earlier(cell: Cell) -> str:
+    record = reusable(cell)
+    if record is None:
+        return "no"
+    return "yes, by other code" if other_code(record) else "yes"

@@ -1,4 +1,4 @@
-"""stage=score: score an exported model beside the run it came from."""
+"""stage=score: score an exported model and compare it with the run it came from."""
 
 import json
 import sys
@@ -20,37 +20,37 @@ if TYPE_CHECKING:
 
 
 def score_export(options: Options) -> None:
-    """Score the exported model by the run's own protocol; print it beside the run's scores and keep it there.
+    """Score the exported model by the run's own protocol; print both scores, and write them into the run's folder.
 
     Raises:
         ConfigFault: a setting is missing, or no finished run has that fingerprint.
-        ModelFault: the folder is no export of this run.
+        ModelFault: the folder is not an export of this run.
         DataFault: the rows are not those that the run was scored on.
     """
     if not options.run or not options.export.dir:
         raise ConfigFault("stage=score needs run=<fingerprint> and export.dir=<folder written by stage=export>")
-    found = find_record(options)
-    plan = plan_of_record(found)
+    record = find_record(options)
+    plan = plan_of_record(record)
     folder = Path(options.export.dir).expanduser().absolute()
     made = _read_note(folder, plan)
     scores, base_bytes = _scored(plan, folder)
-    kept: dict[str, Any] = {
+    content: dict[str, Any] = {
         "fingerprint": plan.fingerprint,
         "export": made | {"dir": str(folder)},
-        "scores": {"before": found["scores"]["before"], "adapter": found["scores"]["after"], "export": scores.values},
+        "scores": {"before": record["scores"]["before"], "adapter": record["scores"]["after"], "export": scores.values},
         "signatures": scores.signatures,
         "memory_bytes": {"base": base_bytes},
         "code": provenance.code_version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    place = store.record_path(options.runs_dir, found["fingerprint"]).parent / f"export-{made['quantization']}.json"
-    atomic_write_text(place, json.dumps(kept, ensure_ascii=False, indent=1))
-    _show(kept["scores"], f"{plan.fingerprint} ({plan.method}), export.quantization={made['quantization']}")
+    place = store.record_path(options.runs_dir, record["fingerprint"]).parent / f"export-{made['quantization']}.json"
+    atomic_write_text(place, json.dumps(content, ensure_ascii=False, indent=1))
+    _show(content["scores"], f"{plan.fingerprint} ({plan.method}), export.quantization={made['quantization']}")
     print(place)
 
 
 def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
-    """Scores of the folder's model by the plan's protocol, and the bytes that it holds."""
+    """Scores of the folder's model by the plan's protocol, and the bytes of its weights."""
     from harness.models import quantization
     from harness.models.base import load_base
     from harness.pipeline.cache import ProcessCache
@@ -69,7 +69,7 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
     )
     base = load_base(model)
     rows = ProcessCache().rows(plan, base)
-    found = scoring_score.score(
+    scores = scoring_score.score(
         base.model,
         base.tokenizer,
         rows.splits[plan.scoring.split],
@@ -78,20 +78,22 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
         equal_lengths=False,
         seed=plan.seed,
     )
-    return found, quantization.storage_bytes(base.model)
+    return scores, quantization.storage_bytes(base.model)
 
 
 def _read_note(folder: Path, plan: Plan) -> dict[str, Any]:
-    """What the export said of itself. Raises ``ModelFault``: it is no export, or of another run."""
+    """What the export says about itself. Raises ``ModelFault`` if it is not an export, or of another run."""
     try:
         note = json.loads((folder / note_name()).read_text(encoding="utf-8"))
         made, owner = dict(note["export"]), note["fingerprint"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelFault(
-            f"export.dir={folder} is no export of the harness ({error}); write one with stage=export"
+            f"export.dir={folder} is not an export of the harness ({error}); write one with stage=export"
         ) from error
     if owner != plan.fingerprint:
-        raise ModelFault(f"export.dir={folder} is of run {owner}, not of {plan.fingerprint}; name its own folder")
+        raise ModelFault(
+            f"export.dir={folder} is an export of run {owner}, not of {plan.fingerprint}; name the folder of its export"
+        )
     return made
 
 

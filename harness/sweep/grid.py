@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def grid_cells(grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]", name: str) -> list[Cell]:
-    """Cells of a whole grid, each checked; faults of all cells are raised together, each said once.
+    """The cells of a whole grid, each checked; the faults of all cells are raised together, each listed once.
 
     Args:
-        grid: overrides of each cell, and what composes it.
-        name: of the sweep, where the configuration gives none.
+        grid: the overrides of each cell, and a function that composes its configuration.
+        name: of the sweep, unless the configuration names it.
 
     Raises:
-        ConfigFault: some cell cannot work; nothing has run then.
+        ConfigFault: some cell cannot work; nothing has run.
     """
     cells, faults = [], dict[str, str]()
     for overrides, compose in grid:
@@ -33,28 +33,24 @@ def grid_cells(grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]",
             continue
         cells.append(Cell(tuple(overrides), plan, replace(options, sweep_name=options.sweep_name or name)))
     raise_together([f"{line} [in {where}]" if where else line for line, where in faults.items()])
+    for cell in cells:
+        if cell.options.stage.value not in ("run", "plan"):
+            raise ConfigFault(f"stage={cell.options.stage.value} does not take a sweep; leave out -m")
     return cells
 
 
-def check_stage(cells: Sequence[Cell]) -> None:
-    """A grid can be run or planned; the other stages look at single runs."""
-    for cell in cells:
-        if cell.options.stage.value not in ("run", "plan"):
-            raise ConfigFault(f"stage={cell.options.stage.value} takes no sweep; leave out -m")
-
-
 def unique_plans(cells: Sequence[Cell]) -> list[Cell]:
-    """The first cell of each plan, runs on one base model beside each other, in grid order otherwise."""
+    """The first cell of each plan, grouped by base model, otherwise in grid order."""
     first: dict[str, Cell] = {}
     for cell in cells:
         first.setdefault(cell.plan.fingerprint, cell)
-    of = {fingerprint: digest(plain(cell.plan.model)) for fingerprint, cell in first.items()}
-    order = {model: i for i, model in enumerate(dict.fromkeys(of.values()))}
-    return sorted(first.values(), key=lambda cell: order[of[cell.plan.fingerprint]])
+    models = {fingerprint: digest(plain(cell.plan.model)) for fingerprint, cell in first.items()}
+    order = {model: i for i, model in enumerate(dict.fromkeys(models.values()))}
+    return sorted(first.values(), key=lambda cell: order[models[cell.plan.fingerprint]])
 
 
 def check_data(cells: Sequence[Cell]) -> None:
-    """Read every data set of these cells once, so that bad rows show before a model is loaded.
+    """Read every data set of these cells once, so that bad rows are found before a model is loaded.
 
     Raises:
         DataFault: lists the faults of every data set.
@@ -71,17 +67,17 @@ def check_data(cells: Sequence[Cell]) -> None:
             faults[key] = []
         except DataFault as error:
             faults[key] = [str(error)]
-    raise_together([fault for found in faults.values() for fault in found], DataFault)
+    raise_together([fault for of_one in faults.values() for fault in of_one], DataFault)
 
 
 def check_models(cells: Sequence[Cell]) -> None:
-    """Put every method on the skeleton of its model, so that a misfit shows before anything trains.
+    """Attach every method to the skeleton of its model, so that a misfit is found before anything trains.
 
     Raises:
         ModelFault: lists every misfit.
     """
     if not cells:
-        return  # a sweep that only looks up its records is instant: no torch
+        return  # a sweep that only reuses records answers at once: no torch
     from harness.estimate import parameters
 
     faults = []

@@ -1,7 +1,7 @@
-"""The list that a sweep leaves: ``<runs_dir>/sweeps/<hash of its cells>/``, with who works it off and since when.
+"""The manifest of a sweep, in ``<runs_dir>/sweeps/<hash of its cells>/``.
 
-``sweep.json`` names the cells and their plans; ``commands/`` holds one file for each command that worked on them,
-because two may do so at once.
+``sweep.json`` lists the cells and their plans; ``commands/`` holds one file for each command that ran them, because
+two may do so at once.
 """
 
 import os
@@ -23,15 +23,15 @@ from harness.sweep.cells import Cell, effective_overrides
 MANIFEST_NAME = "sweep.json"
 
 
-ENDED = "ended"  # outcome of a command that came to its table, whatever that says
+ENDED = "ended"  # outcome of a command that showed its table, whatever the table says
 
 
 def keep_manifest(cells: Sequence[Cell], folder: Path | None = None, **more: Any) -> Path:
     """Write the list of cells and their plans' fingerprints; returns the sweep's folder.
 
     Args:
-        folder: of a sweep whose cells are not known beforehand; null: named by the cells, whatever the options.
-        more: what else the list should say.
+        folder: of a sweep whose cells are not known beforehand; None: named by the cells, whatever the options.
+        more: further entries of the manifest.
     """
     grid = [{"overrides": list(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
     options = cells[0].options
@@ -43,13 +43,13 @@ def keep_manifest(cells: Sequence[Cell], folder: Path | None = None, **more: Any
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    """Replace the list; secrets among the overrides are blanked."""
+    """Replace the manifest; secrets among the overrides are redacted."""
     write_json(folder / MANIFEST_NAME, content)
 
 
 @contextmanager
 def recorded_command(folder: Path) -> Iterator[None]:
-    """Note this command as one that works on the sweep, and how it ended."""
+    """Record that this command runs the sweep, and how it ended."""
     owner = provenance.owner()
     content: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),

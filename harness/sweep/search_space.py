@@ -1,4 +1,4 @@
-"""What a study searches and by what: the space in Hydra's overrides, the sampler, the objective in a record."""
+"""What a study searches and how: the space in Hydra's overrides, the sampler, the objective in a record."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler", "
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What ``conf/hydra/sweeper/optuna.yaml`` says."""
+    """The settings in ``conf/hydra/sweeper/optuna.yaml``."""
 
     objective: str
     direction: str | None
@@ -33,7 +33,7 @@ class StudySettings:
     seed: int
 
     def check(self) -> None:
-        """ConfigFault where they make no sense; all faults together."""
+        """Raise ConfigFault with all settings that make no sense."""
         faults = [
             f"hydra.sweeper.{key}={value!r}: give a whole number, {least} or more"
             for key, value, least in (("n_trials", self.n_trials, 1), ("parallel", self.parallel, 1))
@@ -57,15 +57,15 @@ class StudySettings:
 
 
 def space(overrides: "Sequence[Override]") -> "tuple[dict[str, BaseDistribution], list[str]]":
-    """What is searched, by key, and the overrides that all trials share.
+    """The searched keys with their distributions, and the overrides that all trials share.
 
     Raises:
-        ConfigFault: nothing is searched.
+        ConfigFault: no key is searched.
     """
     searched = {each.get_key_element(): _distribution(each) for each in overrides if each.is_sweep_override()}
     if not searched:
         raise ConfigFault(
-            "hydra/sweeper=optuna has nothing to search; give some key several values: lora.r=4,8,16, "
+            "hydra/sweeper=optuna has nothing to search; give at least one key several values: lora.r=4,8,16, "
             "'trainer.learning_rate=tag(log,interval(1e-4,1e-2))' or peft=glob(*)"
         )
     return searched, [str(each.input_line) for each in overrides if not each.is_sweep_override()]
@@ -79,7 +79,7 @@ def _distribution(override: "Override") -> "BaseDistribution":
     if isinstance(value, IntervalSweep):
         low, high, scale = float(value.start), float(value.end), "log" in value.tags  # type: ignore[arg-type]
         try:
-            # Hydra reads interval(2,32) as 2.0 to 32.0; what the setting is decides.
+            # Hydra reads interval(2,32) as 2.0 to 32.0; the type of the setting decides.
             if _is_whole(override.get_key_element()) or isinstance(value.start, int):
                 return IntDistribution(math.ceil(low), math.floor(high), log=scale)
             return FloatDistribution(low, high, log=scale)
@@ -94,7 +94,7 @@ def _distribution(override: "Override") -> "BaseDistribution":
 
 
 def _is_whole(key: str) -> bool:
-    """Whether the setting takes whole numbers only."""
+    """Whether the setting takes only whole numbers."""
     kind = known_settings().get(key.lstrip("+"))
     return int in (get_args(kind) or (kind,)) and float not in get_args(kind)
 
@@ -121,14 +121,14 @@ def sampler(settings: StudySettings, seed: int) -> Any:
 
 
 class ObjectiveFault(ConfigFault):
-    """The study cannot choose by this; no other trial will change that."""
+    """The study cannot choose by this objective, whatever the trial."""
 
 
 def check_objective(objective: str, plan: Plan) -> None:
-    """Refuse an objective that this plan will not have, before it is trained.
+    """Refuse an objective that this plan will not measure, before it is trained.
 
     Raises:
-        ObjectiveFault: no validation loss is taken, or the score is of the test split: choosing by it would spoil it.
+        ObjectiveFault: no validation loss is measured, or the score is of the test split, which is not for choosing.
     """
     if objective == VALIDATION_LOSS:
         if not plan.trainer.evaluations:
@@ -140,17 +140,17 @@ def check_objective(objective: str, plan: Plan) -> None:
         )
 
 
-def value_of(objective: str, kept: Mapping[str, Any]) -> float:
+def value_of(objective: str, record: Mapping[str, Any]) -> float:
     """The objective in a record.
 
     Raises:
-        ConfigFault: it is not there.
+        ConfigFault: the record does not have it.
     """
     if objective == VALIDATION_LOSS:
-        value = validation_loss(kept)
+        value = validation_loss(record)
     else:
-        value = kept["scores"]["after"].get(objective.removeprefix(SCORE))
+        value = record["scores"]["after"].get(objective.removeprefix(SCORE))
     if value is None:
-        names = ", ".join(SCORE + name for name in sorted(kept["scores"]["after"]))
-        raise ConfigFault(f"hydra.sweeper.objective={objective} is not in the records; these are: {names}")
+        names = ", ".join(SCORE + name for name in sorted(record["scores"]["after"]))
+        raise ConfigFault(f"hydra.sweeper.objective={objective} is not in the records; they have {names}")
     return float(value)

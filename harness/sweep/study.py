@@ -1,12 +1,11 @@
 """Studies: Optuna proposes cells, the sweep's launcher runs them, their scores decide what is proposed next.
 
-A study is kept as a journal in its sweep's folder, so that the same command goes on with it. Trials are plans like
-those of a grid: one that was run before, by this study or by any other command, gives its record again.
+The trials are kept in a journal in the sweep's folder, so that the same command resumes the study. A trial is a plan
+like those of a grid: if it was run before, by this study or by another command, its record is reused.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,30 +13,27 @@ from typing import TYPE_CHECKING, Any
 from harness.config.schema import Stage
 from harness.errors import ConfigFault, HarnessError, RunFault
 from harness.plan.spec import digest, plan_from_dict
-from harness.record import store
-from harness.sweep import execute, manifest, search_space
-from harness.sweep.cells import OVERRIDES_WITHOUT_EFFECT, Cell, reusable
+from harness.record import locks, store
+from harness.sweep import execute, journal, manifest, search_space
+from harness.sweep.cells import OVERRIDES_WITHOUT_EFFECT, Cell
 from harness.sweep.grid import check_models
+from harness.sweep.outcome import Outcome
+from harness.sweep.reuse import reusable
 from harness.sweep.summary import conclude
-from harness.sweep.worklist import Begin, Worklist
+from harness.sweep.worklist import Dispatch, Worklist
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-    from hydra.core.utils import JobReturn
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial, Trial
+    from optuna.trial import Trial
 
 log = logging.getLogger(__name__)
 
+# The cells of these overrides, numbered from the second argument on, and what runs some of them.
+Prepare = Callable[[Sequence[Sequence[str]], int], tuple[list[Cell], Dispatch]]
 
-Prepare = Callable[[Sequence[Sequence[str]], int], tuple[list[Cell], Begin]]
-
-
-JOURNAL = "study.journal"
-
-
-HOPELESS = 5  # trials refused, and none has ever run: then the command is wrong, not the draw
+HOPELESS = 5  # trials refused before any has run: then the command is wrong, not the proposals
 
 
 @dataclass
@@ -52,110 +48,93 @@ class Session:
     runs_dir: Path
     max_failures: int | None
 
-    def run(self) -> "list[JobReturn]":
+    def run(self) -> list[Outcome]:
         """Run trials until there are ``n_trials``; show all of them, and the best.
 
         Raises:
-            ConfigFault: no trial can work, the objective is none that the plans have, or a score of the test split.
-            RunFault: some trial failed; all others have run then.
+            ConfigFault: no trial can work, or the plans do not measure the objective, or it is of the test split.
+            RunFault: some trial failed; all others have run.
         """
-        from harness.record import locks
-
         lock = locks.take_lock(self.folder)
         if lock is None:
             owner = locks.describe(locks.holder(self.folder) or {})
             raise RunFault(
-                f"{owner} works on this study in {self.folder}; wait, or give hydra.sweeper.seed another value"
+                f"{owner} is running this study in {self.folder}; wait, or give hydra.sweeper.seed another value"
             )
-        with lock, _quiet():
-            study, results, trained = self._open(), dict[str, Any](), set[str]()
-            course = Worklist(self.runs_dir, self.max_failures)
+        with lock, journal.quiet_optuna():
+            study, outcomes, run_now = self._open(), dict[str, Outcome](), set[str]()
+            worklist = Worklist(self.runs_dir, self.max_failures)
             with manifest.recorded_command(self.folder):
-                while (missing := self.settings.n_trials - len(study_state(study))) > 0 and not course.over:
-                    new, earlier = self._batch(study, min(missing, self.settings.parallel), course)
-                    results |= new
-                    trained |= new.keys() - earlier
-            self._show(study, results, trained, course)
-        return list(results.values())
+                while (missing := self._missing(study)) > 0 and not worklist.over:
+                    new, earlier = self._run_batch(study, min(missing, self.settings.parallel), worklist)
+                    outcomes |= new
+                    run_now |= new.keys() - earlier
+            self._show(study, outcomes, run_now, worklist)
+        return list(outcomes.values())
+
+    def _missing(self, study: "Study") -> int:
+        return self.settings.n_trials - len(journal.ended_trials(study))
 
     def _open(self) -> "Study":
-        """The study as an earlier command left it, with what it failed at or left undone to be tried again."""
-        from optuna.trial import TrialState
-
-        study = self._load()
-        if not self._current(study):
-            aside = next(path for n in range(1, 1000) if not (path := self.folder / f"{JOURNAL}.old-{n}").exists())
-            (self.folder / JOURNAL).rename(aside)
-            log.warning(
-                "the study's trials are of other code, data or settings; begun anew, the old one is %s", aside.name
-            )
-            study = self._load()
-        for trial in study.trials:
-            if trial.state is TrialState.RUNNING:  # of a command that was cut off
-                study.tell(trial.number, state=TrialState.FAIL)
-        for trial in study_state(study):
-            if trial.state is TrialState.FAIL:
-                study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        """The study as an earlier command left it; trials that failed or were cut off are queued again."""
+        study = journal.load_study(self.folder, self.settings.towards)
+        if not self._is_current(study):
+            study = journal.restart_study(self.folder, self.settings.towards)
+        journal.requeue_unfinished(study)
         if study.trials:
-            log.info("the study goes on: %d of %d trials stand", len(study_state(study)), self.settings.n_trials)
+            ended = len(journal.ended_trials(study))
+            log.info("resuming the study: %d of %d trials have ended", ended, self.settings.n_trials)
         return study
 
-    def _load(self) -> "Study":
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(self.folder / JOURNAL)))
-        return optuna.create_study(
-            storage=storage, study_name="sweep", direction=self.settings.towards, load_if_exists=True
-        )
-
-    def _current(self, study: "Study") -> bool:
-        """Whether the last finished trial would be answered by its record, today."""
-        from optuna.trial import TrialState
-
-        told = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
-        if not told:
+    def _is_current(self, study: "Study") -> bool:
+        """Whether the record of the last completed trial would be reused today."""
+        completed = journal.completed_trials(study)
+        if not completed:
             return True
         try:
-            return reusable(self._cell(told[-1].user_attrs["overrides"], 0)) is not None
+            return reusable(self._checked_cell(completed[-1].user_attrs["overrides"], 0)) is not None
         except HarnessError:
             return False
 
-    def _batch(self, study: "Study", size: int, course: Worklist) -> "tuple[dict[str, JobReturn], frozenset[str]]":
-        """Ask for trials, run those that can work, tell the study how each went."""
+    def _run_batch(self, study: "Study", size: int, worklist: Worklist) -> tuple[dict[str, Outcome], frozenset[str]]:
+        """Ask for trials, run those that can work, and tell the study the results."""
+        # A new sampler for each batch: a study that was cut off then proposes what it would have proposed.
+        study.sampler = search_space.sampler(self.settings, self.settings.seed + len(journal.ended_trials(study)))
+        proposed = self._propose(study, size)
+        if not proposed:
+            return {}, frozenset()
+        _, dispatch = self.prepare(
+            [trial.user_attrs["overrides"] for trial, _ in proposed], min(trial.number for trial, _ in proposed)
+        )
+        cells = [cell for _, cell in proposed]
+        outcomes, earlier = execute.run_cells(cells, dispatch, self.folder, worklist)
+        for trial, cell in proposed:
+            trial.set_user_attr("fingerprint", cell.plan.fingerprint)
+            self._tell(study, trial, cell, outcomes.get(cell.plan.fingerprint))
+        return outcomes, earlier
+
+    def _propose(self, study: "Study", size: int) -> "list[tuple[Trial, Cell]]":
+        """Of ``size`` new trials those that can work, with their cells; the others are pruned."""
         from optuna.trial import TrialState
 
-        # Anew for each batch: then a study that was cut off proposes what it would have proposed.
-        study.sampler = search_space.sampler(self.settings, self.settings.seed + len(study_state(study)))
-        asked: dict[int, tuple[Trial, Cell]] = {}
-        refusal = ""
+        proposed, refusal = list[tuple["Trial", Cell]](), ""
         for trial in [study.ask(self.space) for _ in range(size)]:
             overrides = [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.space)]
             trial.set_user_attr("overrides", overrides)
             try:
-                asked[trial.number] = trial, self._cell(overrides, trial.number)
+                proposed.append((trial, self._checked_cell(overrides, trial.number)))
             except search_space.ObjectiveFault:
                 raise
             except HarnessError as error:
                 refusal = str(error).splitlines()[0]
                 log.warning("trial %d cannot work: %s", trial.number, refusal)
-                # Pruned, not failed: a sampler learns from it, and a second command need not try it again.
+                # Pruned, not failed: a sampler learns from it, and a second command does not retry it.
                 study.tell(trial, state=TrialState.PRUNED)
-        if not asked:
-            _hope(study, refusal, min(HOPELESS, self.settings.n_trials))
-            return {}, frozenset()
-        _, begin = self.prepare([trial.user_attrs["overrides"] for trial, _ in asked.values()], min(asked))
-        todo = [cell for _, cell in asked.values()]
-        self._list(study, [*self._cells(study), *todo])
-        results, earlier = execute.run_cells(todo, begin, self.folder, course)
-        for trial, cell in asked.values():
-            trial.set_user_attr("fingerprint", cell.plan.fingerprint)
-            self._tell(study, trial, cell, results.get(cell.plan.fingerprint))
-        return results, earlier
+        if not proposed:
+            journal.refuse_hopeless(study, refusal, min(HOPELESS, self.settings.n_trials))
+        return proposed
 
-    def _cell(self, overrides: list[str], number: int) -> Cell:
+    def _checked_cell(self, overrides: list[str], number: int) -> Cell:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
@@ -170,99 +149,65 @@ class Session:
             check_models([cell])
         return cell
 
-    def _tell(self, study: "Study", trial: "Trial", cell: Cell, result: "JobReturn | None") -> None:
-        from hydra.core.utils import JobStatus
+    def _tell(self, study: "Study", trial: "Trial", cell: Cell, outcome: Outcome | None) -> None:
         from optuna.trial import TrialState
 
-        if result is None or result.status is JobStatus.FAILED:  # none: too many had failed to start it
+        if outcome is None or outcome.record is None:  # None: too many runs had failed to start it
             study.tell(trial, state=TrialState.FAIL)
             return
         try:
-            value = search_space.value_of(self.settings.objective, result.return_value)
+            value = search_space.value_of(self.settings.objective, outcome.record)
         except ConfigFault:
             study.tell(trial, state=TrialState.FAIL)
             raise
         study.tell(trial, value)
         log.info("trial %d: %s = %.6g: %s", trial.number, self.settings.objective, value, cell.name)
 
-    def _show(self, study: "Study", results: "Mapping[str, JobReturn]", trained: set[str], course: Worklist) -> None:
-        """The table of all trials, the best of them, and the files that hold both."""
-        shown, best = list(self._cells(study)), _best(study)
+    def _show(self, study: "Study", outcomes: Mapping[str, Outcome], run_now: set[str], worklist: Worklist) -> None:
+        """Print the table of all trials and the best of them; write both into the sweep's folder."""
+        shown, best = list(self._cells(study)), journal.best_trial(study)
         if not shown:
             raise RunFault("no trial has run; the lines above say why")
-        self._list(study, shown)
-        earlier = frozenset(cell.plan.fingerprint for cell in shown) - trained
+        about: dict[str, Any] = {**vars(self.settings), "direction": self.settings.towards}
+        about["best"] = None if best is None else {"value": best.value, **best.user_attrs}
+        manifest.keep_manifest(shown, self.folder, study=about)
+        earlier = frozenset(cell.plan.fingerprint for cell in shown) - run_now
         try:
-            conclude(shown, results, earlier, self.folder, course)
+            conclude(shown, outcomes, earlier, self.folder, worklist)
         finally:
             if best is not None:
-                params = " ".join(f"{key}={value}" for key, value in best.params.items())
                 log.info(
                     "best of %d trials, run %s: %s = %.6g with %s",
-                    *(
-                        len(study_state(study)),
-                        best.user_attrs["fingerprint"],
-                        self.settings.objective,
-                        best.value,
-                        params,
-                    ),
+                    len(journal.ended_trials(study)),
+                    best.user_attrs["fingerprint"],
+                    self.settings.objective,
+                    best.value,
+                    " ".join(f"{key}={value}" for key, value in best.params.items()),
                 )
 
-    def _list(self, study: "Study", trials: Sequence[Cell]) -> None:
-        best = _best(study)
-        about = {**vars(self.settings), "direction": self.settings.towards}
-        about["best"] = None if best is None else {"value": best.value, **best.user_attrs}
-        manifest.keep_manifest(trials, self.folder, study=about)
-
     def _cells(self, study: "Study") -> Iterator[Cell]:
-        """Of all trials that made a plan, from what their records keep."""
+        """The cells of all trials that have a record, with the plan in it."""
         options = None
-        for trial in study_state(study):
-            kept = store.read_record(self.runs_dir, trial.user_attrs.get("fingerprint", "none"))
-            if kept is None:
+        for trial in journal.ended_trials(study):
+            record = store.read_record(self.runs_dir, trial.user_attrs.get("fingerprint", "none"))
+            if record is None:
                 continue
             if options is None:
                 [cell], _ = self.prepare([trial.user_attrs["overrides"]], 0)
                 options = cell.options
-            yield Cell(tuple(trial.user_attrs["overrides"]), plan_from_dict(kept["plan"]), options)
-
-
-def study_state(study: "Study") -> "list[FrozenTrial]":
-    """Trials that have ended, less those that a later one has tried again."""
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get("again") for trial in trials}
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    return [trial for trial in trials if trial.state in ended and trial.number not in again]
-
-
-def _best(study: "Study") -> "FrozenTrial | None":
-    from optuna.trial import TrialState
-
-    return study.best_trial if study.get_trials(states=(TrialState.COMPLETE,)) else None
-
-
-def _hope(study: "Study", refusal: str, enough: int) -> None:
-    """ConfigFault where every trial was refused, and there were enough of them."""
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False)
-    refused = sum(trial.state is TrialState.PRUNED for trial in trials)
-    if refused == len(trials) and refused >= enough:
-        raise ConfigFault(f"none of {refused} trials can work; the last one: {refusal}")
+            yield Cell(tuple(trial.user_attrs["overrides"]), plan_from_dict(record["plan"]), options)
 
 
 def open_session(
-    settings: search_space.StudySettings,
-    overrides: "Sequence[Override]",
-    prepare: Prepare,
-    composed: Any,
+    settings: search_space.StudySettings, overrides: "Sequence[Override]", prepare: Prepare, composed: Any
 ) -> Session:
-    """The study of these overrides: the same ones, whatever their number of trials, are the same study.
+    """The study of these overrides. Equal overrides make the same study, whatever the number of trials.
 
     Args:
         composed: the configuration of the overrides that all trials share.
+
+    Raises:
+        ConfigFault: a setting makes no sense, Optuna is not installed, or there is nothing to search.
     """
     settings.check()
     try:
@@ -273,8 +218,8 @@ def open_session(
         ) from error
     if composed.stage is not Stage.run:
         raise ConfigFault(
-            f"stage={composed.stage.value} needs to know its cells, which a study chooses as it goes; leave it out, or "
-            "set hydra/sweeper=basic"
+            f"stage={composed.stage.value} must know all cells, but a study chooses its cells as it runs; leave out "
+            "stage, or set hydra/sweeper=basic"
         )
     searched, fixed = search_space.space(overrides)
     lines = sorted(
@@ -282,18 +227,4 @@ def open_session(
     )
     key = digest([lines, settings.objective, settings.towards, settings.sampler, settings.seed])
     runs_dir = Path(composed.runs_dir).expanduser().absolute()
-    folder = runs_dir / "sweeps" / key
-    return Session(settings, searched, fixed, prepare, folder, runs_dir, composed.sweep.max_failures)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna's own notes would say everything twice."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
+    return Session(settings, searched, fixed, prepare, runs_dir / "sweeps" / key, runs_dir, composed.sweep.max_failures)

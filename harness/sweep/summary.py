@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import RunFault
 from harness.report import console, replicates
@@ -12,65 +12,71 @@ from harness.report.cells import TableCell, setting_of, shared_overrides
 from harness.report.files import outcome_line, write_tables
 from harness.report.table import Table, build_table
 from harness.sweep.cells import Cell
+from harness.sweep.outcome import Outcome
+from harness.sweep.reuse import other_code
 from harness.sweep.worklist import Worklist
-
-if TYPE_CHECKING:
-    from hydra.core.utils import JobReturn
 
 log = logging.getLogger(__name__)
 
 
 def conclude(
-    cells: Sequence[Cell], results: "Mapping[str, JobReturn]", earlier: frozenset[str], folder: Path, course: Worklist
+    cells: Sequence[Cell],
+    outcomes: Mapping[str, Outcome],
+    earlier: frozenset[str],
+    folder: Path,
+    worklist: Worklist,
 ) -> None:
     """Show every cell.
+
+    Args:
+        earlier: fingerprints whose records are not this command's.
 
     Raises:
         RunFault: some run failed, or was not started.
     """
-    from hydra.core.utils import JobStatus
-
-    whole = show_results(cells, earlier, folder, course.idle, course.answers)
-    failed = sum(result.status is JobStatus.FAILED for result in results.values())
-    if course.over:
+    complete = show_results(cells, earlier, folder, worklist.not_started, worklist.made_by)
+    failed = sum(outcome.failed for outcome in outcomes.values())
+    if worklist.over:
         raise RunFault(
-            f"more runs failed ({course.failed}) than sweep.max_failures={course.most_failures}: {len(course.idle)} "
-            "were not started; mend the cause and run the same command again, or raise sweep.max_failures"
+            f"more runs failed ({worklist.failed}) than sweep.max_failures={worklist.max_failures}: "
+            f"{len(worklist.not_started)} were not started; fix the cause and rerun the same command, or raise "
+            "sweep.max_failures"
         )
-    if failed or not whole:
-        raise RunFault(f"{failed} of {len(results)} runs failed; their records hold the tracebacks")
+    if failed or not complete:
+        raise RunFault(f"{failed} of {len(outcomes)} runs failed; their records hold the tracebacks")
 
 
 def show_results(
     cells: Sequence[Cell],
     reused: frozenset[str],
     folder: Path | None,
-    idle: Collection[str] = (),
-    answers: Mapping[str, str] = MappingProxyType({}),
+    not_started: Collection[str] = (),
+    made_by: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
-    """Print the table of the cells, write it into ``folder``; whether every cell has a finished record.
+    """Print the table of the cells and write it into ``folder``; whether every cell has a finished record.
 
     Args:
-        reused: fingerprints whose records are not of this command.
-        idle: fingerprints that this command did not come to.
-        answers: who made the results that other processes made meanwhile, by fingerprint.
+        reused: fingerprints whose records are not this command's.
+        not_started: fingerprints of plans that this command did not start.
+        made_by: by fingerprint, which other process made the result during this command.
     """
-    found = {cell.plan.fingerprint: cell.on_record() for cell in cells}
-    records = {fingerprint: kept for fingerprint, kept in found.items() if kept is not None}
+    found = {cell.plan.fingerprint: cell.read_record() for cell in cells}
+    records = {fingerprint: record for fingerprint, record in found.items() if record is not None}
     common = shared_overrides([cell.overrides for cell in cells])
-    shown = [
+    rows = [
         TableCell(
             overrides=cell.name,
             fingerprint=cell.plan.fingerprint,
             method=cell.plan.method,
             setting=setting_of(cell.name, cell.plan.method, common),
             reused=cell.plan.fingerprint in reused,
-            not_started=cell.plan.fingerprint in idle,
-            answered_by=answers.get(cell.plan.fingerprint),
+            not_started=cell.plan.fingerprint in not_started,
+            answered_by=made_by.get(cell.plan.fingerprint),
+            other_code=other_code(records[cell.plan.fingerprint]) if cell.plan.fingerprint in records else None,
         )
         for cell in cells
     ]
-    table = build_table(shown, records)
+    table = build_table(rows, records)
     over_seeds = print_table(table, records)
     if folder is not None:
         write_tables(folder, table, over_seeds)
@@ -79,7 +85,7 @@ def show_results(
 
 
 def print_table(table: Table, records: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """Show the table, and beneath it what its runs come to over seeds, which is returned."""
+    """Print the table and, beneath it, the summary of its runs over seeds, which is returned."""
     console.to_console(table)
     over_seeds = replicates.seed_table(table, records)
     if over_seeds is not None:
@@ -88,5 +94,5 @@ def print_table(table: Table, records: Mapping[str, Mapping[str, Any]]) -> Table
 
 
 def short_path(path: Path) -> str:
-    """The path as short as it is clear: relative to the working folder where it lies below it."""
+    """The path relative to the working folder if it lies below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,114 +1,107 @@
-"""The course of one command through its plans: what runs, what other processes do, when to stop, how long still."""
+"""One command's progress through its plans: what is left, what other processes do, when to stop, how long it takes."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from harness.errors import HeldByAnotherProcess
 from harness.estimate import duration
 from harness.record import provenance, store
-from harness.sweep.cells import Cell, answered_by_another, describe_result, failure_of, wait_for
-
-if TYPE_CHECKING:
-    from hydra.core.utils import JobReturn
+from harness.sweep.cells import Cell
+from harness.sweep.claim import wait_for
+from harness.sweep.outcome import Outcome, Status
+from harness.sweep.reuse import describe_result, failure_of, made_by_another
 
 log = logging.getLogger(__name__)
 
-
-# Runs cells, keeping its notes in the folder; yields Hydra's result of each as it ends, a failure included.
-Begin = Callable[[Sequence[Cell], Path, "Worklist"], "Iterator[tuple[Cell, JobReturn]]"]
+# Runs cells and yields the outcome of each as it ends; keeps its files in the folder.
+Dispatch = Callable[[Sequence[Cell], Path, "Worklist"], Iterator[Outcome]]
 
 
 class Worklist:
-    """How far a command has come; for a study, through all of its batches.
+    """A command's progress through its plans; for a study, through all of its batches.
 
     Attributes:
-        answers: by fingerprint, who else made the result, in words.
-        idle: fingerprints that were not come to, because too many runs had failed.
+        made_by: by fingerprint, which other process made the result during this command, in words.
+        not_started: fingerprints of plans that were not started because too many runs had failed.
     """
 
-    def __init__(self, runs_dir: Path, most_failures: int | None) -> None:
-        self.answers: dict[str, str] = {}
-        self.idle: set[str] = set()
+    def __init__(self, runs_dir: Path, max_failures: int | None) -> None:
+        self.made_by: dict[str, str] = {}
+        self.not_started: set[str] = set()
         self.total = self.ended = self.failed = 0
-        self.most_failures = most_failures
+        self.max_failures = max_failures
         self._runs_dir = runs_dir
 
     @cached_property
     def _forecast(self) -> duration.Forecast:
-        """Made when first asked: a sweep with nothing to run need not read every record."""
+        """Made at first use: a sweep with nothing to run need not read every record."""
         records = store.all_records(self._runs_dir, curves=False)
         return duration.Forecast(records, str(provenance.owner()["host"]))
 
     @property
     def over(self) -> bool:
-        """Whether no further run may start, because too many have failed."""
-        return self.most_failures is not None and self.failed > self.most_failures
+        """Whether no further run may start because too many have failed."""
+        return self.max_failures is not None and self.failed > self.max_failures
 
-    def expect(self, todo: Sequence[Cell]) -> str:
-        """Take these on; how long they may take, in words."""
-        self.total += len(todo)
-        return self.still(todo)
+    def add(self, cells: Sequence[Cell]) -> str:
+        """Add these cells; returns how long they may take, in words."""
+        self.total += len(cells)
+        return self.time_for(cells)
 
-    def still(self, todo: Sequence[Cell]) -> str:
-        """``about 12 min``, or ``time unknown``; the cost of starting the first run included."""
-        if not todo:
+    def time_for(self, cells: Sequence[Cell]) -> str:
+        """``about 12 min``, or ``time unknown``; includes the cost of starting the first run."""
+        if not cells:
             return "nothing"
-        seconds, unknown = self._forecast.seconds([cell.plan for cell in todo])
-        if unknown == len(todo):
-            return "time unknown: no like run is on record"
+        seconds, unknown = self._forecast.seconds([cell.plan for cell in cells])
+        if unknown == len(cells):
+            return "time unknown: no comparable finished run"
         return f"about {duration.in_words(seconds)}" + (f" and {unknown} runs of unknown length" if unknown else "")
 
-    def follow(self, todo: Sequence[Cell], begin: Begin, folder: Path) -> "Iterator[tuple[Cell, JobReturn]]":
-        """Results as they come. Plans that other processes work on are left for later, then waited for.
+    def follow(self, cells: Sequence[Cell], dispatch: Dispatch, folder: Path) -> Iterator[Outcome]:
+        """Outcomes as they come. Plans that other processes are running are postponed, then waited for.
 
-        Ends early where ``over``; runs that are under way then come to their end first.
+        Ends early when ``over``; runs that have started then finish first.
         """
-        left, waiting = list(todo), list[Cell]()
+        left, held = list(cells), list[Cell]()
         while left and not self.over:
-            asked = []
+            to_run = []
             for cell in left:
-                result = self.looked_up(cell)
-                if result is None:
-                    asked.append(cell)
+                outcome = self.outcome_of_another(cell)
+                if outcome is None:
+                    to_run.append(cell)
                     continue
-                self._note(result)
-                yield cell, result
-            for cell, result in begin(asked, folder, self) if asked and not self.over else ():
-                if isinstance(result._return_value, HeldByAnotherProcess):
-                    log.info("%s: %s; left for later", cell.name, result._return_value)
-                    waiting.append(cell)
+                self._count(outcome)
+                yield outcome
+            by_fingerprint = {cell.plan.fingerprint: cell for cell in to_run}
+            for outcome in dispatch(to_run, folder, self) if to_run and not self.over else ():
+                if outcome.status is Status.held:
+                    cell = by_fingerprint[outcome.fingerprint]
+                    log.info("%s: %s; postponed", cell.name, outcome.message)
+                    held.append(cell)
                     continue
-                self._note(result)
-                yield cell, result
-            left = wait_for(waiting) if waiting and not self.over else []
-            waiting = [cell for cell in waiting if cell not in left]
+                self._count(outcome)
+                yield outcome
+            left = wait_for(held) if held and not self.over else []
+            held = [cell for cell in held if cell not in left]
 
-    def looked_up(self, cell: Cell) -> "JobReturn | None":
-        """Hydra's result where another process has answered for the plan since this command began."""
-        from hydra.core.utils import JobReturn, JobStatus
-
-        found = answered_by_another(cell)
-        if found is None:
+    def outcome_of_another(self, cell: Cell) -> Outcome | None:
+        """The outcome, if another process has finished the plan or failed at it since this command began."""
+        record = made_by_another(cell)
+        if record is None:
             return None
-        self.answers[cell.plan.fingerprint] = describe_result(found)
-        log.info("%s: %s: %s", cell.plan.fingerprint, describe_result(found), cell.name)
-        failed = found["status"] == "failed"
-        result = JobReturn(overrides=cell.overrides, status=JobStatus.FAILED if failed else JobStatus.COMPLETED)
-        result.return_value = failure_of(found) if failed else found
-        return result
+        by_whom = describe_result(record)
+        self.made_by[cell.plan.fingerprint] = by_whom
+        log.info("%s: %s: %s", cell.plan.fingerprint, by_whom, cell.name)
+        if record["status"] == "failed":
+            return Outcome(cell.plan.fingerprint, Status.failed, str(failure_of(record)), made_by=by_whom)
+        return Outcome(cell.plan.fingerprint, Status.finished, made_by=by_whom, record=record)
 
-    def _note(self, result: "JobReturn") -> None:
-        from hydra.core.utils import JobStatus
-
+    def _count(self, outcome: Outcome) -> None:
         self.ended += 1
-        if result.status is JobStatus.FAILED:
+        if outcome.failed:
             self.failed += 1
-            if self.over and self.failed == (self.most_failures or 0) + 1:
-                log.error("more runs failed than sweep.max_failures=%s: no further run starts", self.most_failures)
-        else:
-            kept: Any = result._return_value
-            if isinstance(kept, dict):
-                self._forecast.learn(kept)
+            if self.over and self.failed == (self.max_failures or 0) + 1:
+                log.error("more runs failed than sweep.max_failures=%s: no further run starts", self.max_failures)
+        elif outcome.record is not None:
+            self._forecast.learn(outcome.record)

@@ -1,10 +1,8 @@
-"""Where the runs of a sweep are worked off besides this process: processes here (joblib), a cluster (ray).
+"""Launchers run a sweep's jobs on workers: other processes on this machine, or other machines.
 
-An engine gets jobs and yields their outcomes as they end; ``slurm`` is one more, in a module of its own. A
-worker that is killed costs its own run and no other: each worker is a slot of its own, started anew.
+A launcher gets jobs and yields their outcomes as they end. A worker that is killed costs its own run and no other.
 """
 
-import logging
 import os
 import signal
 from abc import ABC, abstractmethod
@@ -17,27 +15,26 @@ from typing import Any, ClassVar
 from harness.errors import ConfigFault, raise_together
 from harness.runtime import signals
 from harness.runtime.distributed import processes
-from harness.sweep.launchers.worker import DIED, Job, Outcome
-
-log = logging.getLogger(__name__)
+from harness.sweep.launchers.worker import WorkerJob
+from harness.sweep.outcome import Outcome, Status
 
 
 class Launcher(ABC):
-    """Works off jobs somewhere; settings are those of ``conf/hydra/launcher/<name>.yaml``."""
+    """Runs jobs on workers; its settings are those of ``conf/hydra/launcher/<name>.yaml``."""
 
-    outlives: ClassVar[bool] = False  # whether its runs go on when the command is stopped
+    outlives: ClassVar[bool] = False  # whether its runs continue when the command is stopped
 
     @abstractmethod
     def check(self) -> None:
-        """Look at the settings, before anything is composed.
+        """Check the settings, before anything is composed.
 
         Raises:
-            ConfigFault: one makes no sense, or the engine's package is not installed.
+            ConfigFault: a setting makes no sense, or the package that the launcher needs is not installed.
         """
 
     @abstractmethod
-    def run(self, jobs: Sequence[Job], folder: Path) -> Iterator[Outcome]:
-        """One outcome for each job, as they end. A job's failure, or its worker's death, is an outcome.
+    def run(self, jobs: Sequence[WorkerJob], folder: Path) -> Iterator[Outcome]:
+        """One outcome per job, as they end. A job's failure, or its worker's death, is an outcome.
 
         Args:
             folder: of the sweep, for logs; every worker must see it under this name.
@@ -54,74 +51,77 @@ class Launcher(ABC):
 class Worker(ABC):
     """One worker process, kept for several jobs."""
 
-    model = ""  # of its last job, which it still holds
+    model = ""  # of its last job; the worker still holds it
 
     @abstractmethod
-    def submit(self, job: Job) -> "Future[Outcome]":
-        """Start the job; the future raises where the process dies."""
+    def submit(self, job: WorkerJob) -> "Future[Outcome]":
+        """Start the job; the future raises if the process dies."""
 
     @abstractmethod
     def restart(self) -> None:
         """Replace a dead process."""
 
-    def ask_to_stop(self) -> None:  # noqa: B027 (most slots cannot be asked)
+    def ask_to_stop(self) -> None:  # noqa: B027 (most workers cannot be asked)
         """Let the process write a checkpoint and end its run; its future then has a result."""
 
     @abstractmethod
     def close(self, busy: bool = False) -> None:
-        """End the process; where it is busy, in the middle of what it does."""
+        """End the process; if ``busy``, in the middle of its job."""
 
 
-def outcomes_of(slots: Sequence[Worker], jobs: Sequence[Job], grace_s: float) -> Iterator[Outcome]:
-    """Outcomes of the jobs, each slot busy with one at a time; stopped, it gives them ``grace_s`` and ends them."""
-    todo, running = list(jobs), dict[Future[Outcome], tuple[Worker, Job]]()
+def run_jobs(workers: Sequence[Worker], jobs: Sequence[WorkerJob], grace_s: float) -> Iterator[Outcome]:
+    """Outcomes of the jobs; each worker runs one at a time.
+
+    When the command is stopped, workers get ``grace_s`` seconds to stop by themselves; then they are ended.
+    """
+    todo, running = list(jobs), dict[Future[Outcome], tuple[Worker, WorkerJob]]()
     try:
         while todo or running:
-            busy = [slot for slot, _ in running.values()]
-            for slot in [each for each in slots if each not in busy][: len(todo)]:
-                job = _next(slot, slots, todo)
+            busy = [worker for worker, _ in running.values()]
+            for worker in [each for each in workers if each not in busy][: len(todo)]:
+                job = _next_job(worker, workers, todo)
                 todo.remove(job)
-                running[_submitted(slot, job)] = slot, job
+                running[_submit(worker, job)] = worker, job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                slot, job = running.pop(future)
-                yield _outcome(future, slot, job)
+                worker, job = running.pop(future)
+                yield _outcome(future, worker, job)
     except BaseException:
-        if running and signals.requested() != signal.SIGINT:  # that one the terminal has sent to all
-            for slot, _ in running.values():
-                slot.ask_to_stop()
-        cut = wait(running, timeout=grace_s).not_done
-        for slot in [running[future][0] for future in cut]:
-            slot.close(busy=True)
+        if running and signals.requested() != signal.SIGINT:  # the terminal has sent that one to all of them
+            for worker, _ in running.values():
+                worker.ask_to_stop()
+        still_running = wait(running, timeout=grace_s).not_done
+        for worker in [running[future][0] for future in still_running]:
+            worker.close(busy=True)
         raise
 
 
-def _next(slot: Worker, slots: Sequence[Worker], todo: Sequence[Job]) -> Job:
-    """A job on the model that the slot holds, else on one that no other holds, else the next one."""
-    held = {other.model for other in slots}
-    same = (job for job in todo if job.model == slot.model)
+def _next_job(worker: Worker, workers: Sequence[Worker], todo: Sequence[WorkerJob]) -> WorkerJob:
+    """A job on the model that the worker holds, else on one that no other worker holds, else the next one."""
+    held = {other.model for other in workers}
+    same = (job for job in todo if job.model == worker.model)
     return next(same, None) or next((job for job in todo if job.model not in held), todo[0])
 
 
-def _submitted(slot: Worker, job: Job) -> "Future[Outcome]":
-    slot.model = job.model
+def _submit(worker: Worker, job: WorkerJob) -> "Future[Outcome]":
+    worker.model = job.model
     try:
-        return slot.submit(job)
-    except Exception:  # it died while idle
-        slot.restart()
-        return slot.submit(job)
+        return worker.submit(job)
+    except Exception:  # it died between two jobs
+        worker.restart()
+        return worker.submit(job)
 
 
-def _outcome(future: "Future[Outcome]", slot: Worker, job: Job) -> Outcome:
+def _outcome(future: "Future[Outcome]", worker: Worker, job: WorkerJob) -> Outcome:
     try:
         return future.result()
     except Exception as error:
-        slot.restart()
-        slot.model = ""
-        return Outcome(job.fingerprint, DIED, why_it_died(error), 0.0)
+        worker.restart()
+        worker.model = ""
+        return Outcome(job.fingerprint, Status.died, reason_of_death(error))
 
 
-def why_it_died(error: BaseException) -> str:
-    """Why a worker gave no answer, in a line."""
+def reason_of_death(error: BaseException) -> str:
+    """Why a worker gave no answer, in one line."""
     text = " ".join(str(error).split())
     _, found, codes = text.partition("exit codes of the workers are ")
     detail = codes.partition("}")[0].lstrip("{") if found else f"{type(error).__name__}: {text[:300]}"
@@ -134,7 +134,7 @@ def cores() -> int:
 
 
 def check_settings(name: str, package: str, values: Mapping[str, Any], **lowest: float) -> None:
-    """Refuse settings that are no number, or below the lowest that makes sense; null passes.
+    """Refuse settings that are not numbers or are below the lowest allowed; null passes.
 
     Raises:
         ConfigFault: lists all of them, or says that the package is not installed.
@@ -149,9 +149,9 @@ def check_settings(name: str, package: str, values: Mapping[str, Any], **lowest:
 
 
 def refuse_under_torchrun(name: str) -> None:
-    """Raise ConfigFault: launchers and sweepers that start processes of their own, under torchrun."""
+    """Raise ConfigFault if torchrun started this process: ``name`` starts processes of its own."""
     if processes() > 1:
         raise ConfigFault(
-            f"{name} starts processes of its own, and WORLD_SIZE={processes()}: torchrun has started this one; "
-            "use hydra/launcher=basic and hydra/sweeper=basic there"
+            f"{name} starts its own processes, but torchrun started this one (WORLD_SIZE={processes()}); "
+            "use hydra/launcher=basic and hydra/sweeper=basic"
         )

@@ -1,7 +1,7 @@
-"""One plan, run in a process of its own: on this machine, on another, or in a queue's job.
+"""One plan, run in a process of its own: on this machine, on another, or in a SLURM job.
 
-A worker gets text only and composes the plan itself, so that no model, no configuration object and no code of
-ours is pickled. What it leaves behind is the record in ``runs_dir``; its answer says no more than how it went.
+A worker gets text only and composes the plan itself, so no model, configuration object or code of ours is pickled.
+The result is the record in ``runs_dir``; the outcome says only how the run went.
 """
 
 import json
@@ -11,22 +11,25 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.errors import ConfigFault, HeldByAnotherProcess
 from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
 from harness.runtime import memory
-from harness.runtime.notices import quiet_libraries
+from harness.sweep.cells import Cell
+from harness.sweep.claim import run_cell
+from harness.sweep.outcome import Outcome, Status, outcome_of_error
+from harness.sweep.reuse import describe_result
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
-
-
-FINISHED, FAILED, DIED, ELSEWHERE, IDLE = "finished", "failed", "died", "elsewhere", "not started"
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ class ConfigSource:
     config_dir: str
     config_name: str
     searchpath: tuple[str, ...]  # further folders: --config-dir and hydra.searchpath
-    cwd: str  # relative paths in the configuration count from here
+    cwd: str  # relative paths in the configuration start here
 
 
 @dataclass(frozen=True)
-class Job:
-    """One plan of a sweep as a worker gets it."""
+class WorkerJob:
+    """One cell as it is sent to a worker."""
 
     fingerprint: str
     name: str
@@ -50,67 +53,53 @@ class Job:
     sweep_name: str | None
     source: ConfigSource
     code: str  # code version of the process that started the sweep
-    folder: str  # of the sweep: the log of the run goes there
-    tries: int | None  # attempts on record when the sweep began
-    stop: str | None  # a file; once it is there, no further run starts
+    folder: str  # of the sweep: the log of the run is written there
+    attempts: int | None  # attempts on record when the sweep began
+    stop: str | None  # a file; once it exists, no further run starts
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run went. ``died``: its process ended without an answer."""
+def run_job(job: WorkerJob) -> Outcome:
+    """Run the job's plan here, or reuse its finished record. An ``Exception`` becomes a failed outcome.
 
-    fingerprint: str
-    status: str  # finished, failed, died, elsewhere (another process works on the plan), not started
-    message: str
-    seconds: float
-    answer: str = ""  # "finished by process 4711 on node7", where another process made the result meanwhile
-
-
-def run_job(job: Job) -> Outcome:
-    """Run the job's plan here, or use its finished record. An ``Exception`` becomes a failed outcome.
-
-    Never waits: a plan that another process works on is ``elsewhere``. The same process may be called again:
-    runs of one base model share it.
+    Never waits: a plan that another process is running is ``held``. The same process may be called again:
+    runs on one base model share it.
     """
-    started, answer = time.monotonic(), ""
+    started = time.monotonic()
     if job.stop and os.path.exists(job.stop):
-        return Outcome(job.fingerprint, IDLE, "too many runs have failed", 0.0)
+        return Outcome(job.fingerprint, Status.not_started, "too many runs have failed")
     try:
         with _in_folder(job), _logged(job):
-            message, answer = _run(job)
-        status = FINISHED
-    except HeldByAnotherProcess as error:
-        status, message = ELSEWHERE, str(error)
+            remark, made_by = run_plan(job)
     except Exception as error:
-        status, message = FAILED, _in_a_line(error)
         memory.drop_frames(error)  # the same process takes the next job
-    return Outcome(job.fingerprint, status, message, time.monotonic() - started, answer)
+        return outcome_of_error(job.fingerprint, error, time.monotonic() - started)
+    return Outcome(job.fingerprint, Status.finished, remark, time.monotonic() - started, made_by)
 
 
-def _run(job: Job) -> tuple[str, str]:
-    """Compose, compare, run; returns what should be said beside "finished", and who else made the result."""
-    from dataclasses import replace
-    from functools import partial
+def run_plan(job: WorkerJob) -> tuple[str, str]:
+    """Compose the plan, compare its fingerprint and run it.
 
+    Returns:
+        A remark on the finished run, and which other process made the result; each may be "".
+    """
     from harness.pipeline.run import run
     from harness.plan.read import read_config
-    from harness.sweep.cells import Cell, describe_result, run_cell
 
     owner = provenance.owner()
-    log.info("process %s on %s begins: %s", owner["pid"], owner["host"], job.name)
-    plan, options = read_config(_compose(job))
+    log.info("process %s on %s starts %s", owner["pid"], owner["host"], job.name)
+    plan, options = read_config(compose_job(job))
     if plan.fingerprint != job.fingerprint:
         raise ConfigFault(
-            f"{owner['host']} makes plan {plan.fingerprint} of these overrides, not {job.fingerprint}: "
-            f"its files of conf, data or model differ (inputs here: {json.dumps(dict(plan.inputs))}); give every "
-            "machine the same files"
+            f"on {owner['host']} these overrides make plan {plan.fingerprint}, not {job.fingerprint}: its files of "
+            f"conf, data or model differ (inputs here: {json.dumps(dict(plan.inputs))}); give every machine the "
+            "same files"
         )
     options = replace(options, sweep_name=options.sweep_name or job.sweep_name)
-    kept = run_cell(Cell(job.overrides, plan, options, job.tries), partial(run, cache=process_cache()))
-    answer = "" if kept["owner"] == owner else describe_result(kept)
+    record = run_cell(Cell(job.overrides, plan, options, job.attempts), partial(run, cache=process_cache()))
+    made_by = "" if record["owner"] == owner else describe_result(record)
     if provenance.code_version() == job.code:
-        return "", answer
-    return "by other sources than the sweep began with: the next command runs it again", answer
+        return "", made_by
+    return "run by other sources than the sweep was started with: the next command runs it again", made_by
 
 
 @cache
@@ -119,13 +108,8 @@ def process_cache() -> ProcessCache:
     return ProcessCache()
 
 
-def _in_a_line(error: Exception) -> str:
-    from harness.config.messages import explain
-
-    return explain(error).removeprefix("error: ").splitlines()[0]
-
-
-def _compose(job: Job) -> Any:
+def compose_job(job: WorkerJob) -> "DictConfig":
+    """The configuration of the job's cell."""
     from hydra import compose, initialize_config_dir
 
     from harness.config.compose import register_schema
@@ -138,8 +122,8 @@ def _compose(job: Job) -> Any:
 
 
 @contextmanager
-def _in_folder(job: Job) -> Iterator[None]:
-    """The working folder of the command, and a note who works on this job."""
+def _in_folder(job: WorkerJob) -> Iterator[None]:
+    """Change to the command's working folder and note which process runs this job."""
     before = os.getcwd()
     try:
         os.chdir(job.source.cwd)
@@ -149,36 +133,37 @@ def _in_folder(job: Job) -> Iterator[None]:
             "every machine sees under the same name"
         ) from error
     try:
-        atomic_write_text(_owner_file(job), json.dumps(provenance.owner()))
+        atomic_write_text(owner_file(job), json.dumps(provenance.owner()))
         yield
     finally:
         with suppress(OSError):
             os.chdir(before)
 
 
-def log_file(job: Job) -> Path:
-    """Where a run's notes go: the consoles of several workers would be one jumble."""
+def log_file(job: WorkerJob) -> Path:
+    """The log of a run: several workers would mix their lines on one console."""
     return Path(job.folder) / "logs" / f"{job.fingerprint}.log"
 
 
-def _owner_file(job: Job) -> Path:
+def owner_file(job: WorkerJob) -> Path:
+    """The file that names the process that runs this job."""
     return Path(job.folder) / "workers" / f"{job.fingerprint}.json"
 
 
 @contextmanager
-def _logged(job: Job) -> Iterator[None]:
-    """Everything that the run says goes to its log file."""
+def _logged(job: WorkerJob) -> Iterator[None]:
+    """Send everything that the run prints or logs to its log file."""
     log_file(job).parent.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("harness")
     before = logger.handlers, logger.level, logger.propagate
-    # Line by line: a process that is killed leaves its last words.
+    # Line by line, so that the lines before a kill are kept.
     with (
         open(log_file(job), "a", buffering=1, encoding="utf-8") as file,
         redirect_stdout(file),
         redirect_stderr(file),
         warnings.catch_warnings(),
     ):
-        quiet_libraries()
+        warnings.simplefilter("ignore", FutureWarning)  # meant for the developers of other packages
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
@@ -197,18 +182,18 @@ def _logged(job: Job) -> Iterator[None]:
             logger.setLevel(before[1])
 
 
-def mark_interrupted(job: Job, runs_dir: Path, reason: str) -> None:
+def mark_interrupted(job: WorkerJob, runs_dir: Path, reason: str) -> None:
     """Mark the record of a job whose process died as interrupted.
 
-    The record's own check needs it to be asked on the same machine; whoever started the worker knows it anyway.
-    Left alone is a record that some other process owns.
+    Reading a record detects a dead owner only on the owner's machine; whoever started the worker knows it anyway.
+    A record that another process owns is left alone.
     """
     try:
-        owner = json.loads(_owner_file(job).read_text(encoding="utf-8"))
+        owner = json.loads(owner_file(job).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    found = store.read_record(runs_dir, job.fingerprint)
-    if found is None or found["status"] not in ("running", "interrupted") or found["owner"] != owner:
+    record = store.read_record(runs_dir, job.fingerprint)
+    if record is None or record["status"] not in ("running", "interrupted") or record["owner"] != owner:
         return
-    hint = f"the same command runs it again; {log_file(job)} has its last words"
-    store.write_record(runs_dir, store.as_interrupted(found, reason, hint))
+    hint = f"run the same command again; its last log lines are in {log_file(job)}"
+    store.write_record(runs_dir, store.as_interrupted(record, reason, hint))
