@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.errors import ConfigFault
 from harness.estimate import duration
-from harness.record import locks, progress, provenance, store
+from harness.record import locks, provenance, store
+from harness.record import progress as progress_file
 from harness.report.cells import NOT_STARTED, shared_overrides, split_overrides
 from harness.sweep import manifest
 
@@ -27,7 +28,7 @@ class RunView:
     fingerprint: str
     state: str  # waiting, starting, running, finished, failed, interrupted, not started
     host: str = ""
-    progress: progress.Progress | None = None
+    progress: progress_file.Progress | None = None
     took_s: float | None = None  # of a finished run
     other_code: bool = False  # finished by another code version than the sweep's last command has
 
@@ -124,7 +125,7 @@ def _running_besides(runs_dir: Path, known: Collection[str]) -> list[RunView]:
 
 def _with_progress(runs_dir: Path) -> list[str]:
     """Fingerprints of runs that write their progress."""
-    return sorted(file.parent.name for file in runs_dir.glob(f"*/{progress.NAME}"))
+    return sorted(file.parent.name for file in runs_dir.glob(f"*/{progress_file.NAME}"))
 
 
 def _activity(commands: Sequence[Mapping[str, Any]], active: Sequence[Mapping[str, Any]]) -> str:
@@ -150,7 +151,7 @@ def _view_run(
     if record is not None and record["status"] == "running":
         # A record cannot say that its process on another machine has ended; its lock can.
         state = RUNNING if held or (owner is None and not (folder / "lock").exists()) else "interrupted"
-        now = progress.read_progress(folder)
+        now = progress_file.read_progress(folder)
         own = now if now and now.owner == record["owner"] else None
         return RunView(name, fingerprint, state, record["owner"]["host"], own)
     if held and owner is not None:

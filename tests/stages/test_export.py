@@ -34,6 +34,7 @@ def options_of(made, which, folder, *more):
     return plan_of(f"runs_dir={runs_dir}", f"run={kept['fingerprint']}", f"export.dir={folder}", *more)[1], kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["lora none", "lora nf4"])
 def test_merged_model_equals_the_unmerged_one_and_needs_no_peft(which, made, tmp_path):
     options, kept = options_of(made, which, tmp_path / "merged", "stage=export")
@@ -63,12 +64,12 @@ def test_export_is_scored_beside_its_run_by_the_same_protocol(made, tmp_path):
     assert found["adapter"] == kept["scores"]["after"]
     assert found["export"]["loss"] == pytest.approx(found["adapter"]["loss"], abs=1e-4)
     other, _ = options_of(made, "lora nf4", tmp_path / "merged", "stage=score")
-    with pytest.raises(ModelFault, match="is of run"):
+    with pytest.raises(ModelFault, match="is an export of run"):
         score_export(other)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
-def test_quantised_export_is_smaller_and_loads(kind, made, tmp_path):
+def test_quantized_export_is_smaller_and_loads(kind, made, tmp_path):
     pytest.importorskip("bitsandbytes")
     for name, quantization in (("plain", "none"), ("small", kind)):
         words = ("stage=export", f"export.quantization={quantization}")
@@ -90,7 +91,7 @@ def test_what_cannot_be_merged_is_refused_and_leaves_nothing(made, tmp_path):
 
 
 def test_an_existing_folder_and_missing_settings_are_refused(made, tmp_path):
-    with pytest.raises(ConfigFault, match="exists, and nothing is overwritten"):
+    with pytest.raises(ConfigFault, match="exists and is not overwritten"):
         export.export_model(options_of(made, "lora none", tmp_path, "stage=export")[0])
     with pytest.raises(ConfigFault, match="stage=export needs run="):
         export.export_model(plan_of("stage=export")[1])
@@ -99,5 +100,5 @@ def test_an_existing_folder_and_missing_settings_are_refused(made, tmp_path):
 
 
 def test_a_folder_that_is_no_export_is_not_scored(made, random_qwen2):
-    with pytest.raises(ModelFault, match="is no export of the harness"):
+    with pytest.raises(ModelFault, match="is not an export of the harness"):
         score_export(options_of(made, "lora none", random_qwen2, "stage=score")[0])

@@ -9,9 +9,9 @@ from harness.sweep.cells import Cell
 
 
 def started(cell: Cell, **owner: Any) -> RunRecord:
-    """The record of a run of this cell that goes on; ``owner`` replaces parts of its owner."""
+    """The record of a run of this cell that is running; ``owner`` replaces parts of its owner."""
     plan = cell.plan
-    record = store.start_record(cell.options.runs_dir, plan.fingerprint, "lora", plan.as_dict(), {"seed": 0})
+    record = store.start_record(cell.options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), {"seed": 0})
     record.owner |= owner
     return record
 

@@ -1,189 +1,38 @@
-"""Several processes at the same plans: each plan is trained once, and what a dead process held is free at once."""
-
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
+"""Cells: their names, and what is on record of them."""
 
 import pytest
 
-from harness.errors import HeldByAnotherProcess, RunFault
-from harness.pipeline import lifecycle
-from harness.pipeline.cache import ProcessCache
-from harness.record import locks, provenance, store
-from harness.sweep import cells
-from harness.sweep.cells import Cell, answered_by_another, run_cell, run_or_wait
-from tests.support.configs import CONF
-from tests.support.runs import plan_of
-from tests.support.stored_records import fail, finish, started
-
-# A sweep whose runs note their fingerprint and sleep; the one of lora.r=3 fails.
-SWEEP = """
-import logging, os, sys, time
-from dataclasses import replace
-from pathlib import Path
-sys.path.insert(0, "tests")
-logging.basicConfig(level="INFO", format="%(message)s")
-from harness import cells, listing, record, sweep
-from harness.course import Course
-from harness.errors import RunFault
-from hydra.core.utils import JobReturn, JobStatus
-from tests.support.configs import overridden
-from harness.plan import read
-
-runs_dir, model = Path(sys.argv[1]), sys.argv[2]
-sweep.check_models = sweep.check_rows = lambda cells: None
-cells.LOOK_S = 0.05
-
-def run(plan, options, name, held):
-    with open(runs_dir / "trained", "a") as file:
-        file.write(f"{plan.fingerprint} {os.getpid()}\\n")
-    fields = record.start(runs_dir, plan.fingerprint, plan.method, plan.as_dict(), {"seed": 0})
-    time.sleep(0.15)
-    if plan.settings["r"] == 3:
-        error = RunFault("it does not fit")
-        record.write(runs_dir, record.fail(fields, error))
-        raise error
-    assert held()
-    record.write(runs_dir, record.finished(fields))
-    return fields
-
-def begin(todo, folder, course):
-    for cell in todo:
-        result = course.looked_up(cell)
-        if result is None:
-            result = JobReturn(cell.overrides, status=JobStatus.COMPLETED)
-            try:
-                result.return_value = cells.run_cell(replace(cell, tries=None), run)
-            except Exception as error:
-                result.status, result.return_value = JobStatus.FAILED, error
-        yield cell, result
-
-grid = []
-for r in range(1, 6):
-    plan, options = read(overridden(f"model.path={model}", f"lora.r={r}"))
-    grid.append(cells.Cell((f"lora.r={r}",), plan, replace(options, runs_dir=runs_dir)))
-print("ready", flush=True)
-sys.stdin.readline()
-sweep.work(grid, begin)
-"""
+from harness.record import locks, store
+from harness.sweep.cells import effective_overrides
+from tests.support.stored_records import started
+from tests.support.sweeps import make_cell
 
 
-def start(runs_dir: Path, model: Path) -> subprocess.Popen:
-    arguments = [sys.executable, "-c", SWEEP, str(runs_dir), str(model)]
-    return subprocess.Popen(
-        arguments, cwd=CONF.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def test_name_of_a_cell_leaves_out_what_does_not_change_a_result(tmp_path, weightless):
+    cell = make_cell(tmp_path, weightless, "lora.r=8")
+    assert cell.name == "lora.r=8"
+    assert effective_overrides(
+        ["seed=1", "runs_dir=x", "sweep.retry=none", "+tracker.tags=[a]", "hydra/launcher=ray"]
+    ) == ["seed=1"]
 
 
-def trained(runs_dir: Path) -> list[list[str]]:
-    return [line.split() for line in (runs_dir / "trained").read_text().splitlines()]
+@pytest.mark.parametrize("option", ["sweep.reuse=any", "rerun=true", "trainer.threads=2", "sweep.max_failures=1"])
+def test_options_change_no_fingerprint(tmp_path, weightless, option):
+    plain, other = (make_cell(tmp_path, weightless, *words) for words in (("lora.r=8",), ("lora.r=8", option)))
+    assert plain.plan.fingerprint == other.plan.fingerprint
+    assert plain.name == other.name
 
 
-def test_two_sweeps_started_together_train_each_common_plan_once(tmp_path, weightless):
-    sweeps = [start(tmp_path, weightless) for _ in range(2)]
-    assert [each.stdout.readline() for each in sweeps] == ["ready\n"] * 2
-    for each in sweeps:
-        each.stdin.write("go\n")
-        each.stdin.flush()
-    said = [each.communicate(timeout=120) for each in sweeps]
-    done = trained(tmp_path)
-    assert len({fingerprint for fingerprint, _ in done}) == len(done) == 5  # the one that fails, too
-    assert len({process for _, process in done}) == 2
-    for (out, err), each in zip(said, sweeps, strict=True):
-        assert "left for later" in err
-        assert "1 of 5 runs failed" in err
-        others = {process for _, process in done} - {str(each.pid)}
-        assert f"finished by process {others.pop()} on" in out
+def test_attempts_on_record_are_counted(tmp_path, weightless):
+    cell = make_cell(tmp_path, weightless, "lora.r=8")
+    assert cell.with_attempts().attempts == 0
+    started(cell)
+    started(cell)
+    assert cell.with_attempts().attempts == 2
 
 
-def test_a_killed_sweep_frees_its_plan_at_once(tmp_path, weightless):
-    first, second = (start(tmp_path, weightless) for _ in range(2))
-    for each in (first, second):
-        assert each.stdout.readline() == "ready\n"
-    first.stdin.write("go\n")
-    first.stdin.flush()
-    while not (tmp_path / "trained").exists():
-        time.sleep(0.01)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    _, err = second.communicate("go\n", timeout=120)
-    assert f"taken over from process {first.pid} on" in err
-    kept = store.all_records(tmp_path)
-    assert sorted(each["status"] for each in kept) == ["failed", *["finished"] * 4]
-    assert {each["owner"]["pid"] for each in kept} >= {second.pid}
-
-
-@pytest.fixture
-def cell(tmp_path, weightless):
-    made, options = plan_of(f"model.path={weightless}")
-    return Cell(("lora.r=8",), made, replace(options, runs_dir=tmp_path), tries=0)
-
-
-def test_plan_that_another_works_on_is_elsewhere_and_untouched(cell):
-    with (
-        locks.take_lock(cell.folder),
-        pytest.raises(HeldByAnotherProcess, match=f"process {os.getpid()} on .* works on"),
-    ):
-        run_cell(cell, lambda *_: pytest.fail("it ran"))
-
-
-def test_single_run_waits_for_the_other_and_uses_its_record(cell, monkeypatch):
-    lock = locks.take_lock(cell.folder)
-
-    def finish_meanwhile(_):
-        finish(cell.options.runs_dir, started(cell))
-        lock.release()
-
-    monkeypatch.setattr(cells, "time", SimpleNamespace(sleep=finish_meanwhile))
-    kept = run_or_wait(cell, lambda *_: pytest.fail("it ran"))
-    assert kept["status"] == "finished"
-
-
-def test_failure_of_another_since_the_command_began_is_this_ones_result_and_an_older_one_is_not(cell):
-    runs_dir = cell.options.runs_dir
-    fail(runs_dir, started(cell, pid=4711), RunFault("no memory"))
-    with pytest.raises(RunFault, match=r"failed by process 4711 on .*: no memory"):
-        run_cell(cell, lambda *_: pytest.fail("it ran"))
-    assert run_cell(replace(cell, tries=1), lambda *_: {"ran": True}) == {"ran": True}
-
-
-def test_interruption_of_another_is_no_result(cell):
-    fail(cell.options.runs_dir, started(cell), KeyboardInterrupt())
-    assert run_cell(cell, lambda *_: {"ran": True}) == {"ran": True}
-
-
-def test_finished_record_of_other_code_is_no_result(cell):
-    record = started(cell)
-    record.code.version = "other"
-    finish(cell.options.runs_dir, record)
-    assert answered_by_another(cell) is None
-
-
-@pytest.mark.parametrize("ends", ["well", "badly"])
-def test_run_that_lost_its_lock_leaves_the_others_record_alone(cell, ends):
-    def other_finishes():
-        return finish(cell.options.runs_dir, started(cell, pid=4711))
-
-    def run():
-        with lifecycle.open_run(cell.plan, cell.options, "", ProcessCache(), held=lambda: False) as this:
-            other_finishes()
-            if ends == "badly":
-                raise ZeroDivisionError
-            this.publish()
-
-    with pytest.raises(HeldByAnotherProcess if ends == "well" else ZeroDivisionError):
-        run()
-    kept = store.read_record(cell.options.runs_dir, cell.plan.fingerprint)
-    assert (kept["status"], kept["owner"]["pid"]) == ("finished", 4711)
-
-
-def test_folder_that_holds_only_a_lock_is_no_record(cell):
+def test_folder_that_holds_only_a_lock_has_no_record(tmp_path, weightless):
+    cell = make_cell(tmp_path, weightless, "lora.r=8")
     with locks.take_lock(cell.folder):
-        assert store.all_records(cell.options.runs_dir) == []
-    assert json.loads(json.dumps(provenance.owner())) == provenance.owner()  # records compare owners by value
+        assert cell.read_record() is None
+        assert store.all_records(tmp_path) == []

@@ -1,0 +1,33 @@
+"""stage=plan: the grid is printed and nothing runs."""
+
+import pytest
+
+from harness.record import provenance
+from tests.support.runs import command, overrides, write_rows
+
+GRID = ("peft=lora,ia3", "lora.r=4,8,16")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture
+def sweep(random_qwen2, rows, tmp_path):
+    return lambda *words: command("-m", *overrides(random_qwen2, rows, tmp_path / "runs"), *words)
+
+
+def test_a_plan_is_printed_and_nothing_is_written(sweep, tmp_path):
+    done = sweep("stage=plan", *GRID)
+    assert done.code == 0
+    assert "6 cells, 4 runs" in done.out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_says_which_runs_finished_earlier_and_by_which_code(sweep, monkeypatch):
+    assert sweep("lora.r=2", "seed=0").code == 0
+    assert sweep("stage=plan", "lora.r=2,4").out.count("yes") == 1
+    monkeypatch.setattr(provenance, "code_version", lambda: "0123456789abcdef")
+    assert "yes" not in sweep("stage=plan", "lora.r=2,4").out
+    assert "yes, by other code" in sweep("stage=plan", "lora.r=2,4", "sweep.reuse=any").out

@@ -1,0 +1,69 @@
+"""Which records answer for a plan: by code version, by state, by their files, and by who made them."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.config.schema import Retry, Reuse
+from harness.errors import RunFault
+from harness.record import provenance
+from harness.sweep import reuse
+from tests.support.stored_records import fail, started
+from tests.support.sweeps import finish_record, make_cell
+
+OTHER = "0123456789abcdef"
+
+
+@pytest.fixture
+def cell(tmp_path, weightless):
+    return make_cell(tmp_path, weightless, "lora.r=8", attempts=0)
+
+
+def with_options(cell, **options):
+    return replace(cell, options=replace(cell.options, **options))
+
+
+def test_finished_record_of_this_code_is_reused_unless_rerun_asks(cell):
+    finish_record(cell)
+    assert reuse.reusable(cell)["status"] == "finished"
+    assert reuse.reusable(with_options(cell, rerun=True)) is None
+
+
+@pytest.mark.parametrize(("setting", "reused"), [(Reuse.same_code, False), (Reuse.any, True)])
+def test_record_of_other_code_is_reused_only_with_reuse_any(cell, setting, reused):
+    finish_record(cell, code=OTHER)
+    cell = with_options(cell, reuse=setting)
+    assert (reuse.reusable(cell) is not None) == reused
+    assert (reuse.made_by_another(cell) is not None) == reused
+
+
+def test_description_of_a_reused_record_names_its_other_code(cell):
+    assert "code" not in reuse.describe_reuse(finish_record(cell))
+    text = reuse.describe_reuse(finish_record(cell, code=OTHER))
+    assert f"by code {OTHER}, now {provenance.code_version()} (sweep.reuse=any); rerun=true runs it again" in text
+
+
+@pytest.mark.parametrize("setting", list(Reuse))
+def test_record_whose_files_are_gone_is_not_reused(cell, setting):
+    finish_record(cell, predictions="predictions.jsonl")
+    cell = with_options(cell, reuse=setting)
+    assert reuse.reusable(cell) is None
+    (cell.folder / "predictions.jsonl").touch()
+    assert reuse.reusable(cell) is not None
+
+
+def test_failure_is_kept_with_retry_none_and_only_of_this_code(cell):
+    record = started(cell)
+    fail(cell.options.runs_dir, record, RunFault("no memory"))
+    assert reuse.failed_and_not_retried(cell) is None
+    cell = with_options(cell, retry=Retry.none, reuse=Reuse.any)
+    assert reuse.failed_and_not_retried(cell)["status"] == "failed"
+    record.code.version = OTHER
+    fail(cell.options.runs_dir, record, RunFault("no memory"))
+    assert reuse.failed_and_not_retried(cell) is None
+
+
+def test_failure_reads_as_the_error_on_record(cell):
+    record = fail(cell.options.runs_dir, started(cell, pid=4711), RunFault("no memory"))
+    assert str(reuse.failure_of(record)).startswith("failed by process 4711 on ")
+    assert str(reuse.failure_of(record)).endswith(": no memory")
