@@ -15,7 +15,7 @@ from harness.config import schema
 from harness.shipped import shipped_folder
 
 if TYPE_CHECKING:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
 
@@ -25,9 +25,11 @@ class Composer:
     They are of one moment: files that are edited while a sweep runs do not change what its later cells mean.
     """
 
-    def __init__(self, loader: "ConfigLoaderImpl", command: DictConfig) -> None:
+    def __init__(self, loader: "ConfigLoader", command: DictConfig) -> None:
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
+        assert isinstance(loader, ConfigLoaderImpl)  # the only loader that Hydra has
         self._repository = loader.repository
         parser = OverridesParser.create(config_loader=loader)
         self._parsed = cache(lambda text: parser.parse_overrides([text])[0])
