@@ -65,7 +65,7 @@ def measure_composition(repeats: int, cells: int = 200) -> None:
     grid = [(f"peft={method}", f"seed={seed}") for method in METHODS for seed in range(cells // len(METHODS))]
     print(f"{cells} cells, {len(METHODS)} methods")
     timed("compose and read", lambda: [read_config(composer.own(overrides)) for overrides in grid], repeats)
-    few = grid[:: len(grid) // 20]
+    few = grid[:: max(1, len(grid) // 20)]
     timed(f"Hydra alone ({len(few)})", lambda: [loader.load_sweep_config(command, [*each]) for each in few], 1)
 
 
@@ -82,7 +82,7 @@ def measure_records(runs_dir: Path, runs: int, repeats: int) -> None:
     timed(f"list ({runs})", lambda: store.all_records(runs_dir, curves=False), repeats)
     timed("cells of the table", lambda: cells_from_records(list(records.values())), repeats)
     timed("table and CSV", lambda: to_csv(build_table(cells, records)), repeats)
-    timed("look up finished runs", lambda: [store.reusable(runs_dir, f, "0") for f in fingerprints], repeats)
+    timed("look up each run", lambda: [store.read_record(runs_dir, each) for each in fingerprints], repeats)
     some = fingerprints[:1000]
     timed("take, release locks", lambda: [locks.take_lock(runs_dir / each).release() for each in some], repeats)
     print(f"    (for {len(some)} of the runs)")
