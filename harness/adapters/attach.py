@@ -1,9 +1,4 @@
-"""The comparison on one page: every method, how it is built and what it can do.
-
-To add a method: one function in ``weight_methods`` or ``prompt_methods``, one line in ``METHODS``, one sheet
-(``conf/peft/knobs/<method>.yaml`` and its dataclass in ``sheets``), named in ``conf/config.yaml``,
-``schema.Config`` and ``conf/peft/<method>.yaml``. ``attach`` is the same for all of them.
-"""
+"""Any method on a base model: PEFT's configuration made and checked, the model wrapped, a saved adapter loaded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,16 +25,16 @@ def build_context(
     optimizer_steps: int,
     batches: Callable[[], Iterator[Batch]] | None = None,
 ) -> BuildContext:
-    """Facts of one run that its method may need; ``batches`` goes through the training rows from the first."""
+    """Facts about one run that its method may need; each call of ``batches`` starts again at the first training row."""
     text = config.get_text_config()
     return BuildContext(optimizer_steps, tokenizer_path, plan.seed, text.hidden_size, text.num_hidden_layers, batches)
 
 
-def attach(model: "PreTrainedModel", method: str, settings: SheetValues, situation: BuildContext) -> "PeftModel":
-    """The base model with the method on it; global random state must be seeded before.
+def attach(model: "PreTrainedModel", method: str, settings: SheetValues, context: BuildContext) -> "PeftModel":
+    """The base model with the method on it. Seed the global random state first.
 
-    Trainable weights are float32 whatever the base is: half-precision weights lose small updates, and
-    loss scaling refuses them. On the meta device nothing is initialised; parameters can be counted.
+    Trainable weights are float32 on any base: half-precision weights lose small updates, and loss scaling does not
+    accept them. On the meta device nothing is initialized, but parameters can be counted.
 
     Raises:
         ModelFault: the method does not fit this model, e.g. target modules that match nothing.
@@ -50,28 +45,32 @@ def attach(model: "PreTrainedModel", method: str, settings: SheetValues, situati
         raise ModelFault(
             f"peft={method} {why}; load the base unquantized, or choose another method than on {kind.value}"
         )
-    config = peft_config_for(model, method, settings, situation)
+    config = peft_config_for(model, method, settings, context)
     with explaining_peft_errors(f"peft={method}", config, model):
         if not is_meta(model):
-            initializers.initialize_before(model, config, situation)
+            initializers.initialize_before(model, config, context)
         adapted = wrap_model(model, config)
         if not is_meta(model):
-            initializers.initialize_after(adapted, config, situation)
+            initializers.initialize_after(adapted, config, context)
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise ModelFault(f"peft={method} has nothing to train on this model; change its target modules")
     return adapted
 
 
 def peft_config_for(
-    model: "PreTrainedModel", method: str, settings: SheetValues, situation: BuildContext
+    model: "PreTrainedModel", method: str, settings: SheetValues, context: BuildContext
 ) -> "PeftConfig":
-    """PEFT's configuration of the method on this model, with every size settled. Raises ``ModelFault``."""
+    """PEFT's configuration of the method on this model, with all block sizes set.
+
+    Raises:
+        ModelFault: the settings do not fit this model.
+    """
     from harness import tuners
 
     tuners.register()
     prefix, own = (method, settings) if method != "library" else ("library.settings", settings["settings"])
     with explaining_peft_errors(f"peft={method}", None, model):
-        config = METHODS[method].build(without_data_init(settings) if is_meta(model) else settings, situation)
+        config = METHODS[method].build(without_data_init(settings) if is_meta(model) else settings, context)
         config.task_type = "CAUSAL_LM"
         block_sizes.fit_sizes(config, own, model, prefix)
         if not traits_of(method, settings).conv1d:
@@ -82,12 +81,12 @@ def peft_config_for(
 
 
 def is_meta(model: "nn.Module") -> bool:
-    """Whether the model has shapes but no numbers."""
+    """Whether the model has shapes but no weights."""
     return next(model.parameters()).is_meta
 
 
 def wrap_model(model: "PreTrainedModel", config: "PeftConfig") -> "PeftModel":
-    """``get_peft_model``, with what PEFT leaves to its caller."""
+    """``get_peft_model``, plus what PEFT leaves to its caller (``peft_compat``)."""
     from peft import get_peft_model
 
     on_meta = is_meta(model)
@@ -100,7 +99,7 @@ def load_peft_model(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
     """The saved adapter on a fresh fork of its base, ready to generate.
 
     Raises:
-        ModelFault: it does not fit the model.
+        ModelFault: the adapter does not fit the model.
     """
     from peft import PeftConfig, PeftModel
 
@@ -116,26 +115,26 @@ def load_peft_model(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
 
 
 def targeted(model: "PeftModel") -> list[str]:
-    """Names of the base modules that the method sits on, e.g. ``layers.0.self_attn.q_proj``; empty for prompts."""
+    """Names of the adapted base modules, e.g. ``layers.0.self_attn.q_proj``; empty for soft prompts."""
     names = getattr(model.base_model, "targeted_module_names", [])
     return sorted(set(names))
 
 
 def inferred(model: "PeftModel", settings: SheetValues) -> dict[str, Any]:
-    """Settings that the sheet left open (null) and the run settled: seeds, block sizes, widths, ..."""
+    """Settings that the sheet left open (null) and the run determined: seeds, block sizes, widths, ..."""
     config: Any = model.peft_config[str(model.active_adapter)]
-    open_ones = [name for name, value in settings.items() if value is None]
-    if "settings" in settings:  # the library's sheet names no fields that it leaves open
+    unset = [name for name, value in settings.items() if value is None]
+    if "settings" in settings:  # the library's sheet does not list the fields that it leaves open
         rules = [rule.field for rule in block_sizes.RULES.values()]
-        open_ones = [name for name in (*SEEDS, *rules, "target_modules") if name not in settings["settings"]]
-    found = {name: getattr(config, name, None) for name in open_ones}
+        unset = [name for name in (*SEEDS, *rules, "target_modules") if name not in settings["settings"]]
+    found = {name: getattr(config, name, None) for name in unset}
     return {
         name: sorted(value) if isinstance(value, set) else value for name, value in found.items() if value is not None
     }
 
 
 def without_data_init(settings: SheetValues) -> SheetValues:
-    """Settings whose initialisation needs no weights: counts do not depend on it."""
+    """The settings with an initialization that needs no weights; parameter counts do not depend on it."""
     if settings.get("init_lora_weights") not in (None, True, False, "mica"):
         return {**settings, "init_lora_weights": True}
     if settings.get("prompt_tuning_init") == "SAMPLE_VOCAB":
@@ -147,12 +146,12 @@ def without_data_init(settings: SheetValues) -> SheetValues:
 
 @contextmanager
 def explaining_peft_errors(who: str, config: "PeftConfig | None", model: "PreTrainedModel") -> Iterator[None]:
-    """PEFT's complaints as faults of ours, with the names that would have matched."""
+    """Turn PEFT's errors into ``ModelFault``, with the layer names that would match."""
     try:
         yield
     except ModelFault:
         raise
-    except ImportError as error:  # PEFT's own words name the package and the command that installs it
+    except ImportError as error:  # PEFT's message names the package and how to install it
         raise ModelFault(f"{who} lacks a package: {error}") from error
     except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
@@ -161,7 +160,7 @@ def explaining_peft_errors(who: str, config: "PeftConfig | None", model: "PreTra
             wanted = getattr(config, "target_modules", None)
             shown = sorted(wanted) if isinstance(wanted, set) else wanted
             raise ModelFault(
-                f"{who} finds none of target_modules={shown} in this model; its linear layers end in {names}"
+                f"{who}: no layer of this model matches target_modules={shown}; its linear layers end in {names}"
             ) from error
         raise ModelFault(f"{who} does not fit this model: {reason}") from error
 

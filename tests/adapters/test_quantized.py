@@ -25,7 +25,7 @@ from harness.errors import ModelFault
 from harness.methods.registry import changes_base, traits_of, why_unquantized
 from harness.models import base as model_base
 from harness.models import quantization
-from tests.support.method_cases import CASES, SEED, batches, logits, parts, situation, train
+from tests.support.method_cases import CASES, SEED, batches, context, logits, parts, train
 from tests.support.tuners_models import base_model
 
 pytest.importorskip("bitsandbytes", reason="weights in a few bits need bitsandbytes")
@@ -60,7 +60,7 @@ def attach(case: str, kind: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         forked = fork(kind, changes_base(method, settings))
-        return adapter_attach.attach(forked, method, settings, situation()).eval()
+        return adapter_attach.attach(forked, method, settings, context()).eval()
 
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -17,7 +17,7 @@ from harness.methods import library
 from harness.methods.context import BuildContext
 from harness.methods.registry import hooks_of
 from harness.models.counts import Counts, count
-from tests.support.method_cases import ARCHITECTURES, CASES, LIBRARY, SHEETS, batches, build, parts, situation
+from tests.support.method_cases import ARCHITECTURES, CASES, LIBRARY, SHEETS, batches, build, context, parts
 from tests.support.paths import SHARED
 from tests.support.tuners_models import base_model, shape
 
@@ -124,7 +124,7 @@ def test_every_type_of_peft_counts_from_what_it_saves(kind, tmp_path):
         pytest.importorskip("sklearn", reason="AdaMSS clusters with scikit-learn")
         base = base_model("qwen2").requires_grad_(False)
         settings = {"type": "adamss", "settings": {"r": 8, "num_subspaces": 3}}
-        model = attach(base, "library", settings, situation())
+        model = attach(base, "library", settings, context())
     else:
         model = build(case, "qwen2")
     model.save_pretrained(str(tmp_path))

@@ -6,14 +6,15 @@ import functools
 import warnings
 from dataclasses import dataclass
 
+import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from harness.adapters.attach import attach
-from harness.config import schema
 from harness.methods.context import BuildContext
-from harness.methods.registry import METHODS, hooks_of
+from harness.methods.registry import METHODS, hooks_of, traits_of
+from harness.methods.traits import Traits
 from harness.shipped import shipped_folder
 from tests.support.tuners_models import VOCAB, base_model
 
@@ -83,10 +84,6 @@ def sheet(method: str) -> dict:
     return OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(METHODS[method].sheet), values))
 
 
-def _class(method: str) -> str:
-    return schema.Config.__annotations__[method].__name__
-
-
 SHEETS = [name for name in METHODS if name != "library"]
 CASES = [*SHEETS, *LORA, *(f"library:{kind}" for kind in LIBRARY)]
 
@@ -101,6 +98,34 @@ def parts(case: str) -> tuple[str, dict, float]:
     return method, values, values.pop("learning_rate")
 
 
+def traits(case: str) -> Traits:
+    """What the method of a case can do."""
+    return traits_of(*parts(case)[:2])
+
+
+# Attention that is not Llama's, which no trait tells.
+UNFIT = {("llama_adapter", "gemma3_text")}
+UNFIT |= {(case, "gpt2") for case in CASES if not traits_of(*parts(case)[:2]).conv1d}
+QWEN2 = [(case, "qwen2") for case in CASES]
+# EVA, FRoD and pVeRA take seconds for what Qwen2 has shown.
+SLOW = ("lora:eva", "library:frod", "library:pvera")
+FIT = QWEN2 + [
+    (case, kind)
+    for case in CASES
+    for kind in ARCHITECTURES[1:]
+    if (case, kind) not in UNFIT and (case in SHEETS or (kind != "llama" and case not in SLOW))
+]
+QUICK = [case for case in CASES if case != "lora:eva"]  # whose start takes seconds
+EXACT = 1e-5  # float32 sums in another order
+every_case = pytest.mark.parametrize("case", [*QUICK, pytest.param("lora:eva", marks=pytest.mark.slow)])
+every_quick_case = pytest.mark.parametrize("case", QUICK)
+every_sheet = pytest.mark.parametrize("method", SHEETS)
+two_kinds = pytest.mark.parametrize(
+    ("case", "kind"), QWEN2 + [(case, kind) for case, kind in FIT if kind == "gemma3_text" and case in SHEETS]
+)
+every_fit = pytest.mark.parametrize(("case", "kind"), FIT)
+
+
 def batches():
     """Three batches of two rows: 4 prompt tokens and 5 completion tokens; the second row of each is shorter."""
     for number in range(3):
@@ -112,7 +137,7 @@ def batches():
         yield {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def situation(seed: int = SEED, steps: int = 8) -> BuildContext:
+def context(seed: int = SEED, steps: int = 8) -> BuildContext:
     return BuildContext(steps, "", seed, 32, 2, batches)
 
 
@@ -123,7 +148,7 @@ def build(case: str, architecture: str, seed: int = SEED, **changes):
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return attach(base, method, settings | changes, situation(seed)).eval()
+        return attach(base, method, settings | changes, context(seed)).eval()
 
 
 def train(model, case: str, steps: int = 8, seed: int = SEED) -> list[float]:

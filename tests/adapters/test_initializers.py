@@ -1,0 +1,30 @@
+"""Initializations of LoRA that need training rows, packages or a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from harness.adapters.attach import attach
+from harness.errors import ModelFault
+from tests.support.method_cases import (
+    build,
+    context,
+    parts,
+)
+from tests.support.tuners_models import base_model
+
+
+def test_eva_without_rows_is_refused():
+    lone = dataclasses.replace(context(), batches=None)
+    with pytest.raises(ModelFault, match="init_lora_weights=eva needs the training rows"):
+        attach(base_model("qwen2"), *parts("lora:eva")[:2], lone)
+
+
+def test_loftq_is_refused_with_everything_that_is_missing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelFault, match=r"bitsandbytes is not .*pip install scipy.*no GPU; choose another init"):
+        build("lora", "qwen2", init_lora_weights="loftq")
