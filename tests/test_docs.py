@@ -2,10 +2,18 @@
 
 import importlib
 import re
+import shlex
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.cli import quote_free_text
+from harness.config.compose import register_schema
+from tests.support.configs import CONF
 from tests.support.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/*/*.md")])
@@ -41,6 +49,28 @@ def test_files_that_pages_and_sources_mention_exist():
         absent = [name for name in mentioned if name not in PLANTED and not (ROOT / name).exists()]
         missing += [f"{file.relative_to(ROOT)}: {name}" for name in absent]
     assert missing == []
+
+
+def documented_commands():
+    """The words after ``-m harness`` of every command in the pages, with ``x`` for placeholders."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *(?:python|torchrun|accelerate) .*?-m harness\b(.*)$", text, re.MULTILINE):
+            words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
+            yield tuple(word for word in words if word not in ("-m", "--help"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", sorted(set(documented_commands())), ids=" ".join)
+def test_documented_command_composes(words):
+    register_schema()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        parsed = [
+            each for each in parser.parse_overrides(quote_free_text(list(words))) if "interval" not in each.input_line
+        ]
+        [[first, *_]] = BasicSweeper.split_arguments(parsed, None)
+        assert compose("config", overrides=list(first), return_hydra_config=True).stage
 
 
 def test_readme_lists_the_pages_of_docs():
