@@ -1,13 +1,9 @@
-"""Faults of a typed configuration that can be seen without weights or rows.
+"""Faults of a typed configuration that can be found without weights or rows.
 
-Each check yields sentences that name key, value and remedy. Types are already right when these run.
+Each check yields sentences that name key, value and remedy. The types of all values are already right.
 """
 
-import math
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from harness.config.schema import (
     SHEETS,
@@ -15,16 +11,15 @@ from harness.config.schema import (
     ModelSource,
     Objective,
     Quantization,
-    Stage,
     Template,
     Tracking,
 )
 from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
-from harness.frozen import ConfigNode
 from harness.methods import fields
 from harness.methods.registry import METHODS, traits_of
 from harness.plan import parallel_checks
+from harness.plan.values import is_text, path_faults, unwritable_folder, value_faults
 from harness.scoring.catalog import SCORES, TOKENIZE, metric_names
 
 
@@ -41,7 +36,7 @@ def config_faults(config: Config) -> list[str]:
         _trainer(config),
         _scoring(config),
         _tracker(config),
-        _places(config),
+        _paths(config),
     )
     found = [fault for part in parts for fault in part]
     found += at_least("sweep.max_failures", config.sweep.max_failures, 0)
@@ -59,18 +54,18 @@ def _model(config: Config) -> Iterator[str]:
     if model.source is ModelSource.package and not model.packages:
         yield "model.packages is empty; model.source=package needs the distributions that carry the weights"
     if model.trust_remote_code and model.source is not ModelSource.hub:
-        yield "model.trust_remote_code=true has a meaning for model.source=hub only; set it to false"
+        yield f"model.trust_remote_code=true is for model.source=hub, not {model.source.value}; set it to false"
     yield from fraction("model.prune", model.prune)
     if model.prune and model.quantization is not Quantization.none:
         yield (
-            f"model.prune={model.prune} needs the numbers of the base weights, and model.quantization="
-            f"{model.quantization.value} keeps them in a few bits; set one of the two"
+            f"model.prune={model.prune} needs unquantized base weights, not model.quantization="
+            f"{model.quantization.value}; set model.prune=0, or model.quantization=none"
         )
-    yield from _quantisation(config)
+    yield from _quantization(config)
 
 
-def _quantisation(config: Config) -> Iterator[str]:
-    """Some methods cannot work over weights in 4 or 8 bits, most because they need their numbers."""
+def _quantization(config: Config) -> Iterator[str]:
+    """Methods that cannot work on a base in 4 or 8 bits, most because they compute with its weights."""
     kind, method = config.model.quantization, config.peft.method
     if kind is Quantization.none:
         return
@@ -81,23 +76,23 @@ def _quantisation(config: Config) -> Iterator[str]:
         start = f" lora.init_lora_weights={config.lora.init_lora_weights}" if method == "lora" else ""
         start = f" library.type={config.library.type}" if method == "library" else start
         yield (
-            f"peft={method}{start} {why}; model.quantization={kind.value} cannot be used with it: set "
+            f"peft={method}{start} {why}, which model.quantization={kind.value} does not provide; set "
             "model.quantization=none, or choose another method"
         )
 
 
-def _places(config: Config) -> Iterator[str]:
-    """Paths that no file system could hold, and a place for records that cannot be written."""
+def _paths(config: Config) -> Iterator[str]:
+    """Paths that cannot exist, and a folder for records that cannot be written."""
     paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
     paths["scoring.forgetting"] = config.scoring.forgetting
     paths["export.dir"] = config.export.dir
     if config.tracker.name is not Tracking.none:
         paths["tracker.dir"] = config.tracker.dir
-    unfit = [fault for key, path in paths.items() if path for fault in path_faults(key, path)]
-    yield from unfit
+    impossible = [fault for key, path in paths.items() if path for fault in path_faults(key, path)]
+    yield from impossible
     if not config.runs_dir:
         yield "runs_dir is empty; name the folder for records, e.g. runs_dir=runs"
-    elif not unfit and is_text(config.runs_dir):
+    elif not impossible and is_text(config.runs_dir):
         yield from unwritable_folder(config.runs_dir, config.stage)
 
 
@@ -116,15 +111,15 @@ def _trainer(config: Config) -> Iterator[str]:
     yield from at_least("trainer.checkpoint_minutes", trainer.checkpoint_minutes, 0)
     yield from at_least("trainer.checkpoint_steps", trainer.checkpoint_steps, 1)
     if not 0 <= config.seed < 2**32:
-        yield f"seed={config.seed} is out of range; use a whole number from 0 to {2**32 - 1}"
+        yield f"seed={config.seed} must be at least 0 and at most {2**32 - 1}"
     if trainer.keep_best and trainer.evaluations < 1:
-        yield "trainer.keep_best=true needs trainer.evaluations of at least 1, or set trainer.keep_best=false"
+        yield "trainer.keep_best=true needs trainer.evaluations of at least 1; raise it, or set trainer.keep_best=false"
     yield from _checkpointing(config)
     yield from _distillation(config)
     yield from parallel_checks.parallel_faults(config)
     if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
         yield (
-            f"trainer.objective=lesson reproduces the lesson's own prompt, not data.template="
+            f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="
             f"{config.data.template.value}; set data.template=lesson"
         )
 
@@ -141,13 +136,13 @@ def _distillation(config: Config) -> Iterator[str]:
     if trainer.objective is not Objective.distill:
         if trainer.teacher is not None:
             yield (
-                f"trainer.teacher={brief(trainer.teacher)} has no effect without trainer.objective=distill; set that, "
-                "or trainer.teacher=null"
+                f"trainer.teacher={brief(trainer.teacher)} has no effect without trainer.objective=distill; set "
+                "that, or trainer.teacher=null"
             )
         return
     if not trainer.teacher:
         yield (
-            "trainer.teacher=null but trainer.objective=distill needs one; name a model folder, a hub name or the "
+            "trainer.teacher=null but trainer.objective=distill needs one; give a model folder, a hub name or the "
             "fingerprint of a run"
         )
     if METHODS[config.peft.method].hooks.own_loss:
@@ -184,59 +179,3 @@ def _scoring(config: Config) -> Iterator[str]:
 def _tracker(config: Config) -> Iterator[str]:
     if config.tracker.name is Tracking.wandb:
         yield from one_of("tracker.mode", config.tracker.mode, ("offline", "online"))
-
-
-NAME_BYTES = 255  # of one file name, on every common file system
-
-
-PATH_BYTES = 4095  # of a whole path, on Linux
-
-
-def value_faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Key and fault of every number that is not finite or too large, and of every text that is no text."""
-    if isinstance(value, ConfigNode):
-        for name, item in vars(value).items():
-            yield from value_faults(f"{key}.{name}", item)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from value_faults(key, name)
-            yield from value_faults(f"{key}.{name}", item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from value_faults(f"{key}[{index}]", item)
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield key, f"{key}={value} must be a finite number"
-    elif isinstance(value, int) and abs(value) >= 2**63:
-        yield key, f"{key}={brief(str(value))} does not fit into 64 bits; use a smaller number"
-    elif isinstance(value, str) and not is_text(value):
-        yield key, f"{key}={brief(ascii(value))} holds bytes that are no UTF-8 text; write it in UTF-8, without NUL"
-
-
-def is_text(value: str) -> bool:
-    """Whether the text can be encoded, hashed and passed to the file system."""
-    try:
-        return b"\0" not in value.encode()
-    except UnicodeEncodeError:  # the shell passed bytes that are not UTF-8
-        return False
-
-
-def path_faults(key: str, path: str) -> Iterator[str]:
-    """Why no file can have this name, whatever is on the disk."""
-    if not is_text(path):  # said by ``faults``
-        return
-    if any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
-        yield f"{key}={brief(path)} has a part of more than {NAME_BYTES} bytes; use a shorter name"
-    elif len(path.encode()) > PATH_BYTES:
-        yield f"{key}={brief(path)} has more than {PATH_BYTES} bytes; use a shorter path"
-    if path.startswith("~") and os.path.expanduser(path) == path:
-        yield f"{key}={brief(path)} names the home of an unknown user; write the path out"
-
-
-def unwritable_folder(runs_dir: str, stage: Stage) -> Iterator[str]:
-    """Why records cannot be made there; stages that only read need no more than a folder."""
-    wanted = Path(runs_dir).expanduser().absolute()
-    place = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
-    if not place.is_dir():
-        yield f"runs_dir={runs_dir} cannot be made: {place} is no folder; name another place"
-    elif stage in (Stage.run, Stage.report, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
-        yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another place"

@@ -2,13 +2,19 @@
 
 from typing import Any
 
+from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault, DataFault, ModelFault
+from harness.models import sources as model_sources
 from harness.plan.spec import Options, Plan, plan_from_dict
 from harness.record import store
 
 
 def find_record(options: Options) -> dict[str, Any]:
-    """The finished record whose fingerprint begins with ``run``."""
+    """The finished record whose fingerprint starts with ``run``.
+
+    Raises:
+        ConfigFault: no run or several runs match, or the run is not finished.
+    """
     matches = sorted(
         path.parent.name
         for path in options.runs_dir.glob(f"*/{store.RECORD_NAME}")
@@ -16,31 +22,36 @@ def find_record(options: Options) -> dict[str, Any]:
     )
     if len(matches) != 1:
         what = f"{len(matches)} runs: {', '.join(matches)}" if matches else "no run"
-        raise ConfigFault(f"run={options.run} matches {what} in {options.runs_dir}; give one whole fingerprint")
-    found = store.read_record(options.runs_dir, matches[0])
-    if found is None or found["status"] != "finished":
-        status = found["status"] if found else "unreadable"
+        raise ConfigFault(f"run={options.run} matches {what} in {options.runs_dir}; give the whole fingerprint of one")
+    record = store.read_record(options.runs_dir, matches[0])
+    if record is None or record["status"] != "finished":
+        status = record["status"] if record else "unreadable"
         raise ConfigFault(f"run={matches[0]} is {status}, not finished; run its command again first")
-    return found
+    return record
 
 
-def plan_of_record(found: dict[str, Any]) -> Plan:
-    """The plan of a record. Raises ``ModelFault`` where the base's files have changed since."""
-    from harness.models import sources as model_sources
+def plan_of_record(record: dict[str, Any]) -> Plan:
+    """The plan of a record.
 
-    plan = plan_from_dict(found["plan"])
+    Raises:
+        ConfigFault: another version of the harness wrote it.
+        ModelFault: the files of the base model have changed since.
+    """
+    plan = plan_from_dict(record["plan"])
     if model_sources.weights_hash(plan.model) != plan.inputs.get("model"):
         raise ModelFault(
-            f"model={plan.model.name}: its files are not those that run={found['fingerprint']} was trained on; put "
-            "them back, or run its command again"
+            f"model={plan.model.name}: its files have changed since run={record['fingerprint']} was trained; restore "
+            "them, or run its command again"
         )
     return plan
 
 
 def require_same_rows(plan: Plan) -> None:
-    """Raise ``DataFault`` where the rows or the held-out text have changed since the run."""
-    from harness.data.sources import data_sha256, text_sha256
+    """Check that the rows and the held-out text are those of the run.
 
+    Raises:
+        DataFault: they have changed since.
+    """
     now = {"data": data_sha256(plan.data)}
     if plan.scoring.forgetting is not None:
         now["forgetting"] = text_sha256(plan.scoring.forgetting)
@@ -48,6 +59,6 @@ def require_same_rows(plan: Plan) -> None:
     if changed:
         key = {"data": f"data.path={plan.data.path}", "forgetting": f"scoring.forgetting={plan.scoring.forgetting}"}
         raise DataFault(
-            f"{key[changed[0]]} holds other rows than those that run={plan.fingerprint} was scored on; put them back, "
-            "or run its command again"
+            f"{key[changed[0]]}: its rows have changed since run={plan.fingerprint} was scored; restore them, or run "
+            "its command again"
         )

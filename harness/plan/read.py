@@ -1,6 +1,6 @@
 """From a composed config to a plan and the options of the command.
 
-`OmegaConf` ends here: `read` turns the composed `DictConfig` into dataclasses, and nothing downstream touches it.
+OmegaConf ends here: ``read_config`` turns the ``DictConfig`` into dataclasses, and nothing downstream uses it.
 """
 
 from collections.abc import Iterator
@@ -34,15 +34,15 @@ def read_config(composed: DictConfig) -> tuple[Plan, Options]:
 
 
 def _typed(composed: DictConfig) -> schema.Config:
-    """The composed values as dataclasses; strays such as ``++stray=1`` are rejected."""
+    """The composed values as dataclasses; unknown keys such as ``++stray=1`` are refused."""
     raw = OmegaConf.to_container(composed, resolve=False)
     deleted = [key for key in get_type_hints(schema.Config) if key not in composed]
     missing = deleted + [key for key, value in _leaves(raw) if value == "???"]
     raise_together([f"{key} has no value; set it on the command line: {key}=..." for key in missing])
     try:
-        if _as_declared(composed, schema.Config):
+        if has_declared_types(composed, schema.Config):
             return OmegaConf.to_object(composed)  # type: ignore[return-value]
-        # A fresh schema refuses what the composed one was told to take in. Twenty times slower.
+        # A fresh schema refuses the keys that ++ added to the composed one. Twenty times slower.
         values = OmegaConf.to_container(composed, resolve=True)
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema.Config), values))
     except OmegaConfBaseException as error:
@@ -52,13 +52,13 @@ def _typed(composed: DictConfig) -> schema.Config:
     return config
 
 
-def _as_declared(node: Any, kind: type) -> bool:
-    """Whether this node and those below have the schema's types and keys, so that each value was checked when set."""
+def has_declared_types(node: Any, kind: type) -> bool:
+    """Whether this node and those below it have the schema's types and keys: each value was checked when it was set."""
     if OmegaConf.get_type(node) is not kind:
         return False
     kinds = get_type_hints(kind)
     return set(node) == set(kinds) and all(
-        _as_declared(node._get_node(name), below)
+        has_declared_types(node._get_node(name), below)
         for name, below in kinds.items()
         if isinstance(below, type) and is_dataclass(below)
     )

@@ -1,8 +1,4 @@
-"""From a composed config to a plan: one run's validated, frozen settings, and its fingerprint.
-
-``OmegaConf`` ends here: ``read`` turns the composed ``DictConfig`` into dataclasses, and nothing downstream
-touches it. This module imports no torch, so that ``--help`` and every error are instant.
-"""
+"""The plan: one run's validated, frozen settings, and its fingerprint. Imports no torch."""
 
 import hashlib
 import json
@@ -24,18 +20,13 @@ from harness.frozen import freeze
 
 FINGERPRINT_DIGITS = 12
 
-
 DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
 
-
-# The plan's own learning rate stands beside; the others change how a run is carried out, not what it does.
+# The plan has its own learning rate; the others change how a run is executed, not its result.
 TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "checkpoint_steps", "on_oom")
 
-
-MODEL_DEFAULTS_WITHOUT_EFFECT = (
-    ("quantization", "none"),
-    ("prune", 0.0),
-)  # settings of the model at which nothing happens
+# Settings of the model, at the values at which they do nothing.
+MODEL_DEFAULTS_WITHOUT_EFFECT = (("quantization", "none"), ("prune", 0.0))
 
 
 @dataclass(frozen=True)
@@ -43,7 +34,7 @@ class Plan:
     """One experiment: everything that has an effect on its result, and nothing else."""
 
     method: str
-    settings: Mapping[str, Any]  # the method's sheet, less the learning rate, which stands below
+    settings: Mapping[str, Any]  # the method's sheet without the learning rate
     learning_rate: float
     model: schema.Model
     data: schema.Data
@@ -72,7 +63,7 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of what has an effect; equal fingerprints are the same experiment."""
+        """Hash of all settings that have an effect; equal fingerprints are the same experiment."""
         return digest(effective_settings(self.as_dict()))
 
     @property
@@ -85,13 +76,13 @@ class Plan:
 
     @property
     def sampling_seed(self) -> int | None:
-        """Seed of sampled decoding; None for greedy, which needs none."""
+        """Seed of sampled decoding; None for greedy decoding, which needs none."""
         return self.seed if self.scoring.generation.do_sample else None
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a command runs its plans; none of it changes a result."""
+    """How a command runs its plans; nothing here changes a result."""
 
     stage: schema.Stage
     runs_dir: Path
@@ -132,7 +123,7 @@ def digest(value: Any) -> str:
 
 
 def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
-    """The plan without settings that other settings have made idle."""
+    """The plan, as a record keeps it, without settings that have no effect beside the others."""
     trainer = {key: value for key, value in plan["trainer"].items() if key not in TRAINER_WITHOUT_EFFECT}
     if trainer["max_steps"] is not None:
         del trainer["epochs"]
@@ -148,19 +139,19 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
         }
     if scoring["forgetting"] is None:
         del scoring["forgetting_limit"]
-    # Counting parameters without weights is what config_only is for; a run never looks at it.
+    # config_only serves to count parameters without weights; a run never reads it.
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
     model = {key: value for key, value in model.items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
-    # What the data suggests for scoring acts through the scoring that took it up.
+    # The data's suggestions for scoring have an effect only through the settings of scoring.
     data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
     return {**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring}
 
 
 def plan_from_dict(kept: Mapping[str, Any]) -> Plan:
-    """The plan that a record keeps; its fingerprint is the record's.
+    """The plan that a record contains; it has the record's fingerprint.
 
     Raises:
-        ConfigFault: the record was made by a harness with other settings.
+        ConfigFault: a version of the harness with other settings wrote the record.
     """
     nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
     try:
@@ -174,7 +165,7 @@ def plan_from_dict(kept: Mapping[str, Any]) -> Plan:
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigFault(
-            f"the record's plan is not of this version of the harness ({reason}); run it again"
+            f"another version of the harness wrote this record's plan ({reason}); run its command again"
         ) from error
 
 

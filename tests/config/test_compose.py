@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.config import compose, schema
 from harness.config.compose import Composer
-from harness.plan.read import _as_declared
+from harness.plan.read import has_declared_types
 from tests.support.configs import CONF
 
 COMMAND = ["seed=0,1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3"]
@@ -77,7 +77,7 @@ def test_cells_leave_what_they_share_as_it_was(composer):
 
 
 def test_cells_keep_the_declared_types_so_that_reading_them_is_quick(composer):
-    assert _as_declared(composer.own(("seed=1", "lora.r=4")), schema.Config)
+    assert has_declared_types(composer.own(("seed=1", "lora.r=4")), schema.Config)
 
 
 @pytest.mark.parametrize(

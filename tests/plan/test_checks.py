@@ -19,20 +19,20 @@ def typed(*changes: str) -> schema.Config:
     return OmegaConf.to_object(config)
 
 
-def found(*changes: str) -> list[str]:
+def faults_of(*changes: str) -> list[str]:
     return checks.config_faults(typed(*changes))
 
 
 def test_default_configuration_of_every_method_has_no_fault():
     for method in schema.SHEETS:
-        assert found(f"peft.method={method}") == []
+        assert faults_of(f"peft.method={method}") == []
 
 
 # Changes; the key and value that the message must begin with; a word of the remedy.
 GUARDS = [
     (["peft.method=loar"], "peft.method=loar", "choose one of"),
-    (["seed=-1"], "seed=-1", "from 0 to"),
-    (["seed=4294967296"], "seed=4294967296", "from 0 to"),
+    (["seed=-1"], "seed=-1", "at least 0"),
+    (["seed=4294967296"], "seed=4294967296", "at most 4294967295"),
     (["model.path=null"], "model.path is empty", "model.source=folder needs it"),
     (["model.source=package", "model.packages=[]"], "model.packages is empty", "needs the distributions"),
     (["model.trust_remote_code=true"], "model.trust_remote_code=true", "set it to false"),
@@ -72,8 +72,8 @@ GUARDS = [
     (["scoring.generation.do_sample=true", "scoring.generation.top_p=0"], "scoring.generation.top_p=0.0", "at most 1"),
     (["tracker.name=wandb", "tracker.mode=maybe"], "tracker.mode=maybe", "choose one of offline, online"),
     (["runs_dir=''"], "runs_dir is empty", "e.g. runs_dir=runs"),
-    (["runs_dir=/dev/null/x"], "runs_dir=/dev/null/x", "name another place"),
-    (["runs_dir=~nobody_of_that_name/x"], "runs_dir=~nobody_of_that_name/x", "write the path out"),
+    (["runs_dir=/dev/null/x"], "runs_dir=/dev/null/x", "name another folder"),
+    (["runs_dir=~nobody_of_that_name/x"], "runs_dir=~nobody_of_that_name/x", "write out the path"),
     (["data.path=" + "x" * 300], "data.path=xxx", "use a shorter name"),
     (["model.path=" + "x" * 300], "model.path=xxx", "use a shorter name"),
     (["model.path=" + "x/" * 3000], "model.path=x/x", "use a shorter path"),
@@ -152,7 +152,7 @@ GUARDS = [
     ("changes", "opening", "remedy"), GUARDS, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_guard_fires_and_names_key_value_and_remedy(changes, opening, remedy):
-    faults = found(*changes)
+    faults = faults_of(*changes)
     named = [fault for fault in faults if fault.startswith(opening)]
     assert len(named) == 1, faults
     assert remedy in named[0]
@@ -171,17 +171,17 @@ def test_every_float_in_use_refuses_what_is_not_finite(value):
     floats += ["trainer.learning_rate", "data.fractions.test", "scoring.generation.temperature", "lora.alpha_pattern.q"]
     assert len(floats) > 8
     for key in floats:
-        [fault] = found(f"{key}={value}")
+        [fault] = faults_of(f"{key}={value}")
         assert fault.startswith(f"{key}=")
         assert "finite" in fault
 
 
 def test_unused_sheet_is_not_checked():
-    assert found("peft.method=ia3", "lora.r=0", "lora.lora_alpha=.nan") == []
+    assert faults_of("peft.method=ia3", "lora.r=0", "lora.lora_alpha=.nan") == []
 
 
 def test_faults_of_all_groups_come_together():
-    faults = found("seed=-1", "lora.r=0", "data.max_tokens=0", "scoring.split=train", "trainer.epochs=.nan")
+    faults = faults_of("seed=-1", "lora.r=0", "data.max_tokens=0", "scoring.split=train", "trainer.epochs=.nan")
     assert [fault.partition("=")[0] for fault in faults] == [
         "trainer.epochs",
         "data.max_tokens",
@@ -189,39 +189,3 @@ def test_faults_of_all_groups_come_together():
         "scoring.split",
         "lora.r",
     ]
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (2**63, "64 bits"),
-        (-(10**4000), "64 bits"),
-        ([1, {"a": float("inf")}], "finite"),
-        ("a\0b", "UTF-8"),
-        ("\udce4", "UTF-8"),
-        ({"\udce4": 1}, "UTF-8"),
-    ],
-)
-def test_value_that_cannot_be_kept_is_refused_briefly(value, said):
-    [(key, fault)] = checks.value_faults("model.config_only", value)
-    assert key.startswith("model.config_only")
-    assert said in fault
-    assert len(fault.encode()) < 500
-
-
-@pytest.mark.parametrize("value", [0, True, 2**63 - 1, 1.5, "药 é \n", None, [], {}, [{"a": None}]])
-def test_value_that_can_be_kept_passes(value):
-    assert list(checks.value_faults("key", value)) == []
-
-
-def test_records_need_a_folder_that_can_be_written(tmp_path, monkeypatch):
-    assert list(checks.unwritable_folder(str(tmp_path / "new" / "runs"), schema.Stage.run)) == []
-    (tmp_path / "file").write_text("")
-    [fault] = checks.unwritable_folder(str(tmp_path / "file" / "runs"), schema.Stage.run)
-    assert f"{tmp_path / 'file'} is no folder" in fault
-    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    assert list(checks.unwritable_folder(str(tmp_path / "dangling"), schema.Stage.run))
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # the tests may run as root
-    [fault] = checks.unwritable_folder(str(tmp_path / "runs"), schema.Stage.run)
-    assert "no permission" in fault
-    assert list(checks.unwritable_folder(str(tmp_path / "runs"), schema.Stage.plan)) == []

@@ -272,7 +272,7 @@ def test_plan_survives_pickling_and_copying(base):
 def test_plan_of_another_version_is_refused_readably(base, damage):
     kept = base().as_dict()
     damage(kept)
-    with pytest.raises(ConfigFault, match=r"not of this version of the harness.*run it again"):
+    with pytest.raises(ConfigFault, match=r"another version of the harness wrote.*run its command again"):
         plan_from_dict(kept)
 
 

@@ -1,0 +1,65 @@
+"""Values that no record could hold, and paths that no file system could, whatever they mean."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.config.schema import Stage
+from harness.errors import brief
+from harness.frozen import ConfigNode
+
+NAME_BYTES = 255  # of one file name, on every common file system
+
+PATH_BYTES = 4095  # of a whole path, on Linux
+
+
+def value_faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Key and fault of every number that is not finite or exceeds 64 bits, and of every text that is not UTF-8."""
+    if isinstance(value, ConfigNode):
+        for name, item in vars(value).items():
+            yield from value_faults(f"{key}.{name}", item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from value_faults(key, name)
+            yield from value_faults(f"{key}.{name}", item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from value_faults(f"{key}[{index}]", item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, f"{key}={value} must be a finite number"
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield key, f"{key}={brief(str(value))} does not fit into 64 bits; use a smaller number"
+    elif isinstance(value, str) and not is_text(value):
+        yield key, f"{key}={brief(ascii(value))} is not UTF-8 text without NUL; write it in UTF-8"
+
+
+def is_text(value: str) -> bool:
+    """Whether the text can be encoded, hashed and passed to the file system."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:  # the shell passed bytes that are not UTF-8
+        return False
+
+
+def path_faults(key: str, path: str) -> Iterator[str]:
+    """Why no file can have this name, whatever is on the disk."""
+    if not is_text(path):  # ``value_faults`` reports it
+        return
+    if any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
+        yield f"{key}={brief(path)} has a part of more than {NAME_BYTES} bytes; use a shorter name"
+    elif len(path.encode()) > PATH_BYTES:
+        yield f"{key}={brief(path)} has more than {PATH_BYTES} bytes; use a shorter path"
+    if path.startswith("~") and os.path.expanduser(path) == path:
+        yield f"{key}={brief(path)} starts with the home of an unknown user; write out the path"
+
+
+def unwritable_folder(runs_dir: str, stage: Stage) -> Iterator[str]:
+    """Why records cannot be written there; stages that only read accept a folder that is read-only."""
+    wanted = Path(runs_dir).expanduser().absolute()
+    place = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        yield f"runs_dir={runs_dir} cannot be created: {place} is not a folder; name another folder"
+    elif stage in (Stage.run, Stage.report, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
+        yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another folder"
