@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -182,23 +181,6 @@ def test_what_the_data_suggests_for_scoring_counts_once(base):
 def test_sampling_settings_count_when_sampling(base):
     sample = "scoring.generation.do_sample=true"
     assert base(sample, "scoring.generation.top_p=0.5").fingerprint != base(sample).fingerprint
-
-
-def test_edited_data_file_is_another_experiment(base, rows):
-    before = base()
-    with rows.open("a") as file:
-        file.write(json.dumps(ROWS[0]) + "\n")
-    after = base()
-    assert before.inputs["data"] != after.inputs["data"]
-    assert before.fingerprint != after.fingerprint
-    assert before.protocol != after.protocol
-
-
-def test_edited_base_model_is_another_experiment(base, weightless, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(weightless, other)
-    (other / "config.json").write_text("{}")
-    assert base(f"model.path={other}").inputs["model"] != base().inputs["model"]
 
 
 def test_protocol_is_shared_by_methods_but_not_by_templates(base):

@@ -80,4 +80,4 @@ def test_another_base_than_the_one_trained_on_is_refused(finished, tmp_path):
     changed["plan"]["inputs"]["model"] = "0" * 64
     (tmp_path / kept["fingerprint"]).mkdir()
     (tmp_path / kept["fingerprint"] / "record.json").write_text(json.dumps(changed))
-    assert "its files are not those" in ask(tmp_path, f"run='{kept['fingerprint']}'", "prompt=x").err
+    assert "its files have changed since" in ask(tmp_path, f"run='{kept['fingerprint']}'", "prompt=x").err
