@@ -1,7 +1,7 @@
-"""Compose the cells of a grid: Hydra's steps, those that cells have in common taken once.
+"""Compose the cells of a grid by Hydra's own steps, doing only once what cells have in common.
 
-Hydra spends 0.3 s a cell on its list of defaults and on reading files. Both depend on the choices from groups alone,
-of which a grid has few; its values (ranks, rates, seeds) are applied to a copy, as Hydra applies them.
+Hydra spends 0.3 s per cell on its list of defaults and on reading files. Both depend only on the choices from groups,
+of which a grid has few. The values (ranks, rates, seeds) are applied to a copy, as Hydra applies them.
 """
 
 import copy
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class Composer:
-    """Configurations of cells, equal to what Hydra's ``load_sweep_config`` makes of each.
+    """Configurations of cells, equal to what Hydra's ``load_sweep_config`` returns for each.
 
-    They are of one moment: files that are edited while a sweep runs do not change what its later cells mean.
+    Files that are edited while a sweep runs do not change its later cells.
     """
 
     def __init__(self, loader: "ConfigLoader", command: DictConfig) -> None:
@@ -40,12 +40,12 @@ class Composer:
         """The harness's configuration of one cell, without the node ``hydra``.
 
         Raises:
-            HydraException: an override that Hydra refuses.
+            HydraException: Hydra refuses an override.
         """
         return self._applied(overrides, self._own)
 
     def whole(self, overrides: Sequence[str]) -> DictConfig:
-        """The same with the node ``hydra``, as Hydra's ``run_job`` takes it."""
+        """The same with the node ``hydra``, as Hydra's ``run_job`` expects it."""
         from hydra._internal.config_loader_impl import get_overrides_dirname
 
         composed = self._applied(overrides, self._whole)
@@ -63,12 +63,12 @@ class Composer:
         return composed
 
     def task(self, overrides: Sequence[str]) -> tuple[str, ...]:
-        """Those that are not Hydra's own, as Hydra tells them: with interpolations resolved."""
+        """The overrides that are not Hydra's own, with interpolations resolved, as Hydra lists them."""
         own = tuple(text for text in overrides if not self._parsed(text).is_hydra_override())
         return tuple(self.whole(overrides).hydra.overrides.task) if any("${" in text for text in own) else own
 
     def _applied(self, overrides: Sequence[str], base: Callable[[tuple[str, ...]], DictConfig]) -> DictConfig:
-        """The values among the overrides, on a copy of what ``base`` makes of the choices among them."""
+        """Compose the choices among the overrides with ``base``, and set the values on a copy."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
         choices, values = self._split(overrides)
@@ -77,7 +77,7 @@ class Composer:
         return composed
 
     def _split(self, overrides: Sequence[str]) -> "tuple[tuple[str, ...], list[Override]]":
-        """What decides which files make the configuration, and what only sets values in it."""
+        """Overrides that decide which files are read, and those that only set values."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.types import RunMode
 
@@ -117,6 +117,27 @@ def register_schema() -> None:
         store.repo["hydra"].get(preset.parent.name, {}).pop(preset.name, None)
     store.store(name="schema", node=schema.Config)
     store.store(name="sheets", node={method: sheet_values(method) for method in schema.SHEETS})
+    _share_nodes(store.repo)
+
+
+def _share_nodes(stored: dict[str, Any]) -> None:
+    """Keep Hydra from copying every stored node each time it looks at a group: ``--help`` takes half as long.
+
+    Safe, because ``ConfigStore.load`` copies the node that it returns.
+    """
+    from hydra.core.config_store import ConfigNode
+
+    class SharedNode(ConfigNode):
+        def __deepcopy__(self, memo: dict[int, Any]) -> "SharedNode":
+            return self
+
+    groups = [stored]
+    for group in groups:
+        for name, node in group.items():
+            if isinstance(node, dict):
+                groups.append(node)
+            else:
+                group[name] = SharedNode(**vars(node))
 
 
 def sheet_values(method: str) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Cells composed from shared parts are what Hydra makes of each alone."""
 
+import copy
 import shutil
 from pathlib import Path
 
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -34,9 +36,6 @@ def loader_of(folder: Path) -> ConfigLoader:
     compose.register_schema()
     with initialize_config_dir(str(folder), version_base="1.3"):
         return GlobalHydra.instance().config_loader()
-
-
-WRONG = ["seed=", "lora.rank=4", "seed=one", "peft=lorra", "nothing@x=1", "~lora.rank", "~lora.r", "lora.r=1,2"]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +77,14 @@ def test_cells_leave_what_they_share_as_it_was(composer):
 
 def test_cells_keep_the_declared_types_so_that_reading_them_is_quick(composer):
     assert has_declared_types(composer.own(("seed=1", "lora.r=4")), schema.Config)
+
+
+def test_stored_nodes_are_shared_until_they_are_loaded():
+    compose.register_schema()
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store).repo["schema.yaml"] is store.repo["schema.yaml"]
+    store.load("sheets.yaml").node.lora.r = 12345
+    assert store.load("sheets.yaml").node.lora.r != 12345
 
 
 @pytest.mark.parametrize(
