@@ -74,7 +74,7 @@ WRONG_COMMANDS = [
     (["-m", "lora.r=4,abc"], "lora.r=abc: lora.r needs a whole number"),
     (["-m", "lora.r=0,-1", "runs_dir=r"], "lora.r=0 is too small; use at least 1 [in lora.r=0"),
     (["-m", "peft=[lora,ia3]"], "peft=[lora,ia3] would merge its options into one run"),
-    (["-m", "stage=report"], "stage=report takes no sweep; leave out -m"),
+    (["-m", "stage=report"], "stage=report does not take a sweep; leave out -m"),
     (["stage=report", "runs_dir=empty"], "empty holds no record; run something first"),
     (["stage=generate"], "stage=generate needs run=<fingerprint> and prompt="),
     (["stage=generate", "run=abc", "prompt=p"], "run=abc matches no run"),

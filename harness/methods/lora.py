@@ -174,7 +174,7 @@ def lora_traits(traits: Traits, settings: SheetValues) -> Traits:
     if settings.get("lora_fa"):
         traits = replace(traits, why_unsharded="with lora.lora_fa=true multiplies whole weights in its optimizer")
     init = settings.get("init_lora_weights", True)
-    if isinstance(init, bool):
+    if not isinstance(init, str):
         return traits
     rewriting = replace(traits, rewrites_base=True, multi_adapter=False)
     if init == "olora":

@@ -29,7 +29,7 @@ def config_faults(config: Config) -> list[str]:
         return [f"peft.method={config.peft.method} is unknown; choose one of {', '.join(SHEETS)}"]
     sheet = getattr(config, config.peft.method)
     used = {key: node for key, node in vars(config).items() if key not in SHEETS} | {config.peft.method: sheet}
-    unsound = dict(fault for key, node in used.items() for fault in value_faults(key, node))
+    bad_values = dict(fault for key, node in used.items() for fault in value_faults(key, node))
     parts = (
         _model(config),
         data_faults(config.data),
@@ -42,9 +42,9 @@ def config_faults(config: Config) -> list[str]:
     found += at_least("sweep.max_failures", config.sweep.max_failures, 0)
     found += fields.field_faults(config.peft.method, sheet)
     found += METHODS[config.peft.method].check(sheet)
-    # A value that is no number at all needs no second word about its size.
-    rest = [fault for fault in found if fault.partition("=")[0] not in unsound]
-    return [*unsound.values(), *dict.fromkeys(rest)]
+    # A value that is not a finite number needs no second message about its size.
+    rest = [fault for fault in found if fault.partition("=")[0] not in bad_values]
+    return [*bad_values.values(), *dict.fromkeys(rest)]
 
 
 def _model(config: Config) -> Iterator[str]:
@@ -147,8 +147,8 @@ def _distillation(config: Config) -> Iterator[str]:
         )
     if METHODS[config.peft.method].hooks.own_loss:
         yield (
-            f"peft={config.peft.method} trains on a loss of its own, which trainer.objective=distill cannot mix; use "
-            "completion"
+            f"peft={config.peft.method} trains on its own loss, which trainer.objective=distill cannot mix with a "
+            "teacher's; set trainer.objective=completion"
         )
     yield from above("trainer.distill_temperature", trainer.distill_temperature, 0)
     yield from fraction("trainer.distill_weight", trainer.distill_weight, closed=True)
@@ -162,7 +162,7 @@ def _scoring(config: Config) -> Iterator[str]:
         yield from one_of("scoring.metrics", metric, metric_names())
         if metric in SCORES and SCORES[metric].needs == "targets" and config.data.columns.target is None:
             yield (
-                f"scoring.metrics holds {metric} but data.columns.target is null; name the column with the short "
+                f"scoring.metrics contains {metric} but data.columns.target is null; name the column with the short "
                 f"answer, or set scoring.metrics without {metric}"
             )
     generation = scoring.generation

@@ -58,7 +58,7 @@ GUARDS = [
     (["trainer.objective=lesson", "data.template=alpaca"], "trainer.objective=lesson", "set data.template=lesson"),
     (["scoring.split=train"], "scoring.split=train", "choose one of test, validation"),
     (["scoring.metrics=[blue]"], "scoring.metrics=blue", "choose one of"),
-    (["data.columns.target=null"], "scoring.metrics holds names_target", "name the column"),
+    (["data.columns.target=null"], "scoring.metrics contains names_target", "name the column"),
     (["scoring.tokenize=en"], "scoring.tokenize=en", "choose one of"),
     (["scoring.generation.batch_size=0"], "scoring.generation.batch_size=0", "at least 1"),
     (["scoring.generation.max_new_tokens=0"], "scoring.generation.max_new_tokens=0", "at least 1"),

@@ -12,14 +12,14 @@ from tests.support.configs import overridden
 @pytest.mark.parametrize(
     ("world", "words", "said"),
     [
-        (2, [], r"WORLD_SIZE=2: 2 processes would each do the same run.* add trainer/parallel=ddp"),
+        (2, [], r"WORLD_SIZE=2, but .*: 2 processes would each do the same run; add trainer/parallel=ddp"),
         (1, ["trainer/parallel=fsdp"], r"start them with torchrun --nproc-per-node 2 -m harness trainer/parallel=fsdp"),
-        (2, ["trainer/parallel=ddp", "trainer.parallel.processes=3"], r"processes=3 but WORLD_SIZE=2; leave"),
-        (2, ["trainer/parallel=ddp", "stage=report"], r"stage=report works in one process, and WORLD_SIZE=2"),
-        (2, ["trainer/parallel=ddp", "model.device_map=auto"], r"model.device_map=auto spreads one process"),
-        (2, ["trainer/parallel=ddp", "model.device=cuda:1"], r"model.device=cuda:1 is one device for all processes"),
+        (2, ["trainer/parallel=ddp", "trainer.parallel.processes=3"], r"processes=3 but WORLD_SIZE=2; remove"),
+        (2, ["trainer/parallel=ddp", "stage=report"], r"stage=report runs in one process, but WORLD_SIZE=2"),
+        (2, ["trainer/parallel=ddp", "model.device_map=auto"], r"model.device_map=auto uses several devices"),
+        (2, ["trainer/parallel=ddp", "model.device=cuda:1"], r"model.device=cuda:1 would put all processes"),
         (2, ["trainer/parallel=ddp", "peft=cpt"], r"peft=cpt takes the mean of each batch for itself"),
-        (2, ["trainer/parallel=ddp", "peft=diff_pruning"], r"peft=diff_pruning fixes what it trains in the midst"),
+        (2, ["trainer/parallel=ddp", "peft=diff_pruning"], r"peft=diff_pruning fixes during training what it trains"),
         (
             2,
             ["trainer/parallel=fsdp", "peft=adalora"],
