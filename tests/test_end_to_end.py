@@ -83,7 +83,7 @@ def test_a_run_cut_off_in_training_ends_with_the_weights_of_one_that_was_not(ran
     whole = command(*words, f"runs_dir={tmp_path / 'whole'}")
     assert whole.code == 0, whole.err
     [resumed], [expected] = (records_of(tmp_path / name).values() for name in ("runs", "whole"))
-    assert any("goes on from the checkpoint of optimizer step" in note for note in resumed["notes"])
+    assert any("resuming from the checkpoint at optimizer step" in note for note in resumed["notes"])
     for key in ("scores", "audit", "parameters", "adapter"):
         assert resumed[key] == expected[key], key
     assert resumed["training"]["curve"] == expected["training"]["curve"]

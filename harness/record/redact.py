@@ -11,7 +11,7 @@ from typing import Any
 
 
 def to_plain(value: Any) -> Any:
-    """What JSON lacks but records contain: paths, enums, and numbers of numpy and torch."""
+    """Values that JSON lacks but records contain: paths, enums, and numbers of numpy and torch."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Enum):
@@ -20,10 +20,8 @@ def to_plain(value: Any) -> Any:
         return sorted(value)
     if callable(getattr(value, "item", None)):
         return value.item()
-    raise TypeError(f"a record cannot hold {value!r} of type {type(value).__name__}; give a number or text")
+    raise TypeError(f"a record cannot hold {value!r} of type {type(value).__name__}; use a number or text")
 
-
-# --- what must not reach a file --------------------------------------------------------------------------
 
 _SECRET_NAME = re.compile(r"API_?KEY|ACCESS_?KEY|TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$", re.IGNORECASE)
 
@@ -35,11 +33,11 @@ _SECRET_TEXT = re.compile(
 )
 
 
-_LEAST_SECRET = 8  # shorter values ("true", "0") are flags, and blanking them would garble the record
+_LEAST_SECRET = 8  # shorter values ("true", "0") are flags, and redacting them would garble the record
 
 
 def redactor() -> Callable[[str], str]:
-    """A function that blanks known shapes of keys, and the values of environment variables named like one."""
+    """A function that redacts known shapes of keys, and the values of environment variables named like one."""
     named = {value: f"<{name}>" for name, value in os.environ.items() if _SECRET_NAME.search(name)}
     # Longest first: a secret may contain another.
     secrets = sorted((value for value in named if len(value) >= _LEAST_SECRET), key=len, reverse=True)
@@ -54,7 +52,7 @@ def redactor() -> Callable[[str], str]:
 
 
 def clean(value: Any, where: str, lost: list[str], redact: Callable[[str], str]) -> Any:
-    """A copy that JSON can hold; the places of numbers that it cannot are appended to ``lost``."""
+    """A copy that JSON can hold; the keys of numbers that it cannot hold are appended to ``lost``."""
     if isinstance(value, str) and not isinstance(value, Enum):
         return redact(value)
     if isinstance(value, bool | int) or value is None:

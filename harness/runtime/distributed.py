@@ -1,11 +1,12 @@
-"""Several processes for one run, one a device, started by ``torchrun`` or ``accelerate launch``.
+"""Several processes for one run, one per device, started by ``torchrun`` or ``accelerate launch``.
 
-The first process is the command: it alone reads the configuration, decides what runs, and writes. It announces
-each run to the others, which ``follow``. Within a run all walk the same stages; what only one may do (records,
-scores, files) the first does and the others wait for, by ``agreed``; how they share training is ``sharding``'s.
-A process that fails alone ends the command, and the record says why. With one process all is a plain call.
+The main process is the command: only it reads the configuration, decides what runs, and writes. It announces each
+run to the others, which follow it. Within a run all take the same steps; what only one may do (records, scores,
+files) the main process does while the others wait, in ``broadcast_from_main``; how they share training is in
+``training.sharding``. A process that fails alone ends the command, and the record says why. With one process,
+everything here is a plain call.
 
-Imports no torch before a second process is there.
+torch is imported only if there are several processes.
 """
 
 import logging
@@ -22,17 +23,17 @@ from typing import Any, TypeVar
 from harness.errors import RankFailedAlone, RunFault
 from harness.runtime import signals
 
-LONGEST_WAIT = timedelta(hours=12)  # the others wait while the first scores
+LONGEST_WAIT = timedelta(hours=12)  # the others wait while the main process scores
 
 
-SAME_FAULT_S = 5.0  # within which a fault that all processes have shows in all of them
+SAME_FAULT_S = 5.0  # a fault that all processes share shows in all of them within this time
 
 
 T = TypeVar("T")
 
 
 def processes() -> int:
-    """How many processes work on this command."""
+    """How many processes share this command."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -47,47 +48,47 @@ def local_rank() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this is the process that writes: of several processes that share a run, no other does."""
     return rank() == 0
 
 
-# --- one walk -------------------------------------------------------------------------------------------
+class _Membership:
+    """This process among the others. Of the process, as torch.distributed's default group is."""
 
-_store: Any = None  # what the processes tell each other beside the collectives; None: not joined yet
-
-
-_walk: Any = None  # the group in which they wait for each other, on the CPU whatever they train on
-
-
-_failures = 0  # of runs so far, the same number in all processes
+    store: Any = None  # what the processes tell each other outside the collectives; None: not joined yet
+    group: Any = None  # in which they wait for each other, on the CPU whatever they train on
+    failures = 0  # runs that failed so far, the same number in all processes
+    over = False  # whether nothing more can be shared
 
 
-_over = False  # whether nothing more can be shared
+_here = _Membership()
+
+
+# --- steps taken together ---------------------------------------------------------------------------------
 
 
 def _join() -> Any:
     """``torch.distributed`` with all processes in it, joined on the first call."""
-    global _store, _walk
     import torch
     from torch import distributed
 
-    if _store is None:
+    if _here.store is None:
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(local_rank())
-        _store, _, _ = next(iter(distributed.rendezvous("env://", rank(), processes(), timeout=LONGEST_WAIT)))
+        _here.store, _, _ = next(iter(distributed.rendezvous("env://", rank(), processes(), timeout=LONGEST_WAIT)))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=distributed.PrefixStore("harness", _store),
+            store=distributed.PrefixStore("harness", _here.store),
             rank=rank(),
             world_size=processes(),
         )
-        _walk = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        _here.group = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
     return distributed
 
 
 def broadcast_from_main(decide: Callable[[], T]) -> T:
-    """What the first process finds, in all of them; an error there is everyone's error."""
+    """What ``decide`` returns in the main process, in all of them; an error there is raised in all of them."""
     if processes() == 1:
         return decide()
     _join()
@@ -103,29 +104,29 @@ def _outcome(decide: Callable[[], Any]) -> tuple[Any, Exception | None]:
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:  # classes of libraries may need more than their text
+        except Exception:  # an exception class of a library may need more than its text
             return None, RunFault(f"{type(error).__name__}: {error}")
         return None, error
 
 
 def gather(value: T) -> list[T]:
-    """This value of every process, by rank."""
+    """The value of every process, by rank."""
     if processes() == 1:
         return [value]
-    found: list[Any] = [None] * processes()
-    _join().all_gather_object(found, value, group=_walk)
-    return found
+    values: list[Any] = [None] * processes()
+    _join().all_gather_object(values, value, group=_here.group)
+    return values
 
 
 def all_true(flag: bool) -> bool:
-    """Whether it holds in all processes; cheap enough for each batch."""
+    """Whether the flag is true in all processes; cheap enough for each batch."""
     if processes() == 1:
         return flag
     import torch
 
     distributed = _join()
     shared = torch.tensor(int(flag))
-    distributed.all_reduce(shared, op=distributed.ReduceOp.MIN, group=_walk)
+    distributed.all_reduce(shared, op=distributed.ReduceOp.MIN, group=_here.group)
     return bool(shared)
 
 
@@ -133,39 +134,39 @@ def announce_failure(error: BaseException) -> tuple[BaseException, bool]:
     """Tell the other processes that this run failed here.
 
     Returns:
-        The error that began it, which may be another process's, and whether all failed alike. If not, this
-        process can take part in nothing more: the others may be anywhere.
+        The error that came first, which may be another process's, and whether all failed alike. If not, this
+        process can share nothing more: the others may be anywhere.
     """
-    global _failures, _over
-    if processes() == 1 or _store is None:
+    if processes() == 1 or _here.store is None:
         return error, True
-    _failures += 1
-    keys = [f"failed/{_failures}/{number}" for number in range(processes())]
-    began = f"parted/{_failures}"
-    _store.set(keys[rank()], f"{type(error).__name__}: {error}")
-    _over = not isinstance(error, Exception)  # stopped from outside, as all the others are
-    if not _store.check([began]) and _until(lambda: bool(_store.check(keys)), SAME_FAULT_S):
+    store = _here.store
+    _here.failures += 1
+    keys = [f"failed/{_here.failures}/{number}" for number in range(processes())]
+    failed_alone = f"failed_alone/{_here.failures}"
+    store.set(keys[rank()], f"{type(error).__name__}: {error}")
+    _here.over = not isinstance(error, Exception)  # stopped from outside, as all the others are
+    if not store.check([failed_alone]) and _until(lambda: bool(store.check(keys)), SAME_FAULT_S):
         return error, True
-    _over = True
-    first = int(_store.compare_set(began, "", str(rank())))
+    _here.over = True
+    first = int(store.compare_set(failed_alone, "", str(rank())))
     _leave()  # what the others wait for will never come: their waiting ends in an error
     if first != rank() and isinstance(error, Exception):
-        error = RunFault(f"process {first} of {processes()} failed: {_store.get(keys[first]).decode()}")
+        error = RunFault(f"process {first} of {processes()} failed: {store.get(keys[first]).decode()}")
     return error, False
 
 
 def wait_for_failure_record() -> None:
-    """Say, or wait for, that a failure is on record: torchrun stops all processes once one has ended."""
-    key = f"written/{_failures}"
-    if not _over or _store is None:
+    """Let the main process write its record before any process ends: torchrun stops all once one has ended."""
+    key, store = f"written/{_here.failures}", _here.store
+    if not _here.over or store is None:
         return
     if is_main_process():
-        _store.set(key, "")
+        store.set(key, "")
     else:
-        _until(lambda: bool(_store.check([key])), 4 * SAME_FAULT_S)
+        _until(lambda: bool(store.check([key])), 4 * SAME_FAULT_S)
 
 
-# --- the first process and those that follow it ---------------------------------------------------------
+# --- the main process and its followers -------------------------------------------------------------------
 
 
 def announce_run(plan: Any, options: Any, name: str, code: str) -> None:
@@ -176,8 +177,8 @@ def announce_run(plan: Any, options: Any, name: str, code: str) -> None:
 
 
 def release_followers() -> None:
-    """Let the other processes end; called by the first when its command has ended, however it did."""
-    if processes() > 1 and not _over:
+    """Let the other processes end; the main process calls this when its command has ended, however it did."""
+    if processes() > 1 and not _here.over:
         with suppress(Exception):
             _join()
             _broadcast(None)
@@ -217,11 +218,11 @@ def follow_main(run: Callable[[Any, Any, str], Any], code: str) -> None:
 
 
 def _broadcast(value: Any) -> Any:
-    """The first process's value, in all of them."""
+    """The main process's value, in all of them."""
     from torch import distributed
 
     box = [value]
-    distributed.broadcast_object_list(box, src=0, group=_walk)
+    distributed.broadcast_object_list(box, src=0, group=_here.group)
     return box[0]
 
 

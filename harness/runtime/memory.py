@@ -17,7 +17,7 @@ STATUS = Path("/proc/self/status")
 
 @dataclass
 class Peak:
-    """Highest use during the phase, in bytes; ``kind`` says of what. Set when the phase ends."""
+    """Highest use during the phase, in bytes, and what was measured (``kind``). Set when the phase ends."""
 
     bytes: int | None = None
     kind: str | None = None
@@ -27,8 +27,7 @@ class Peak:
 def peak_memory(device_type: str) -> Iterator[Peak]:
     """Measure the phase inside ``with``: memory allocated on a GPU, the resident process on a CPU.
 
-    ``bytes`` stays None where the system cannot reset its high-water mark: a peak that may stem from an
-    earlier phase is no figure.
+    ``bytes`` stays None if the system cannot reset its high-water mark: the peak may be that of an earlier phase.
     """
     measured = Peak()
     if device_type == "cuda":
@@ -43,7 +42,7 @@ def peak_memory(device_type: str) -> Iterator[Peak]:
             measured.bytes = sum(torch.cuda.max_memory_allocated(device) for device in devices)
             measured.kind = "cuda_allocated"
         return
-    was_reset = _reset_high_water_mark()
+    was_reset = reset_high_water_mark()
     try:
         yield measured
     finally:
@@ -51,8 +50,8 @@ def peak_memory(device_type: str) -> Iterator[Peak]:
         measured.kind = "process_rss" if was_reset else None
 
 
-def _reset_high_water_mark() -> bool:
-    """Linux resets VmHWM when 5 is written there (proc(5))."""
+def reset_high_water_mark() -> bool:
+    """Reset the peak of the resident memory, and return whether that worked: Linux does when 5 is written (proc(5))."""
     try:
         CLEAR_REFS.write_text("5")
     except OSError:
@@ -66,16 +65,16 @@ def _high_water_mark() -> int | None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether the error says that memory, of the device or of the machine, did not suffice."""
-    said = str(error).lower()
+    """Whether the error says that the device or the machine ran out of memory."""
+    message = str(error).lower()
     known = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
-    return isinstance(error, MemoryError) or any(text in said for text in known)
+    return isinstance(error, MemoryError) or any(text in message for text in known)
 
 
 def drop_frames(error: BaseException) -> None:
-    """Let go of what a failed run holds: its error keeps the frames, and they the model and the batch.
+    """Release what a failed run holds: its error keeps the frames, and they keep the model and the batch.
 
-    Else the runs after one that ran out of memory would find none either.
+    Otherwise the runs after one that ran out of memory would run out as well.
     """
     seen = set[int]()
     left: list[BaseException | None] = [error]
@@ -89,7 +88,7 @@ def drop_frames(error: BaseException) -> None:
 
 
 def release_memory() -> None:
-    """Give back what nothing refers to any more."""
+    """Free what nothing refers to any more."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C: training writes a checkpoint first; everything else stops at once.
 
-``listening`` turns both signals into ``Interrupted``. Inside ``deferred``, the first signal is only noted, and
-whoever asks ``asked()`` at a good moment writes what is worth keeping and raises; a second signal does not wait.
+``listening`` turns both signals into ``Interrupted``. Inside ``deferred``, the first signal is only noted: whoever
+checks ``requested()`` writes what is worth keeping and then raises. A second signal does not wait.
 """
 
 import os
@@ -15,7 +15,7 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-ECHO_S = 2.0  # a terminal and a parent process may both pass one stop on
+ECHO_S = 2.0  # a terminal and a parent process may both forward the same stop
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,11 +27,13 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit code of a process that a signal ended, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
 
 
 class _State:
+    """What was requested of this process. Global, because a signal handler gets no other state."""
+
     deferring = False
     noted: int | None = None
     noted_at = 0.0
@@ -42,7 +44,7 @@ _state = _State()
 
 @contextmanager
 def listening(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
-    """Raise ``Interrupted`` on these signals; outside a process's main thread, which alone hears them, do nothing."""
+    """Raise ``Interrupted`` on these signals; outside the main thread, which receives them, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -57,7 +59,7 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let the first signal wait until ``asked`` is looked at, or until this context ends."""
+    """Let the first signal wait until ``requested`` is checked, or until this context ends."""
     _state.deferring = True
     try:
         yield
@@ -68,7 +70,7 @@ def deferred() -> Iterator[None]:
 
 
 def requested() -> int | None:
-    """The signal that waits, or None."""
+    """The signal that is waiting, or None."""
     return _state.noted
 
 
@@ -77,6 +79,8 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         return
     first, _state.noted, _state.noted_at = _state.noted is None, signum, time.monotonic()
     if _state.deferring and first:
-        os.write(2, b"\nstopping after a checkpoint; once more: at once\n")  # print is not safe in a handler
+        os.write(
+            2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n"
+        )  # print is not safe in a handler
         return
     raise Interrupted(signum)

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import ConfigFault
 from harness.estimate import duration
-from harness.record import locks, provenance, store
+from harness.record import lock_owners, locks, provenance, store
 from harness.record import progress as progress_file
 from harness.report.cells import NOT_STARTED, shared_overrides, split_overrides
 from harness.sweep import manifest
@@ -147,7 +147,7 @@ def _view_run(
     name = " ".join(word for word in split_overrides(cell["name"]) if word not in shared) or cell["method"]
     record = store.read_record(runs_dir, fingerprint, curve=False)
     owner = locks.holder(folder)
-    held = owner is not None and locks.living(owner) is not False
+    held = owner is not None and lock_owners.living(owner) is not False
     if record is not None and record["status"] == "running":
         # A record cannot say that its process on another machine has ended; its lock can.
         state = RUNNING if held or (owner is None and not (folder / "lock").exists()) else "interrupted"

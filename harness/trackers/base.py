@@ -1,7 +1,7 @@
 """Experiment trackers: W&B, TensorBoard or none; one tracked run per plan, closed with its true state.
 
-A tracker shows what the record holds; nothing is read back from it. W&B is offline unless asked otherwise, so
-that nothing needs a login; ``wandb sync DIR`` uploads later. Neither library is imported unless it is used.
+A tracker shows what the record holds; nothing is read back from it. W&B is offline by default, so that nothing
+needs a login; ``wandb sync DIR`` uploads later. Neither library is imported unless it is used.
 """
 
 import secrets
@@ -18,16 +18,16 @@ from harness.trackers.wandb import WandbRun
 class TrackerRun(Protocol):
     """One tracked run."""
 
-    id: str | None  # goes into the record; given back to ``start``, the run is continued
+    id: str | None  # kept in the record; passed to ``start_tracker``, it continues the run
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Points of curves; steps never go back."""
+        """Log points of curves; steps never decrease."""
 
     def summary(self, values: dict[str, float]) -> None:
-        """Final figures."""
+        """Log the final figures."""
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Rows of text and numbers, such as predictions."""
+        """Log rows of text and numbers, such as predictions."""
 
     def finish(self, ok: bool) -> None:
         """Close the run as finished or failed."""
@@ -43,16 +43,20 @@ def start_tracker(
     tags: list[str],
     run_id: str | None,
 ) -> TrackerRun:
-    """Open a run; ``run_id`` of an earlier one continues that. Raises ``RunFault``."""
+    """Open a run, or continue the one with this ``run_id``; only the main process tracks.
+
+    Raises:
+        RunFault: the folder cannot be made, or the tracker cannot start.
+    """
     if tracker.name is Tracking.none or not distributed.is_main_process():
         return NoRun()
-    # The fingerprint alone would join a repetition of the plan to the run that it repeats.
+    # With the fingerprint alone, a rerun of the plan would be joined to the earlier run.
     run_id = run_id or f"{fingerprint[:12]}-{secrets.token_hex(3)}"
     try:
         Path(tracker.dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFault(
-            f"tracker.dir={tracker.dir} cannot be made ({error.strerror}); give a writable folder, or tracker=none"
+            f"tracker.dir={tracker.dir} cannot be made ({error.strerror}); set a writable folder, or tracker=none"
         ) from error
     config = {**config, "fingerprint": fingerprint}
     if tracker.name is Tracking.wandb:
@@ -61,7 +65,7 @@ def start_tracker(
 
 
 class NoRun:
-    """Tracks nothing; the record is written all the same."""
+    """Tracks nothing; the record does not depend on a tracker."""
 
     id: str | None = None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class TensorBoardRun:
-    """Event files in a folder of the run's own; a continued run adds a file there."""
+    """Event files in the run's own folder; a continued run adds a file."""
 
     def __init__(
         self, folder: Path, config: dict[str, Any], group: str, name: str, tags: list[str], run_id: str
@@ -40,7 +40,7 @@ class TensorBoardRun:
 
 
 def _cell(value: Any) -> str:
-    """One cell of a Markdown table; model output stays text."""
+    """One cell of a Markdown table; model output is escaped."""
     return html.escape(str(value)).replace("|", "\\|").replace("\n", "<br>")
 
 

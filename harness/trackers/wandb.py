@@ -9,7 +9,7 @@ from harness.errors import RunFault
 class WandbRun:
     """A run of Weights & Biases.
 
-    A run that is continued offline becomes a second folder with the same id; ``wandb sync`` joins the two.
+    Continuing a run offline makes a second folder with the same id; ``wandb sync`` joins the two.
     """
 
     def __init__(
@@ -18,10 +18,10 @@ class WandbRun:
         import wandb
 
         self.id: str | None = run_id
-        if tracker.mode == "online" and not wandb.login(prompt=False, verify=False):  # else it would ask, and block
+        if tracker.mode == "online" and not wandb.login(prompt=False, verify=False):  # would ask, and block
             raise RunFault(
                 "tracker.mode=online, but this machine is not logged in to W&B; run `wandb login` or set "
-                "WANDB_API_KEY, or take tracker.mode=offline and upload later with `wandb sync`"
+                "WANDB_API_KEY, or use tracker.mode=offline and upload later with `wandb sync`"
             )
         try:
             self._run = wandb.init(
@@ -33,13 +33,13 @@ class WandbRun:
                 name=name,
                 tags=tags,
                 config=config,
-                reinit="create_new",  # of its own: never joined to a run that another part left open
+                reinit="create_new",  # never joined to a run that is still open in this process
                 settings=_wandb_settings(tracker.mode),
             )
         except wandb.errors.Error as error:
             raise RunFault(
                 f"tracker=wandb with tracker.mode={tracker.mode} cannot start a run ({error}); "
-                "take tracker.mode=offline or tracker=none"
+                "use tracker.mode=offline or tracker=none"
             ) from error
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -58,7 +58,7 @@ class WandbRun:
 
 
 def _wandb_settings(mode: Any) -> Any:
-    """Silent, and without what the record keeps already or should not be told: code, host, command line."""
+    """Silent, and without code, host and command line: the record has them, or they should stay private."""
     import wandb
 
     return wandb.Settings(

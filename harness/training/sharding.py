@@ -1,7 +1,7 @@
-"""What a strategy of ``trainer.parallel`` does to training: DDP, FSDP2 and DeepSpeed on transformers' Trainer.
+"""What ``trainer.parallel.strategy`` changes in training: DDP, FSDP2 and DeepSpeed on transformers' Trainer.
 
-Where weights are cut into shards, a copy of the model trains, and ``subject`` brings the result home, so that
-everything after training sees a whole model.
+If weights are sharded, a copy of the model trains, and ``subject`` copies the result back, so that everything after
+training sees a whole model.
 """
 
 import copy
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from harness.data.tokenize import TokenizedRow
 
-# Accelerate hands its choices on by these, within a process too: the next run of it must not inherit them.
+# Accelerate passes its choices on in these, within a process too: the next run must not inherit them.
 SWITCHES = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "FSDP_VERSION", "FSDP_CPU_RAM_EFFICIENT_LOADING")
 
 
 def arguments(settings: schema.Parallel) -> dict[str, Any]:
-    """The part of ``TrainingArguments`` that the strategy is."""
+    """The part of ``TrainingArguments`` that the strategy sets."""
     match settings.strategy:
         case Strategy.none:
             return {}
@@ -50,9 +50,9 @@ def arguments(settings: schema.Parallel) -> dict[str, Any]:
 
 
 def settle_plugin(accelerator: Any, plugin_arguments: dict[str, Any] | None) -> bool:
-    """Let FSDP work on CPUs, where Accelerate knows only DDP; whether it had to be told.
+    """Let FSDP work on CPUs, where Accelerate knows only DDP; return whether that was necessary.
 
-    Its code for FSDP2 is the same on both: it only never gets there.
+    Its FSDP2 code works on CPUs as well, but Accelerate never calls it there.
     """
     from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
@@ -66,7 +66,7 @@ def settle_plugin(accelerator: Any, plugin_arguments: dict[str, Any] | None) -> 
 
 
 def confirm_sharded(accelerator: Any, strategy: Strategy) -> None:
-    """Raise RunFault where Accelerate has settled on something else than the plan says, e.g. by its environment."""
+    """Raise RunFault if Accelerate uses another strategy than the plan, e.g. because of its environment."""
     found = str(accelerator.distributed_type.value)
     wanted = {
         Strategy.none: ("NO",),
@@ -76,14 +76,14 @@ def confirm_sharded(accelerator: Any, strategy: Strategy) -> None:
     }[strategy]
     if found not in wanted:
         raise RunFault(
-            f"trainer.parallel.strategy={strategy.value}, but Accelerate trains by {found}; start without options of "
-            "its own (accelerate launch --use_fsdp, --use_deepspeed), for trainer/parallel holds them"
+            f"trainer.parallel.strategy={strategy.value}, but Accelerate uses {found}; start without Accelerate's "
+            "own options (accelerate launch --use_fsdp, --use_deepspeed) and set trainer/parallel instead"
         )
 
 
 @contextmanager
 def subject(model: "PeftModel", settings: schema.Parallel, idle: Sequence[nn.Module] = ()) -> "Iterator[PeftModel]":
-    """The model to train: itself, or where the strategy cuts weights up a copy, whose end ``model`` then takes over.
+    """The model to train: itself, or a copy if the strategy shards weights; ``model`` then gets what the copy learned.
 
     Args:
         idle: other models over the same weights.
@@ -94,14 +94,14 @@ def subject(model: "PeftModel", settings: schema.Parallel, idle: Sequence[nn.Mod
             yield model
             return
         with parked([model, *idle]):
-            cut = _copy(model)
-            yield cut
-            _take_back(model, cut)
+            sharded = _copy(model)
+            yield sharded
+            _copy_back(model, sharded)
     finally:
         if settings.strategy is Strategy.deepspeed:
             from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-            unset_hf_deepspeed_config()  # else loading and generating would still wait for all processes
+            unset_hf_deepspeed_config()  # otherwise loading and generating would still wait for all processes
         os.environ.update({name: value for name, value in before.items() if value is not None})
         for name, value in before.items():
             if value is None:
@@ -109,44 +109,45 @@ def subject(model: "PeftModel", settings: schema.Parallel, idle: Sequence[nn.Mod
 
 
 def _copy(model: "PeftModel") -> "PeftModel":
-    """A module tree of its own over the same storage."""
+    """A separate module tree over the same storage."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.data, requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, memo)
 
 
-def _take_back(model: "PeftModel", trained: "PeftModel") -> None:
-    """Give ``model`` the weights that its copy ends with; all processes take part."""
-    homes, buffers = dict(model.named_parameters()), dict(trained.named_buffers())
+def _copy_back(model: "PeftModel", trained: "PeftModel") -> None:
+    """Copy the trained weights into ``model``; all processes take part."""
+    targets, buffers = dict(model.named_parameters()), dict(trained.named_buffers())
     with torch.no_grad():
         for name, parameter in trained.named_parameters():
             if parameter.requires_grad:
-                homes[name].copy_(full_tensor(parameter))
+                targets[name].copy_(full_tensor(parameter))
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
 
 
 @contextmanager
 def parked(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Whole weights wait in the machine's memory, so that a GPU holds nothing but shards of them.
+    """Move whole weights to the machine's memory meanwhile, so that a GPU holds only shards of them.
 
-    Weights that share storage do so still, there and when they are back.
+    Weights that share storage still do, there and when they are back.
     """
     parameters = [parameter for model in models for parameter in model.parameters()]
     devices = [parameter.device for parameter in parameters]
     if any(device.type != "cpu" for device in devices):
-        _move(parameters, [torch.device("cpu")] * len(parameters))
+        move_weights(parameters, [torch.device("cpu")] * len(parameters))
     try:
         yield
     finally:
         if any(device.type != "cpu" for device in devices):
-            _move(parameters, devices)
+            move_weights(parameters, devices)
 
 
-def _move(parameters: Sequence[nn.Parameter], devices: Sequence[torch.device]) -> None:
+def move_weights(parameters: Sequence[nn.Parameter], devices: Sequence[torch.device]) -> None:
+    """Move each parameter to its device; those that share storage still do afterwards."""
     moved: dict[tuple[Any, ...], torch.Tensor] = {}
-    kept = [parameter.data for parameter in parameters]  # until all are moved: a freed place may be given out again
+    kept = [parameter.data for parameter in parameters]  # until all are moved: freed storage may be reused
     for parameter, data, device in zip(parameters, kept, devices, strict=True):
         key = (data.data_ptr(), data.shape, data.stride(), data.dtype)
         if key not in moved:
@@ -155,12 +156,12 @@ def _move(parameters: Sequence[nn.Parameter], devices: Sequence[torch.device]) -
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether no process has the whole of the weights."""
+    """Whether no process has all of the weights."""
     return any(hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
-    """All of a weight; where it is cut, all processes must ask for it."""
+    """All of a weight; if it is sharded, all processes must call this."""
     if hasattr(parameter, "full_tensor"):  # FSDP2's DTensor
         return parameter.full_tensor()
     if hasattr(parameter, "ds_id"):  # ZeRO 3
@@ -174,9 +175,9 @@ def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
 def in_step(
     collate: Callable[[list["TokenizedRow"]], dict[str, torch.Tensor]], some: "TokenizedRow"
 ) -> Callable[[Sequence["TokenizedRow | None"]], dict[str, torch.Tensor]]:
-    """``collate`` for batches that the sampler filled up with no rows.
+    """``collate`` for batches that the sampler filled up with None.
 
-    A batch without any is one of ``some`` row with no label: it adds nothing, but its process must keep step.
+    A batch without rows becomes ``some`` row without labels: it adds nothing, but its process must keep step.
     """
 
     def collated(examples: Sequence["TokenizedRow | None"]) -> dict[str, torch.Tensor]:
@@ -190,7 +191,7 @@ def in_step(
 
 
 def place(arguments: Any, device: torch.device) -> None:
-    """Let Trainer work on the model's GPU: left alone it takes the first, whatever the plan says."""
+    """Let Trainer use the model's GPU: by itself it takes the first, whatever the plan says."""
     if device.type == "cuda" and distributed.processes() == 1:
         arguments.distributed_state.device = device
         vars(arguments)["_setup_devices"] = device
@@ -198,13 +199,13 @@ def place(arguments: Any, device: torch.device) -> None:
 
 
 def trainable_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights that train, by name, for ``save_file``; tied ones once. All processes must ask for shards."""
+    """The trainable weights by name, for ``save_file``; tied ones once. With shards, all processes must call this."""
     named = model.named_parameters()
     return {name: full_tensor(each).detach().contiguous() for name, each in named if each.requires_grad}
 
 
 def put_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy what ``trainable`` gave back into the model."""
+    """Copy what ``trainable_weights`` returned into the model."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

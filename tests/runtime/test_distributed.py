@@ -153,7 +153,7 @@ def test_processes_that_are_stopped_together_go_on_together(random_qwen2, rows, 
         done = torchrun(*command_, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     [resumed], [expected] = (records_of(tmp_path / name).values() for name in ("cut", "whole"))
-    assert any("goes on from the checkpoint of optimizer step" in note for note in resumed["notes"])
+    assert any("resuming from the checkpoint at optimizer step" in note for note in resumed["notes"])
     for key in ("curve", "validation", "best_step", "tokens"):
         assert resumed["training"][key] == expected["training"][key], key
     assert resumed["scores"] == expected["scores"]
