@@ -1,9 +1,11 @@
 """Checks that any setting can need, and the hints for errors of libraries."""
 
+import errno
+
 import pytest
 
 from harness import errors
-from harness.errors import ConfigFault, DataFault, brief, raise_together
+from harness.errors import ConfigFault, DataFault, RunFault, brief, hint_for, raise_together
 
 
 def test_long_values_are_shown_in_part():
@@ -49,3 +51,34 @@ def test_faults_are_raised_together():
         raise_together(["a", "b"])
     with pytest.raises(DataFault):
         raise_together(["a"], DataFault)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands for torch.OutOfMemoryError, which errors never imports."""
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "trainer.batch_size"),
+        (MemoryError(), "trainer.batch_size"),
+        (RunFault("step 12, batch 3: loss is nan"), "trainer.learning_rate"),
+        (FloatingPointError("non-finite loss at step 3"), "trainer.learning_rate"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied"), "permissions"),
+        (OSError("We couldn't connect to 'https://hub.example' to load the files"), "model.source"),
+        (ConnectionError("Max retries exceeded"), "model.source"),
+        (KeyboardInterrupt(), "same command"),
+        (ValueError("lora.r=0"), ""),
+    ],
+)
+def test_hints_name_the_remedy(error, hint):
+    found = hint_for(error)
+    assert hint in found
+    assert bool(hint) == bool(found)
+
+
+def test_the_hint_looks_at_the_cause():
+    error = ValueError("wrapped")
+    error.__cause__ = MemoryError()
+    assert "trainer.batch_size" in hint_for(error)

@@ -79,8 +79,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         return
     first, _state.noted, _state.noted_at = _state.noted is None, signum, time.monotonic()
     if _state.deferring and first:
-        os.write(
-            2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n"
-        )  # print is not safe in a handler
+        # Not print, which is not safe in a handler.
+        os.write(2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n")
         return
     raise Interrupted(signum)

@@ -1,4 +1,4 @@
-"""Locks: one owner at a time, whoever dies whenever; run as a script, this file is a worker of the stress tests."""
+"""Locks: one owner at a time, whichever process dies when; run as a script, this file is a stress worker."""
 
 import errno
 import json
@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RunFault
-from harness.record import locks
+from harness.record import lock_owners, locks
+from harness.record.lock_folders import KEPT
 from harness.record.locks import take_lock
 from tests.support.paths import ROOT
 
@@ -22,22 +23,22 @@ FAST = {"beat_s": 0.05, "stale_s": 1.0}
 
 
 def start(*arguments: object, code: str | None = None) -> subprocess.Popen:
-    """A Python process: a worker of this file, or ``code`` with ``take`` and ``folder`` at hand."""
+    """A Python process: a worker of this file, or ``code`` with ``take_lock`` and ``folder`` defined."""
     command = [sys.executable, __file__, *map(str, arguments)]
     if code:
-        prelude = "import os, sys, time\nfrom pathlib import Path\nfrom harness.locks import take\n"
+        prelude = "import os, sys, time\nfrom pathlib import Path\nfrom harness.record.locks import take_lock\n"
         command = [sys.executable, "-c", f"{prelude}folder = Path(sys.argv[1])\n{code}", *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-HOLD = "lock = take(folder, beat_s=0.05, stale_s=1.0)\nprint(bool(lock), flush=True)\ntime.sleep(60)"
+HOLD = "lock = take_lock(folder, beat_s=0.05, stale_s=1.0)\nprint(bool(lock), flush=True)\ntime.sleep(60)"
 
 
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Owners seem to run on another machine, so that only their heartbeat can be judged."""
-    monkeypatch.setattr(locks, "living", lambda owner: None)
+    monkeypatch.setattr(lock_owners, "living", lambda owner: None)
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_heartbeat_touches_and_stops_at_release(tmp_path):
 
 
 def test_unreleased_lock_does_not_keep_the_process_alive(tmp_path):
-    process = start(tmp_path, code="lock = take(folder)\nprint(lock.held())")
+    process = start(tmp_path, code="lock = take_lock(folder)\nprint(lock.held())")
     assert process.communicate(timeout=20)[0].strip() == "True"
     assert process.returncode == 0
     assert take_lock(tmp_path) is not None  # its process is gone
@@ -133,8 +134,8 @@ def test_failing_heartbeats_lose_the_lock_before_others_may_take_it(tmp_path, mo
 
     monkeypatch.setattr(os, "utime", full)
     time.sleep(0.1)
-    assert not lock.held()  # it cannot be told
-    assert lock._lost is None  # but one failure is not the end
+    assert not lock.held()  # it cannot be known
+    assert lock.lost is None  # but one failure is not the end
     clock[0] += 51
     time.sleep(0.1)
     monkeypatch.undo()
@@ -149,7 +150,7 @@ def test_removed_folder_loses_the_lock(tmp_path):
     (lock.path / "owner").unlink()
     lock.path.rmdir()
     time.sleep(0.2)
-    assert lock._lost
+    assert lock.lost
     assert not lock.held()
     lock.release()
 
@@ -168,7 +169,7 @@ def test_interrupt_while_taking_leaves_the_lock_free(tmp_path, monkeypatch):
 def test_unwritable_folder_is_an_error_that_names_it(tmp_path):
     (tmp_path / "lock").write_text("a file")
     for use in (take_lock, locks.holder):
-        with pytest.raises(RunFault, match=r"the lock .*/lock cannot be used: .*; make room"):
+        with pytest.raises(RunFault, match=r"the lock .*/lock cannot be used: .*; free space"):
             use(tmp_path)
 
 
@@ -191,7 +192,7 @@ def test_few_numbers_remain_however_often_it_is_taken(tmp_path):
     for _ in range(50):
         take_lock(tmp_path).release()
     names = sorted(int(path.name) for path in (tmp_path / "lock").iterdir())
-    assert names == list(range(50 - locks.KEPT + 1, 51))
+    assert names == list(range(50 - KEPT + 1, 51))
 
 
 # --- several processes ------------------------------------------------------------------------------------
@@ -200,10 +201,10 @@ def test_few_numbers_remain_however_often_it_is_taken(tmp_path):
 def test_forked_child_neither_holds_nor_releases(tmp_path):
     process = start(
         tmp_path,
-        code="lock = take(folder)\n"
+        code="lock = take_lock(folder)\n"
         "child = os.fork()\n"
         "if child == 0:\n"
-        "    with lock: wrong = lock.held() or take(folder) is not None\n"
+        "    with lock: wrong = lock.held() or take_lock(folder) is not None\n"
         "    os._exit(wrong)\n"
         "print(os.waitpid(child, 0)[1], lock.held())",
     )
@@ -220,7 +221,7 @@ def test_killed_owner_is_replaced_at_once(tmp_path, reaped):
         process.wait()
     else:  # a zombie has an id, but works on nothing
         deadline = time.monotonic() + 10
-        while locks._stat(process.pid)[0] != "Z" and time.monotonic() < deadline:
+        while lock_owners.process_state(process.pid)[0] != "Z" and time.monotonic() < deadline:
             time.sleep(0.01)
     with take_lock(tmp_path) as lock:
         assert lock.path.name == "2"
@@ -320,40 +321,11 @@ def test_unreadable_owner_is_replaced_after_silence(tmp_path, clock, content):
     assert take_lock(tmp_path) is not None
 
 
-# --- who lives --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def me(tmp_path):
-    with take_lock(tmp_path) as lock:
-        yield lock.owner
-
-
-def test_living_knows_this_process_and_only_on_this_machine(me):
-    assert locks.living(me) is True
-    assert locks.living(me | {"where": "same-host other-boot pid:[1]"}) is None
-    assert locks.living({key: value for key, value in me.items() if key != "where"}) is None
-
-
-def test_reused_process_id_is_no_owner(me):
-    assert locks.living(me | {"ticks": me["ticks"] - 1}) is False
-
-
-def test_wall_clock_set_anew_kills_nobody(me):
-    assert locks.living(me | {"pid_started": me["pid_started"] - 3600}) is True
-
-
-def test_hidden_process_is_unknown_rather_than_dead(me, monkeypatch):
-    monkeypatch.setattr(locks, "_stat", lambda pid: ("", None))
-    monkeypatch.setattr(locks.provenance, "alive", lambda owner: False)
-    assert locks.living(me) is None
-
-
 # --- interleavings ----------------------------------------------------------------------------------------
 
 
 def late_taker(monkeypatch, folder: Path, meanwhile) -> object:
-    """What ``take`` gives when ``meanwhile`` happens between its judgement and its rename."""
+    """What ``take_lock`` returns if ``meanwhile`` happens between its judgment and its rename."""
     rename, pending = os.rename, [meanwhile]
 
     def slow(source, target):
@@ -365,7 +337,7 @@ def late_taker(monkeypatch, folder: Path, meanwhile) -> object:
     return take_lock(folder)
 
 
-@pytest.mark.parametrize("times", [1, 2, locks.KEPT, locks.KEPT + 1, 3 * locks.KEPT])
+@pytest.mark.parametrize("times", [1, 2, KEPT, KEPT + 1, 3 * KEPT])
 @pytest.mark.parametrize("still_held", [True, False])
 def test_late_taker_comes_too_late(tmp_path, monkeypatch, times, still_held):
     take_lock(tmp_path).release()
@@ -412,66 +384,18 @@ def test_rename_whose_answer_was_lost_still_wins(tmp_path, monkeypatch):
     assert take_lock(tmp_path) is not None
 
 
-def test_leftovers_of_killed_takers_are_removed_after_an_hour(tmp_path):
-    for name, age in (("old", 4000), ("young", 0)):
-        path = tmp_path / "lock" / f".new-{name}"
-        path.mkdir(parents=True)
-        (path / "owner").write_text("{}")
-        os.utime(path, (time.time() - age,) * 2)
-    with take_lock(tmp_path):
-        assert sorted(path.name for path in (tmp_path / "lock").iterdir()) == [".new-young", "1"]
-
-
-# --- waiting ----------------------------------------------------------------------------------------------
-
-
-def test_wait_gives_the_lock_once_it_is_free(tmp_path):
-    told = []
-    first = take_lock(tmp_path)
-    threading.Timer(0.3, first.release).start()
-    second = locks.wait(tmp_path, until=lambda: False, poll_s=0.05, on_wait=told.append)
-    assert second.held()
-    assert [locks.describe(owner) for owner in told] == [f"process {os.getpid()} on {first.owner['host']}"]
-    second.release()
-
-
-def test_wait_gives_nothing_when_the_work_is_done(tmp_path):
-    done = threading.Event()
-    with take_lock(tmp_path) as first:
-        threading.Timer(0.2, done.set).start()
-        assert locks.wait(tmp_path, until=done.is_set, poll_s=0.05) is None
-        assert first.held()
-
-
-def test_wait_asks_again_when_the_lock_is_ours(tmp_path):
-    answers = iter([False, True])  # the owner finished between the question and our try
-    assert locks.wait(tmp_path, until=lambda: next(answers)) is None
-    assert locks.holder(tmp_path) is None
-
-
-def test_wait_releases_where_the_question_fails(tmp_path):
-    def until() -> bool:
-        if locks.holder(tmp_path):
-            raise RunFault("the record is broken")
-        return False
-
-    with pytest.raises(RunFault, match="broken"):
-        locks.wait(tmp_path, until=until)
-    assert locks.holder(tmp_path) is None
-
-
-# --- stress: events of each owner must stand together in the log -----------------------------------------
+# --- stress: events of each owner must be adjacent in the log -----------------------------------------------
 
 
 def worker(kind: str, folder: Path, seed: int, machine: str, deaths: float, target: int) -> None:
-    """Take, work and release until ``target`` pieces of work are done; die at any system call by chance."""
+    """Take the lock, work and release it until ``target`` pieces are done; die by chance at any system call."""
     chance = random.Random(seed)
     for name in ("link", "symlink", "lockf"):  # what the file system may lack
         if hasattr(os, name):
             delattr(os, name)
     sys.modules["fcntl"] = None  # type: ignore[assignment]
     if machine:
-        locks._where = lambda: machine  # type: ignore[assignment]
+        lock_owners.machine = lambda: machine  # type: ignore[assignment]
     for name in ("mkdir", "rename", "unlink", "rmdir", "utime", "listdir", "open"):
         setattr(os, name, mortal(getattr(os, name), chance, deaths))
     (plans if kind == "plans" else counter)(folder, chance, target)
@@ -521,7 +445,7 @@ def counter(folder: Path, chance: random.Random, target: int) -> None:
 
 
 def plans(folder: Path, chance: random.Random, target: int) -> None:
-    """A sweep over ``target`` plans: those that others work on come last, and are waited for."""
+    """A sweep over ``target`` plans: those that another worker holds come last."""
     later = []
     for plan in sorted((folder / f"plan-{number}" for number in range(target)), key=lambda _: chance.random()):
         lock = None if done(plan) else take_lock(plan, beat_s=0.1, stale_s=6)
@@ -530,9 +454,11 @@ def plans(folder: Path, chance: random.Random, target: int) -> None:
         elif not done(plan):
             later.append(plan)
     for plan in later:
-        lock = locks.wait(plan, until=lambda plan=plan: done(plan), poll_s=0.01, beat_s=0.1, stale_s=6)
-        if lock:
-            train(folder, plan, lock)
+        while not done(plan):
+            lock = take_lock(plan, beat_s=0.1, stale_s=6)
+            if lock:
+                train(folder, plan, lock)
+            time.sleep(0.01)
 
 
 def done(plan: Path) -> bool:
@@ -611,12 +537,14 @@ def check_count(folder: Path, target: int) -> None:
         pytest.param(3, True, 0.0, 2, 200, id="other machines"),
     ],
 )
+@pytest.mark.slow
 def test_owners_never_overlap_and_no_count_is_lost(tmp_path, size, machines, deaths, kills, target):
     dead = crowd("counter", tmp_path, size, machines, deaths, target, kills)
     check_count(tmp_path, target)
     assert dead or not kills
 
 
+@pytest.mark.slow
 def test_two_sweeps_started_together_train_each_plan_once(tmp_path):
     crowd("plans", tmp_path, size=2, machines=False, deaths=0, target=200)
     begun = [line.split()[2] for line in (tmp_path / "events").read_text().splitlines() if " begin " in line]

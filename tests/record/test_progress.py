@@ -1,28 +1,62 @@
-"""The progress file: complete at any moment, written rarely, gone when the run has ended."""
+"""The progress file: what a run writes is what other processes read, and no fault of it fails a run."""
+
+import math
+
+import pytest
 
 from harness.record import progress
+from harness.record.progress import ProgressWriter, read_progress
 
 
-def test_progress_is_whole_rare_and_gone_at_the_end(tmp_path):
-    writer = progress.ProgressWriter(tmp_path)
-    writer.begin(5, 25)
+def test_what_is_written_is_read_and_the_end_removes_it(tmp_path):
+    writer = ProgressWriter(tmp_path)
+    writer.enter("loading")
+    assert (read_progress(tmp_path).state, read_progress(tmp_path).step) == ("loading", None)
+    writer.enter("training")
+    writer.begin(0, 10)
     assert not writer.due()
-    writer.step(15, float("nan"), 10.0)
-    told = progress.read_progress(tmp_path)
-    assert (told.step, told.steps, told.loss) == (15, 25, None)
+    writer.step(5, 2.5, 100.0)
+    seen = read_progress(tmp_path)
+    assert (seen.state, seen.step, seen.steps, seen.loss, seen.tokens_per_s) == ("training", 5, 10, 2.5, 100.0)
+    assert seen.left_s >= 0
     assert [path.name for path in tmp_path.iterdir()] == [progress.NAME]
     writer.end()
+    assert read_progress(tmp_path) is None
+
+
+def test_the_time_left_counts_from_where_a_resumed_training_began(tmp_path, monkeypatch):
+    clock = iter([100.0, 100.0, 130.0, 130.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    writer = ProgressWriter(tmp_path)
+    writer.begin(40, 100)  # reads the clock twice
+    writer.step(70, 1.0, 1.0)
+    assert read_progress(tmp_path).left_s == pytest.approx(30.0)
+
+
+def test_a_loss_that_is_not_finite_is_unknown(tmp_path):
+    writer = ProgressWriter(tmp_path)
+    writer.begin(0, 10)
+    writer.step(1, math.nan, 1.0)
+    assert read_progress(tmp_path).loss is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"state": "training"}'])
+def test_a_file_that_cannot_be_read_is_none(tmp_path, content):
+    (tmp_path / progress.NAME).write_text(content)
+    assert read_progress(tmp_path) is None
+
+
+def test_a_folder_that_cannot_be_written_fails_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    writer = ProgressWriter(tmp_path / "file")
+    writer.enter("loading")
     writer.end()
-    assert progress.read_progress(tmp_path) is None
 
 
-def test_of_several_processes_the_first_alone_tells(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress.distributed, "is_main_process", lambda: False)
-    progress.ProgressWriter(tmp_path).enter("training")
+def test_only_the_main_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    writer = ProgressWriter(tmp_path)
+    writer.enter("loading")
+    writer.end()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_progress_that_cannot_be_written_or_read_disturbs_nobody(tmp_path):
-    progress.ProgressWriter(tmp_path / "none").enter("loading")
-    (tmp_path / progress.NAME).write_text('{"state": "tr')
-    assert progress.read_progress(tmp_path) is None

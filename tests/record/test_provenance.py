@@ -1,4 +1,4 @@
-"""Provenance: what decides that a finished run may stand for a new one, and who works on a run."""
+"""Provenance: what decides whether a finished run replaces a new one, and which process owns a run."""
 
 import multiprocessing
 import os
@@ -19,10 +19,10 @@ def copy(tmp_path, monkeypatch):
     shutil.copytree(provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "PACKAGE", package)
     provenance.code_version.cache_clear()
-    provenance._git_state.cache_clear()
+    provenance.git_state.cache_clear()
     yield package
     provenance.code_version.cache_clear()
-    provenance._git_state.cache_clear()
+    provenance.git_state.cache_clear()
 
 
 def fresh_version():
@@ -30,7 +30,16 @@ def fresh_version():
     return provenance.code_version()
 
 
-@pytest.mark.parametrize("name", ["schema.py", "texts.py", "metrics/rouge_l/rouge_l.py", "new_module.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config/schema.py",
+        "pipeline/tune.py",
+        "scoring/metrics/rouge_l/rouge_l.py",
+        "new_module.py",
+        "new_package/module.py",
+    ],
+)
 def test_editing_what_can_change_a_result_changes_the_code_version(copy, name):
     before = fresh_version()
     file = copy / name
@@ -40,7 +49,18 @@ def test_editing_what_can_change_a_result_changes_the_code_version(copy, name):
     assert fresh_version() != before
 
 
-@pytest.mark.parametrize("name", ["report.py", "record.py", "provenance.py", "sweep.py", "plots.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "report/table.py",
+        "record/store.py",
+        "record/provenance.py",
+        "sweep/execute.py",
+        "stages/plan.py",
+        "__main__.py",
+        "cli.py",
+    ],
+)
 def test_editing_what_only_shows_keeps_the_code_version(copy, name):
     before = fresh_version()
     with open(copy / name, "a") as stream:
@@ -50,22 +70,22 @@ def test_editing_what_only_shows_keeps_the_code_version(copy, name):
 
 def test_line_ends_of_a_checkout_keep_the_code_version(copy):
     before = fresh_version()
-    file = copy / "schema.py"
+    file = copy / "config" / "schema.py"
     file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
     assert fresh_version() == before
 
 
 def test_another_peft_changes_the_code_version(monkeypatch):
     before = fresh_version()
-    real = provenance._version
-    monkeypatch.setattr(provenance, "_version", lambda name: "99.0" if name == "peft" else real(name))
+    real = provenance.library_version
+    monkeypatch.setattr(provenance, "library_version", lambda name: "99.0" if name == "peft" else real(name))
     assert fresh_version() != before
     monkeypatch.undo()
     assert fresh_version() == before
 
 
 def test_versions_name_the_decisive_libraries_without_importing_them():
-    code = "import sys; from harness import provenance, record; v = provenance.versions()"
+    code = "import sys; from harness.record import provenance, store; v = provenance.versions()"
     code += "; provenance.device_info(); print('torch' in sys.modules, {'torch', 'peft', 'python'} <= v.keys())"
     root = provenance.PACKAGE.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
@@ -73,7 +93,7 @@ def test_versions_name_the_decisive_libraries_without_importing_them():
 
 
 def test_outside_git_the_state_is_unknown(copy):
-    assert provenance.git_state() == {"commit": None, "dirty": None}
+    assert provenance.git_state() == (None, None)
 
 
 def git(folder, *arguments):
@@ -87,32 +107,32 @@ def test_git_state_follows_the_sources_and_ignores_stray_files(copy):
     git(copy.parent, "commit", "-q", "-m", "x")
     (copy.parent / "stray.txt").write_text("x")
     clean = provenance.git_state()
-    assert clean["dirty"] is False
-    assert len(clean["commit"]) == 40
+    assert clean.dirty is False
+    assert len(clean.commit) == 40
     (copy / "untracked.py").write_text("x = 1")
-    provenance._git_state.cache_clear()
-    assert provenance.git_state() == clean | {"dirty": True}
+    provenance.git_state.cache_clear()
+    assert provenance.git_state() == clean._replace(dirty=True)
 
 
 def test_a_copy_inside_a_foreign_repository_has_no_commit(copy):
     git(copy.parent, "init", "-q")
     git(copy.parent, "commit", "-q", "--allow-empty", "-m", "theirs")
-    assert provenance.git_state() == {"commit": None, "dirty": None}
+    assert provenance.git_state() == (None, None)
 
 
-def test_git_state_is_not_led_astray_by_a_hooks_environment(copy, monkeypatch, tmp_path):
+def test_git_state_ignores_the_environment_of_a_hook(copy, monkeypatch, tmp_path):
     git(copy.parent, "init", "-q")
     git(copy.parent, "add", "harness")
     git(copy.parent, "commit", "-q", "-m", "x")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    assert provenance.git_state()["dirty"] is False
+    assert provenance.git_state().dirty is False
 
 
 def test_without_git_the_state_is_unknown(monkeypatch):
-    provenance._git_state.cache_clear()
+    provenance.git_state.cache_clear()
     monkeypatch.setenv("PATH", "")
-    assert provenance.git_state() == {"commit": None, "dirty": None}
-    provenance._git_state.cache_clear()
+    assert provenance.git_state() == (None, None)
+    provenance.git_state.cache_clear()
 
 
 def test_this_process_is_alive_and_another_host_cannot_be_asked():

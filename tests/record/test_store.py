@@ -1,6 +1,5 @@
 """Records: whole at every moment, honest about their status, free of secrets, and as published."""
 
-import builtins
 import errno
 import json
 import os
@@ -12,53 +11,48 @@ import time
 import pytest
 from jsonschema import Draft202012Validator
 
-from harness.errors import ConfigFault, RunFault, hint_for
+from harness.errors import ConfigFault, RunFault
 from harness.record import provenance, store
-from harness.record.files import atomic_write_bytes, atomic_write_text, write_jsonl
+from harness.record.files import atomic_write_bytes, atomic_write_text
+from harness.record.run_record import Adapter, Memory, Parameters, RunRecord, ScoreTable, Times, Tracked, Training
 
 ROOT = provenance.PACKAGE.parent
 PLAN = {"seed": 1, "peft": {"method": "lora"}, "lora": {"r": 8, "learning_rate": 1e-3}}
 
 
-def started(folder, fingerprint="a1b2c3d4", **more):
-    return store.start_record(folder, fingerprint, "lora", PLAN, seeds={"seed": 1, "data_split_seed": 0}, **more)
+def started(folder, fingerprint="a1b2c3d4") -> RunRecord:
+    return store.start_record(folder, fingerprint, "lora", PLAN, seeds={"seed": 1, "data_split_seed": 0})
 
 
-def filled(folder, fingerprint="a1b2c3d4"):
+def filled(folder, fingerprint="a1b2c3d4") -> RunRecord:
     """A finished record with every field in use."""
-    run = started(folder, fingerprint, device="cpu")
-    run["inferred"] = {"dtype": "float32", "target_modules": ["q_proj", "v_proj"]}
-    run["audit"] = {"supervised_tokens": 100, "cut_rows": 0, "supervised_sha256": "00ff"}
-    run["rows"] = {"train": 80, "validation": 10, "test": 10, "bad": 0}
-    run["parameters"] = {
-        "total": 10_000,
-        "trainable": 100,
-        "share": 0.01,
-        "trainable_final": None,
-        "stored": 100,
-    }
-    run["adapter"] = {"path": "adapter", "bytes": 400, "files": ["adapter_model.safetensors"]}
-    run["times_s"] = {"load": 1.0, "tokenise": 0.5, "train": 20.25, "score_before": 3.0, "score_after": 3.0}
-    run["memory_bytes"] = {"train_peak": 2**30, "score_peak": 2**29, "kind": "process_rss"}
-    run["training"] = {
-        "optimizer_steps": 2,
-        "tokens": 2000,
-        "tokens_per_s": 98.8,
-        "best_step": None,
-        "curve": [
-            {"step": 1, "loss": 3.0, "learning_rate": 1e-3, "grad_norm": 1.0},
-            {"step": 2, "loss": 2.0},
-        ],
-        "validation": [{"step": 2, "loss": 2.5}],
-    }
-    run["scores"] = {
-        "before": {"rouge_l": 2.0, "loss": 4.0},
-        "after": {"rouge_l": 62.0, "loss": 2.0},
-        "signatures": {"rouge_l": "v1"},
-    }
-    run["predictions"] = "predictions.jsonl"
-    run["tracker"] = {"name": "wandb", "id": "abc"}
-    return store.mark_finished(run)
+    run = started(folder, fingerprint)
+    run.device = provenance.device_info("cpu")
+    run.inferred = {"dtype": "float32", "target_modules": ["q_proj", "v_proj"]}
+    run.audit = {"supervised_tokens": 100, "cut_rows": 0, "supervised_sha256": "00ff"}
+    run.rows = {"train": 80, "validation": 10, "test": 10, "bad": 0}
+    run.parameters = Parameters(total=10_000, trainable=100, share=0.01, stored=100, trainable_final=None)
+    run.adapter = Adapter("adapter", 400, {"adapter_model.safetensors": 400})
+    run.times_s = Times(load=1.0, tokenize=0.5, train=20.25, score_before=3.0, score_after=3.0)
+    run.memory_bytes = Memory(base=2**20, train_peak=2**30, score_peak=2**29, kind="process_rss")
+    run.training = Training(
+        optimizer_steps=2,
+        tokens=2000,
+        tokens_per_s=98.8,
+        best_step=None,
+        curve=[{"step": 1, "loss": 3.0, "learning_rate": 1e-3, "grad_norm": 1.0}, {"step": 2, "loss": 2.0}],
+        validation=[{"step": 2, "loss": 2.5}],
+    )
+    run.scores = ScoreTable({"rouge_l": 2.0, "loss": 4.0}, {"rouge_l": 62.0, "loss": 2.0}, {"rouge_l": "v1"})
+    run.predictions = "predictions.jsonl"
+    run.tracker = Tracked("wandb", "abc")
+    run.mark_finished()
+    return run
+
+
+def failed(run: RunRecord, error: BaseException) -> RunRecord:
+    run.mark_failed(error)
+    return run
 
 
 def test_schema_is_a_valid_draft_2020_12_schema():
@@ -75,34 +69,36 @@ def test_every_field_of_the_schema_is_explained():
 
 
 def test_records_of_every_status_conform_to_the_schema(tmp_path):
-    assert store.schema_faults(started(tmp_path)) == []
+    assert store.schema_faults(started(tmp_path).as_dict()) == []
     run = filled(tmp_path, "b2")
-    assert store.schema_faults(run) == []
+    assert store.schema_faults(run.as_dict()) == []
     store.write_record(tmp_path, run)
     assert store.schema_faults(store.read_record(tmp_path, "b2")) == []
-    assert store.schema_faults(store.mark_failed(started(tmp_path, "c3"), ValueError("x"))) == []
-    assert store.schema_faults(store.mark_failed(started(tmp_path, "d4"), KeyboardInterrupt())) == []
+    assert store.schema_faults(failed(started(tmp_path, "c3"), ValueError("x")).as_dict()) == []
+    assert store.schema_faults(failed(started(tmp_path, "d4"), KeyboardInterrupt()).as_dict()) == []
 
 
 def test_schema_rejects_misspelt_keys_and_a_finished_record_without_its_figures(tmp_path):
-    run = filled(tmp_path)
+    run = filled(tmp_path).as_dict()
     assert store.schema_faults(run | {"tiems_s": {}})
     assert store.schema_faults(run | {"parameters": {}})
     assert store.schema_faults(run | {"status": "failed"})
-    assert store.schema_faults(store.mark_finished(started(tmp_path, "b2")))
+    empty = started(tmp_path, "b2")
+    empty.mark_finished()
+    assert store.schema_faults(empty.as_dict())
 
 
 def test_what_is_written_reads_back(tmp_path):
     run = filled(tmp_path)
     file = store.write_record(tmp_path, run)
     assert file == tmp_path / "a1b2c3d4" / "record.json" == store.record_path(tmp_path, "a1b2c3d4")
-    assert store.read_record(tmp_path, "a1b2c3d4") == run
+    assert store.read_record(tmp_path, "a1b2c3d4") == run.as_dict()
     assert store.read_record(tmp_path, "ffff") is None
 
 
 @pytest.mark.parametrize("fingerprint", ["", "..", "../x", "a/b", ".hidden", "a\n"])
 def test_a_fingerprint_cannot_leave_the_runs_folder(tmp_path, fingerprint):
-    with pytest.raises(ConfigFault, match="no fingerprint"):
+    with pytest.raises(ConfigFault, match="is not a fingerprint"):
         store.read_record(tmp_path, fingerprint)
 
 
@@ -115,28 +111,19 @@ def test_a_full_disk_keeps_the_old_file_and_no_leftovers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunFault, match=r"runs_dir=.*disk is full"):
-        store.write_record(tmp_path, store.mark_finished(run))
+        store.write_record(tmp_path, run)
     assert store.record_path(tmp_path, "a1b2c3d4").read_bytes() == before
     assert [file.name for file in (tmp_path / "a1b2c3d4").iterdir()] == ["record.json"]
 
 
-def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
-    calls = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names))[1])
-    atomic_write_text(tmp_path / "x.txt", "x")
-    assert calls == ["fsync", "replace", "fsync"]
-
-
 WRITER = """
 import sys
-from harness import record
-run = record.start(sys.argv[1], "a1", "lora", {"seed": 1}, seeds={"seed": 1})
+from harness.record import store
+run = store.start_record(sys.argv[1], "a1", "lora", {"seed": 1}, seeds={"seed": 1})
 print("started", flush=True)
 while True:
-    run["training"]["curve"] = [{"step": n, "loss": 1.0} for n in range(2000)]
-    record.write(sys.argv[1], run)
+    run.training.curve = [{"step": n, "loss": 1.0} for n in range(2000)]
+    store.write_record(sys.argv[1], run)
 """
 
 
@@ -155,8 +142,8 @@ def test_a_killed_run_reads_as_interrupted_and_is_never_torn(tmp_path):
         assert store.schema_faults(found | {"finished": None}) == []
     assert not list(tmp_path.rglob("*.corrupt-*"))
     again = store.start_record(tmp_path, "a1", "lora", PLAN, seeds={})
-    assert again["attempt"] == 4
-    assert "interrupted" in again["notes"][0]
+    assert again.attempt == 4
+    assert "interrupted" in again.notes[0]
     assert [file.name for file in (tmp_path / "a1").iterdir()] == ["record.json"]
 
 
@@ -164,9 +151,9 @@ def test_a_rerun_says_what_it_replaces_on_the_console_too(tmp_path, caplog):
     run = filled(tmp_path)
     store.write_record(tmp_path, run)
     again = started(tmp_path)
-    assert (again["attempt"], again["created"]) == (2, run["created"])
-    assert "replaces attempt 1 (finished" in again["notes"][0]
-    assert again["notes"][0] in caplog.text
+    assert (again.attempt, again.created) == (2, run.created)
+    assert "replaces attempt 1 (finished" in again.notes[0]
+    assert again.notes[0] in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"[]", b"null", b"\xff\xfe", b"{}", b'{"schema_version": 1}'])
@@ -185,39 +172,28 @@ def test_record_that_is_not_as_it_was_written_is_set_aside(tmp_path, caplog):
     file = store.write_record(tmp_path, run)
     written = file.read_bytes()
     assert store.schema_faults(json.loads(written)) == []
-    assert store.read_record(tmp_path, run["fingerprint"]) == json.loads(
-        json.dumps(run)
+    assert store.read_record(tmp_path, run.fingerprint) == json.loads(
+        json.dumps(run.as_dict())
     )  # the checksum stays in the file
     changed = written.replace(b'"attempt": 1', b'"attempt": 7')  # still JSON, still a record
     assert changed != written
     for damaged in (changed, written.replace(b'"sha256": "', b'"sha256": "0', 1), written + b"\n"):
         atomic_write_bytes(file, damaged)
-        assert store.read_record(tmp_path, run["fingerprint"], curve=False) is None
-    assert "its checksum does not fit" in caplog.text
+        assert store.read_record(tmp_path, run.fingerprint, curve=False) is None
+    assert "checksum mismatch" in caplog.text
 
 
 def test_a_record_of_a_newer_harness_is_refused_and_left_alone(tmp_path):
     file = store.record_path(tmp_path, "a1")
-    atomic_write_text(file, json.dumps({"schema_version": 2}))
-    with pytest.raises(RunFault, match="schema_version=2"):
+    atomic_write_text(file, json.dumps({"schema_version": 3}))
+    with pytest.raises(RunFault, match="schema_version=3"):
         store.read_record(tmp_path, "a1")
     assert file.exists()
 
 
-def test_only_a_finished_record_of_the_same_code_is_reused(tmp_path):
-    version = provenance.code_version()
-    run = started(tmp_path)
-    assert store.reusable(tmp_path, "a1b2c3d4", version) is None
-    store.write_record(tmp_path, store.mark_failed(run, ValueError("x")))
-    assert store.reusable(tmp_path, "a1b2c3d4", version) is None
-    store.write_record(tmp_path, store.mark_finished(run))
-    assert store.reusable(tmp_path, "a1b2c3d4", version)["status"] == "finished"
-    assert store.reusable(tmp_path, "a1b2c3d4", "0" * 16) is None
-
-
 def test_numbers_that_json_lacks_become_null_and_are_named(tmp_path):
     run = started(tmp_path)
-    run["training"]["curve"] = [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": float("inf")}]
+    run.training.curve = [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": float("inf")}]
     store.write_record(tmp_path, run)
     found = store.read_record(tmp_path, "a1b2c3d4")
     assert [point["loss"] for point in found["training"]["curve"]] == [None, None]
@@ -228,10 +204,10 @@ def test_numpy_numbers_are_written_and_strange_objects_refused(tmp_path):
     import numpy
 
     run = started(tmp_path)
-    run["rows"] = {"train": numpy.int64(3)}
+    run.rows = {"train": numpy.int64(3)}
     store.write_record(tmp_path, run)
     assert store.read_record(tmp_path, "a1b2c3d4")["rows"] == {"train": 3}
-    run["rows"] = {"train": object()}
+    run.rows = {"train": object()}
     with pytest.raises(TypeError, match="cannot hold"):
         store.write_record(tmp_path, run)
     assert store.read_record(tmp_path, "a1b2c3d4")["rows"] == {"train": 3}
@@ -243,89 +219,16 @@ def test_no_secret_reaches_a_record(tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     hub = "hf_" + "AbCdEfGhIjKlMnOpQrSt"
     run = started(tmp_path)
-    run["plan"] = {"data": {"path": "https://me:hunter2@example.org/x.jsonl"}, "tokens": False}
-    run["notes"].append("false alarm")
+    run.plan = {"data": {"path": "https://me:hunter2@example.org/x.jsonl"}, "tokens": False}
+    run.notes.append("false alarm")
     message = f"401 for Authorization: Bearer abcdefghijk, very-private-words, {hub} {os.environ['WANDB_API_KEY']}"
-    store.write_record(tmp_path, store.mark_failed(run, ValueError(message)))
+    store.write_record(tmp_path, failed(run, ValueError(message)))
     text = store.record_path(tmp_path, "a1b2c3d4").read_text()
     for secret in ("hunter2", "abcdefghijk", "very-private-words", hub, os.environ["WANDB_API_KEY"]):
         assert secret not in text
     assert "<HF_TOKEN>" in text
     assert "example.org/x.jsonl" in text
     assert "false alarm" in text
-
-
-def test_predictions_are_one_object_a_line_whatever_the_model_wrote(tmp_path):
-    rows = [
-        {"prompt": "问：\u2028", "reference": "答", "before": "</script>\n\x85", "after": "\ud800 half"},
-        {"prompt": "b", "reference": "", "before": "", "after": ""},
-    ]
-    file = tmp_path / "run" / "predictions.jsonl"
-    assert write_jsonl(file, rows) == 2
-    text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) == 2
-    assert [json.loads(line) for line in text.splitlines()] == rows
-    write_jsonl(file, rows[1:])
-    assert "答" not in file.read_text(encoding="utf-8")
-
-
-def test_rows_that_fail_half_way_leave_the_old_predictions(tmp_path):
-    def rows():
-        yield {"prompt": "new"}
-        raise ValueError("no more")
-
-    file = tmp_path / "predictions.jsonl"
-    write_jsonl(file, [{"prompt": "old"}])
-    with pytest.raises(ValueError, match="no more"):
-        write_jsonl(file, rows())
-    assert json.loads(file.read_text()) == {"prompt": "old"}
-    assert list(tmp_path.iterdir()) == [file]
-
-
-class OutOfMemoryError(RuntimeError):
-    """Stands for torch.OutOfMemoryError, which record never imports."""
-
-
-@pytest.mark.parametrize(
-    ("error", "hint"),
-    [
-        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "trainer.batch_size"),
-        (MemoryError(), "trainer.batch_size"),
-        (RunFault("step 12, batch 3: loss is nan"), "trainer.learning_rate"),
-        (FloatingPointError("non-finite loss at step 3"), "trainer.learning_rate"),
-        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
-        (PermissionError(errno.EACCES, "Permission denied"), "permissions"),
-        (OSError("We couldn't connect to 'https://hub.example' to load the files"), "model.source"),
-        (ConnectionError("Max retries exceeded"), "model.source"),
-        (KeyboardInterrupt(), "same command"),
-        (ValueError("lora.r=0"), ""),
-    ],
-)
-def test_hints_name_the_remedy(error, hint):
-    found = hint_for(error)
-    assert hint in found
-    assert bool(hint) == bool(found)
-
-
-def test_the_hint_looks_at_the_cause():
-    error = ValueError("wrapped")
-    error.__cause__ = MemoryError()
-    assert "trainer.batch_size" in hint_for(error)
-
-
-def test_a_failure_keeps_type_message_and_traceback(tmp_path):
-    run = started(tmp_path)
-    try:
-        raise ValueError("lora.r=0")
-    except ValueError as error:
-        store.mark_failed(run, error, hint="raise it")
-    assert run["status"] == "failed"
-    assert (run["error"]["type"], run["error"]["message"], run["error"]["hint"]) == (
-        "ValueError",
-        "lora.r=0",
-        "raise it",
-    )
-    assert "test_record.py" in run["error"]["traceback"]
 
 
 def test_listing_skips_what_is_no_run_and_survives_broken_ones(tmp_path, caplog):
@@ -343,10 +246,10 @@ def test_listing_skips_what_is_no_run_and_survives_broken_ones(tmp_path, caplog)
 def test_two_thousand_records_list_in_two_seconds(tmp_path):
     """Ten thousand are to list in under 5 s: a fifth of both, doubled for a busy machine."""
     run = filled(tmp_path, "f0")
-    run["training"]["curve"] = [
+    run.training.curve = [
         {"step": n, "loss": 1.0 / (n + 1), "learning_rate": 1e-3, "grad_norm": 0.123456} for n in range(200)
     ]
-    content = json.dumps(run, indent=1)
+    content = json.dumps(run.as_dict(), indent=1)
     for number in range(2000):
         folder = tmp_path / f"f{number}"
         folder.mkdir(exist_ok=True)
@@ -358,24 +261,15 @@ def test_two_thousand_records_list_in_two_seconds(tmp_path):
 
 def test_listing_without_curves_differs_in_the_curve_only(tmp_path):
     run = filled(tmp_path)
-    run["notes"] = ['a "curve": [\n  ]', '\n  "curve": [\n  ]']
+    run.notes = ['a "curve": [\n  ]', '\n  "curve": [\n  ]']
     store.write_record(tmp_path, run)
     (bare,) = store.all_records(tmp_path, curves=False)
     assert bare["training"].pop("curve") == []
-    assert len(run["training"].pop("curve")) == 2
-    assert bare == run
+    whole = run.as_dict()
+    assert len(whole["training"].pop("curve")) == 2
+    assert bare == whole
 
 
 def test_record_needs_no_torch():
-    code = "import sys, harness.record; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.record.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
-
-
-def test_open_is_never_used_to_overwrite_in_place(tmp_path, monkeypatch):
-    modes, real = [], builtins.open
-    monkeypatch.setattr(
-        builtins, "open", lambda file, mode="r", *a, **k: (modes.append(mode), real(file, mode, *a, **k))[1]
-    )
-    atomic_write_bytes(tmp_path / "x", b"1")
-    atomic_write_bytes(tmp_path / "x", b"2")
-    assert [mode for mode in modes if set(mode) & set("wax+")] == ["xb", "xb"]
