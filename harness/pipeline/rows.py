@@ -55,7 +55,7 @@ def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
 def _held_out(plan: Plan, base: Base) -> "list[TokenizedRow]":
     if plan.scoring.forgetting is None:
         return []
-    path = locate_data(plan.scoring.forgetting)
+    path = locate_data(plan.scoring.forgetting, "scoring.forgetting")
     if path is None:
         raise DataFault(
             f"scoring.forgetting={plan.scoring.forgetting}: no such file; correct the path or set it to null"

@@ -1,7 +1,6 @@
-"""What runs of one process share is made once, is never changed by them, and is never taken for something else."""
+"""What the runs of one process share is made once, is never changed by them, and is never confused."""
 
 import json
-import logging
 from unittest import mock
 
 import pytest
@@ -10,18 +9,14 @@ import torch
 from harness.errors import DataFault
 from harness.models import base as model_base
 from harness.models.base import fingerprint_weights, load_base
-from harness.pipeline import cache
+from harness.pipeline.cache import ProcessCache
+from harness.scoring import score as scoring_score
 from tests.support.runs import overrides, plan_of, write_rows
 
 
-@pytest.fixture(autouse=True)
-def alone():
-    """Each test begins and ends with nothing at hand."""
-    for _ in (1, 2):
-        cache.release_base()
-        cache._baselines.clear()
-        if _ == 1:
-            yield
+@pytest.fixture
+def cache():
+    return ProcessCache()
 
 
 @pytest.fixture(scope="module")
@@ -34,85 +29,80 @@ def planned(random_qwen2, rows, tmp_path):
     return lambda *words: plan_of(*overrides(random_qwen2, rows, tmp_path / "runs"), *words)[0]
 
 
-def test_a_base_is_loaded_once_and_another_takes_its_place(planned):
+def test_a_base_is_loaded_once_and_another_replaces_it(cache, planned):
     lora, ia3, bf16 = planned(), planned("peft=ia3"), planned("model.dtype=bfloat16")
     with mock.patch.object(model_base, "load_base", side_effect=load_base) as load:
-        first, _ = cache.load_shared_base(lora)
-        again, seconds = cache.load_shared_base(ia3)
-        assert (again, seconds, load.call_count) == (first, 0.0, 1)
-        cache.load_shared_base(bf16)
+        first = cache.base(lora)
+        again = cache.base(ia3)
+        assert (again.base, again.seconds, load.call_count) == (first.base, 0.0, 1)
+        assert first.seconds > 0
+        other = cache.base(bf16)
         assert load.call_count == 2
-        assert len(cache._bases) == 1
+        assert cache.shared is other
 
 
-def test_tampering_with_the_base_is_noticed_and_the_next_run_loads_it_anew(planned):
+def test_a_changed_base_is_noticed_and_the_next_run_loads_it_again(cache, planned):
     plan = planned()
-    base, _ = cache.load_shared_base(plan)
-    assert cache.check_base(plan) is None
-    before = cache.base_checksum(plan)
+    shared = cache.base(plan)
+    assert cache.check_base() is None
     with torch.no_grad():
-        next(base.model.parameters())[0, 0] += 1e-4
-    assert "loaded anew" in cache.check_base(plan)
-    fresh, _ = cache.load_shared_base(plan)
-    assert fresh is not base
-    assert cache.base_checksum(plan) == before == fingerprint_weights(fresh.model)
+        next(shared.base.model.parameters())[0, 0] += 1e-4
+    assert "the next run loads it again" in cache.check_base()
+    fresh = cache.base(plan)
+    assert fresh.base is not shared.base
+    assert fresh.checksum == shared.checksum == fingerprint_weights(fresh.base.model)
 
 
-def test_rows_are_tokenised_once_per_data_and_limits(planned, tmp_path):
+def test_rows_are_tokenized_once_per_data_and_limits(cache, planned, tmp_path):
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": f"text number {n}"}) + "\n" for n in range(5)))
     plain = planned(f"scoring.forgetting={texts}")
-    base, _ = cache.load_shared_base(plain)
-    first = cache.prepared_rows(plain, base)
-    again = cache.prepared_rows(planned(f"scoring.forgetting={texts}", "peft=ia3"), base)
+    base = cache.base(plain).base
+    first = cache.rows(plain, base)
+    again = cache.rows(planned(f"scoring.forgetting={texts}", "peft=ia3"), base)
     assert again.splits is first.splits
     assert again.seconds == 0.0
-    fewer = cache.prepared_rows(planned(f"scoring.forgetting={texts}", "scoring.forgetting_limit=2"), base)
+    fewer = cache.rows(planned(f"scoring.forgetting={texts}", "scoring.forgetting_limit=2"), base)
     assert (len(first.held_out), len(fewer.held_out)) == (5, 2)
-    assert len(cache.prepared_rows(planned("data.limits.train=7"), base).splits["train"]) == 7
+    assert len(cache.rows(planned("data.limits.train=7"), base).splits["train"]) == 7
 
 
-def test_a_split_that_this_plan_needs_and_another_did_not_is_missed(planned, rows):
+def test_a_split_that_this_plan_needs_and_another_did_not_is_missed(cache, planned):
     splits = "data.splits={train: train.jsonl, validation: null, test: test.jsonl}"
     without = planned(splits, "data.fractions.validation=0", "trainer.evaluations=0", "trainer.keep_best=false")
-    base, _ = cache.load_shared_base(without)
-    cache.prepared_rows(without, base)
+    base = cache.base(without).base
+    cache.rows(without, base)
     with pytest.raises(DataFault, match="no row for the split validation"):
-        cache.prepared_rows(planned(splits, "data.fractions.validation=0"), base)
+        cache.rows(planned(splits, "data.fractions.validation=0"), base)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"values": {"loss": 1.0}}', "no answers", "no number"])
-def test_a_baseline_is_kept_in_the_process_and_on_disk_and_measured_again_when_damaged(
-    planned, tmp_path, damage, caplog
-):
-    plan, runs_dir = planned(), tmp_path / "runs"
-    base, _ = cache.load_shared_base(plan)
-    rows = cache.prepared_rows(plan, base)
-    logging.getLogger("harness").propagate = True
-    with mock.patch.object(cache, "score", side_effect=cache.score) as scoring:
-        first, reused = cache.baseline(plan, base, rows, runs_dir, "code")
+def test_a_baseline_is_kept_in_the_process_and_on_disk(cache, planned, tmp_path):
+    plan = planned()
+    shared = cache.base(plan)
+    rows = cache.rows(plan, shared.base)
+    with mock.patch.object(scoring_score, "score", side_effect=scoring_score.score) as scoring:
+        first, reused = cache.baseline(plan, shared, rows, tmp_path, "code")
         assert (reused, scoring.call_count) == (False, 1)
-        assert cache.baseline(plan, base, rows, runs_dir, "code") == (first, True)
-        cache._baselines.clear()
-        assert cache.baseline(plan, base, rows, runs_dir, "code") == (first, True)
+        assert cache.baseline(plan, shared, rows, tmp_path, "code") == (first, True)
+        assert ProcessCache().baseline(plan, shared, rows, tmp_path, "code") == (first, True)
         assert scoring.call_count == 1
-        cache._baselines.clear()
-        [file] = (runs_dir / "baselines").iterdir()
-        if damage.startswith("no "):
-            kept = json.loads(file.read_text())
-            kept |= {"answers": []} if damage == "no answers" else {"values": {"loss": float("nan")}}
-            damage = json.dumps(kept)
-        file.write_text(damage)
-        assert cache.baseline(plan, base, rows, runs_dir, "code") == (first, False)
-        assert "it is measured again" in caplog.text
-        assert cache.baseline(plan, base, rows, runs_dir, "other code")[1] is False
+        assert cache.baseline(plan, shared, rows, tmp_path, "other code")[1] is False
 
 
-def test_plans_of_another_protocol_have_another_baseline(planned, tmp_path):
-    base, _ = cache.load_shared_base(planned())
+def test_plans_of_another_protocol_have_another_baseline(cache, planned, tmp_path):
+    shared = cache.base(planned())
     for number, words in enumerate((("seed=0",), ("scoring.generation.max_new_tokens=3",), ("data.limits.test=3",)), 1):
         plan = planned(*words)
-        cache.baseline(plan, base, cache.prepared_rows(plan, base), tmp_path, "code")
+        cache.baseline(plan, shared, cache.rows(plan, shared.base), tmp_path, "code")
         assert len(list((tmp_path / "baselines").iterdir())) == number
     same = planned("seed=1", "peft=ia3")  # greedy decoding draws nothing
-    assert cache.baseline(same, base, cache.prepared_rows(same, base), tmp_path, "code")[1] is True
+    assert cache.baseline(same, shared, cache.rows(same, shared.base), tmp_path, "code")[1] is True
+
+
+def test_a_teacher_is_loaded_once(cache, planned, random_qwen2, tmp_path):
+    plan = planned("trainer.objective=distill", f"trainer.teacher={random_qwen2}")
+    other = planned("trainer.objective=distill", f"trainer.teacher={random_qwen2}", "trainer.distill_weight=0.1")
+    tokenizer = cache.base(plan).base.tokenizer
+    first, second = (cache.teacher(each, tmp_path, tokenizer) for each in (plan, other))
+    assert first.model is second.model
+    assert (first.weight, second.weight) == (0.5, 0.1)

@@ -1,0 +1,34 @@
+"""Every value of a step has its place in the record, and the tracker shows its figures."""
+
+import pytest
+
+from harness.pipeline.fill import figures, fill
+from harness.pipeline.values import Baseline, Predictions, Scored
+from harness.record import store
+from harness.scoring.score import Scores
+
+
+@pytest.fixture
+def record(tmp_path):
+    return store.start_record(tmp_path, "a1", "lora", {"seed": 1}, {"seed": 1})
+
+
+def test_scores_enter_the_record_with_their_cost(record):
+    fill(Baseline(Scores({"loss": 4.0}, {}, []), 0.0), record)
+    fill(Scored(Scores({"loss": 2.0}, {"rouge_l": "v1"}, []), 3.0, None), record)
+    fill(Predictions(None), record)
+    values = record.as_dict()
+    assert values["scores"] == {"before": {"loss": 4.0}, "after": {"loss": 2.0}, "signatures": {"rouge_l": "v1"}}
+    assert values["times_s"] == {"score_before": 0.0, "score_after": 3.0}
+    assert values["memory_bytes"] == {"score_peak": None}
+    assert figures(record) == {
+        "after/loss": 2.0,
+        "before/loss": 4.0,
+        "times_s/score_before": 0.0,
+        "times_s/score_after": 3.0,
+    }
+
+
+def test_a_value_without_a_place_is_refused(record):
+    with pytest.raises(TypeError, match="no place for dict"):
+        fill({"loss": 1.0}, record)

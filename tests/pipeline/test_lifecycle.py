@@ -1,0 +1,101 @@
+"""How a run ends: finished, failed or interrupted, in its record and in its tracker."""
+
+from unittest import mock
+
+import pytest
+import torch
+
+from harness.adapters import save_load
+from harness.pipeline.cache import ProcessCache
+from harness.pipeline.run import run as run_plan
+from harness.record import store
+from harness.scoring import score as scoring_score
+from harness.training import train
+from tests.support.runs import command, overrides, plan_of, records_of, write_rows
+from tests.support.wandb_files import closed, offline_files
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture
+def run(random_qwen2, rows, tmp_path):
+    """Runs a command over the small rows; returns its outcome and its one record."""
+
+    def go(*words):
+        done = command(*overrides(random_qwen2, rows, tmp_path / "runs"), *words)
+        found = list(records_of(tmp_path / "runs").values())
+        return done, found[-1] if found else None
+
+    return go
+
+
+def test_a_failure_after_training_is_recorded_and_leaves_no_scratch(run, tmp_path):
+    with mock.patch.object(save_load, "save_adapter", side_effect=OSError(28, "No space left on device")):
+        done, kept = run()
+    assert done.code == 1
+    assert (kept["status"], kept["adapter"]) == ("failed", None)
+    assert "disk is full" in kept["error"]["hint"]
+    assert not (tmp_path / "runs" / kept["fingerprint"] / "scratch").exists()
+    again, kept = run()
+    assert (again.code, kept["status"], kept["attempt"]) == (0, "finished", 2)
+
+
+def test_a_run_that_changes_the_base_and_then_fails_does_not_pass_it_on(random_qwen2, rows, tmp_path):
+    plan, options = plan_of(*overrides(random_qwen2, rows, tmp_path / "runs"), "peft=ia3")
+    cache = ProcessCache()
+    original = train.train
+
+    def vandal(*args):
+        with torch.no_grad():
+            cache.shared.base.model.lm_head.weight[0] += 1.0
+        original(*args)
+        raise RuntimeError("out of luck")
+
+    with mock.patch.object(train, "train", vandal), pytest.raises(RuntimeError, match="out of luck"):
+        run_plan(plan, options, "", cache=cache)
+    kept = store.read_record(options.runs_dir, plan.fingerprint)
+    assert kept["status"] == "failed"
+    assert any("the next run loads it again" in note for note in kept["notes"])
+    assert cache.shared is None
+
+
+def test_a_stop_from_outside_is_not_a_failure(run):
+    with mock.patch.object(scoring_score, "score", side_effect=KeyboardInterrupt):
+        done, kept = run("scoring.generation.max_new_tokens=2")
+    assert done.code == 130
+    assert kept["status"] == "interrupted"
+
+
+def test_wandb_gets_one_run_per_plan_with_its_own_name_group_tags_and_state(random_qwen2, rows, tmp_path):
+    words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "tracker=wandb"]
+    words += ["peft=lora,ia3", "trainer.learning_rate=1e-3,1e30", "trainer.max_steps=1", "sweep.name=s1"]
+    done = command("-m", *words)
+    assert done.code == 1
+    kept = records_of(tmp_path / "runs")
+    assert {record["status"] for record in kept.values()} == {"failed", "finished"}
+    assert len(kept) == 4
+    seen = {}
+    for file in offline_files(tmp_path / "runs" / "tracker"):
+        closing = closed(file)
+        [opening] = [record.run for record in closing if record.HasField("run")]
+        [end] = [record.exit for record in closing if record.HasField("exit")]
+        seen[opening.run_id] = (opening, end.exit_code)
+    assert set(seen) == {record["tracker"]["id"] for record in kept.values()}
+    for record in kept.values():
+        opening, code = seen[record["tracker"]["id"]]
+        assert opening.run_group == "s1"
+        assert list(opening.tags) == [record["method"], "random"]
+        assert f"peft={record['method']}" in opening.display_name
+        assert code == (0 if record["status"] == "finished" else 1)
+
+
+def test_tensorboard_gets_a_folder_per_plan(random_qwen2, rows, tmp_path):
+    words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "tracker=tensorboard", "trainer.max_steps=1"]
+    assert command("-m", *words, "peft=ia3", "seed=0,1", "lora.r=2,4").code == 0
+    kept = records_of(tmp_path / "runs")
+    folders = {path.parent.name for path in (tmp_path / "runs" / "tracker").glob("*/events*")}
+    assert folders == {record["tracker"]["id"] for record in kept.values()}
+    assert len(folders) == 2
