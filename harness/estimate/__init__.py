@@ -1,1 +1,1 @@
-"""TODO."""
+"""What runs will need before they start: trainable parameters and time."""
