@@ -104,7 +104,7 @@ def faults(case: str, kind: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("case", "kind"), [pair for pair in CROSS if pair not in REFUSED])
-def test_it_trains_over_a_quantised_base_and_fits_it_when_loaded_again(case, kind, tmp_path):
+def test_it_trains_over_a_quantized_base_and_fits_it_when_loaded_again(case, kind, tmp_path):
     assert faults(case, kind, tmp_path) == []
 
 
@@ -119,7 +119,7 @@ def test_what_would_fail_is_refused_with_the_reason(case, kind, tmp_path, monkey
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_checkpointing_gives_the_same_gradients_over_a_quantised_base(kind):
+def test_checkpointing_gives_the_same_gradients_over_a_quantized_base(kind):
     def gradients(checkpointing: bool) -> list[torch.Tensor | None]:
         model = attach("lora", kind.value).train()
         if checkpointing:
@@ -133,14 +133,14 @@ def test_checkpointing_gives_the_same_gradients_over_a_quantised_base(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_four_bits_are_qloras_double_quantised_nf4_computed_with_in_the_models_precision(dtype, tmp_path):
+def test_four_bits_are_qloras_double_quantized_nf4_computed_with_in_the_models_precision(dtype, tmp_path):
     base_model("qwen2").save_pretrained(tmp_path)
     how = quantization.loading_arguments(Quantization.nf4, dtype)
     net = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype, device_map={"": "cpu"}, **how)
     quantization.prepare_for_training(net, SimpleNamespace(quantization=Quantization.nf4))
     layer = net.model.layers[0].mlp.up_proj
     assert layer.weight.quant_state.quant_type == "nf4"
-    assert layer.weight.quant_state.nested  # the scales are quantised too
+    assert layer.weight.quant_state.nested  # the scales are quantized too
     assert layer.compute_dtype == dtype
     whole = [net.model.norm.weight, net.model.embed_tokens.weight, net.lm_head.weight]
     assert {tensor.dtype for tensor in whole} == {torch.float32}  # as QLoRA trains: prepare_model_for_kbit_training

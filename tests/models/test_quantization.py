@@ -87,10 +87,10 @@ def test_whole_run_on_a_quantized_base_records_its_memory(random_qwen2, rows, tm
 
 
 @pytest.mark.parametrize("method", REFUSED)
-def test_methods_that_need_the_numbers_are_refused_before_anything_is_loaded(method, weightless):
+def test_methods_that_need_the_weights_are_refused_before_anything_is_loaded(method, weightless):
     words = [f"model.path={weightless}", f"peft={method}", "model.quantization=nf4"]
     words += ["library.type=hra"] if method == "library" else []
-    reason = "takes its sizes" if method == "loha" else "needs the numbers"
+    reason = "takes its sizes" if method == "loha" else "needs unquantized base weights"
     with pytest.raises(ConfigFault, match=rf"peft={method} .*{reason} .* model.quantization=nf4"):
         plan_of(*words)
 
@@ -102,7 +102,7 @@ def test_what_four_bits_refuse_eight_may_take(weightless):
 
 
 def test_initializations_from_the_weights_are_refused(weightless):
-    with pytest.raises(ConfigFault, match=r"lora\.init_lora_weights=pissa needs the numbers"):
+    with pytest.raises(ConfigFault, match=r"lora\.init_lora_weights=pissa needs unquantized base weights"):
         plan_of(f"model.path={weightless}", "lora.init_lora_weights=pissa", "model.quantization=int8")
 
 
@@ -110,7 +110,7 @@ def test_refusal_loads_no_torch(weightless):
     words = [f"model.path={weightless}", "peft=full", "model.quantization=int8"]
     code = (
         "import sys\nfrom harness.plan.read import read_config\nfrom tests.support.configs import compose\n"
-        f"try: read_config(compose(*{words!r}))\nexcept Exception as e: assert 'needs the numbers' in str(e), e\n"
+        f"try: read_config(compose(*{words!r}))\nexcept Exception as e: assert 'needs unquantized base weights' in str(e), e\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=ROOT)
