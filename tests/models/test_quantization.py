@@ -110,7 +110,8 @@ def test_refusal_loads_no_torch(weightless):
     words = [f"model.path={weightless}", "peft=full", "model.quantization=int8"]
     code = (
         "import sys\nfrom harness.plan.read import read_config\nfrom tests.support.configs import compose\n"
-        f"try: read_config(compose(*{words!r}))\nexcept Exception as e: assert 'needs unquantized base weights' in str(e), e\n"
+        f"try: read_config(compose(*{words!r}))\n"
+        "except Exception as e: assert 'needs unquantized base weights' in str(e), e\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=ROOT)
