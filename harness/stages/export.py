@@ -41,13 +41,14 @@ def export_model(options: Options) -> None:
     kind = options.export.quantization
     with replacing(folder) as partial:
         partial.mkdir()
-        note = _write_plain(plan, _adapter_folder(options, record), partial)
+        note = _write_plain(plan, store.adapter_folder(options.runs_dir, record), partial)
         if kind is not Quantization.none:
             _quantize(partial, kind, plan)
         note |= {"quantization": kind.value, "bytes": _size(partial)}
         about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
         text = json.dumps(about | {"export": note, "plan": plan.as_dict()}, ensure_ascii=False, indent=1)
         (partial / note_name()).write_text(text, encoding="utf-8")
+        _refuse_existing(folder)  # again, because writing takes minutes
     print(
         f"{folder}: run {plan.fingerprint} ({plan.method}) merged, {note['bytes']:,} bytes, quantization={kind.value}; "
         f"before quantization its logits differed from the unmerged model's by {note['difference']:.1e} of the largest"
@@ -61,9 +62,13 @@ def _target(options: Options) -> Path:
 
     quantization.require_bitsandbytes(options.export.quantization, "export.quantization")
     folder = Path(options.export.dir).expanduser().absolute()
-    if folder.exists():
-        raise ConfigFault(f"export.dir={options.export.dir} exists and is not overwritten; name another folder")
+    _refuse_existing(folder)
     return folder
+
+
+def _refuse_existing(folder: Path) -> None:
+    if folder.exists():
+        raise ConfigFault(f"export.dir={folder} exists and is not overwritten; name another folder")
 
 
 def _refuse_unmergeable(plan: Plan) -> None:
@@ -153,10 +158,6 @@ def _quantize(folder: Path, kind: Quantization, plan: Plan) -> None:
     for path in folder.glob("*.safetensors*"):
         path.unlink()
     net.save_pretrained(folder)
-
-
-def _adapter_folder(options: Options, record: dict[str, Any]) -> Path:
-    return store.record_path(options.runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
 
 
 def note_name() -> str:

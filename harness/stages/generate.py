@@ -38,7 +38,7 @@ def _answers(record: dict[str, Any], options: Options) -> tuple[str, str]:
     equal = prompt_learning(plan.method, plan.settings)
     [before] = generate(base.model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     fork = model_base.fork(base, changes_base(plan.method, plan.settings))
-    folder = store.record_path(options.runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
+    folder = store.adapter_folder(options.runs_dir, record)
     model = save_load.load_adapter(fork, folder, plan)
     [after] = generate(model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
     return before, after

@@ -31,7 +31,7 @@ def made(tmp_path_factory, random_qwen2):
 
 def options_of(made, which, folder, *more):
     kept, runs_dir = made[0][which], made[1]
-    return plan_of(f"runs_dir={runs_dir}", f"run={kept['fingerprint']}", f"export.dir={folder}", *more)[1], kept
+    return plan_of(f"runs_dir={runs_dir}", f"run='{kept['fingerprint']}'", f"export.dir={folder}", *more)[1], kept
 
 
 @pytest.mark.slow

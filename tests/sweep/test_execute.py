@@ -11,8 +11,8 @@ import torch
 
 from harness.models import base
 from harness.models.base import load_base
+from harness.pipeline import lifecycle
 from harness.record import provenance
-from harness.trackers import base as trackers
 from harness.trackers.base import start_tracker
 from harness.training import train
 from tests.support.runs import command, overrides, records_of, write_rows
@@ -50,7 +50,7 @@ def test_the_first_grid_is_four_runs_and_six_rows_and_is_done_once(sweep, tmp_pa
         assert {row["state"] for row in table} == {"finished"}
         assert len({row["loss"] for row in table[3:]}) == 1
         assert "5 = 4" in first.out
-        assert "no replicate" in first.out
+        assert "not a replicate" in first.out
 
         again = sweep(*GRID)
         assert (again.code, trained.call_count) == (0, 4)
@@ -192,7 +192,7 @@ def test_every_way_to_write_a_grid_comes_to_the_same_runs(sweep, tmp_path):
 
 @pytest.mark.slow
 def test_every_run_of_a_sweep_is_tracked_in_one_group(sweep, tmp_path):
-    with mock.patch.object(trackers, "start_tracker", side_effect=start_tracker) as started:
+    with mock.patch.object(lifecycle, "start_tracker", side_effect=start_tracker) as started:
         sweep("lora.r=2,4")
         sweep("lora.r=8", "sweep.name=mine")
     groups = [call.kwargs["group"] for call in started.call_args_list]
