@@ -36,7 +36,7 @@ def words(random_qwen2, tmp_path_factory):
     return of
 
 
-def begin(words: list[str], folder: Path) -> subprocess.Popen:
+def start_command(words: list[str], folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *words],
         cwd=folder,
@@ -49,29 +49,30 @@ def begin(words: list[str], folder: Path) -> subprocess.Popen:
 
 
 def finished(runs_dir: Path) -> dict[str, dict]:
-    """Attempt and end of every finished record, by fingerprint."""
-    found = {}
+    """Attempt and end time of every finished record, by fingerprint."""
+    ends = {}
     for path in runs_dir.glob(f"*/{store.RECORD_NAME}"):
-        kept = json.loads(path.read_text(encoding="utf-8"))  # torn, it would not parse
+        kept = json.loads(path.read_text(encoding="utf-8"))  # a torn file does not parse
         if kept["status"] == "finished":
-            found[kept["fingerprint"]] = {"attempt": kept["attempt"], "finished": kept["finished"]}
-    return found
+            ends[kept["fingerprint"]] = {"attempt": kept["attempt"], "finished": kept["finished"]}
+    return ends
 
 
 def weights(runs_dir: Path, fingerprint: str) -> bytes:
     return (runs_dir / fingerprint / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-def test_a_sweep_killed_at_random_moments_ends_as_one_that_was_not(words, tmp_path):
-    alone = begin(words(tmp_path / "alone"), tmp_path)
+@pytest.mark.slow
+def test_sweep_killed_at_random_moments_ends_like_one_that_was_not(words, tmp_path):
+    alone = start_command(words(tmp_path / "alone"), tmp_path)
     started = time.monotonic()
     assert alone.wait(600) == 0, alone.stderr.read()
     whole_s = time.monotonic() - started
     moments = random.Random(SEED)
     runs_dir, before = tmp_path / "runs", {}
     for _ in range(KILLS):
-        # Also while it starts, so that some kills fall before, between and after the runs.
-        process = begin(words(runs_dir), tmp_path)
+        # From its start on, so that kills fall before, during and between the runs.
+        process = start_command(words(runs_dir), tmp_path)
         try:
             process.wait(moments.uniform(0.2, 0.6) * whole_s)
         except subprocess.TimeoutExpired:
@@ -80,7 +81,7 @@ def test_a_sweep_killed_at_random_moments_ends_as_one_that_was_not(words, tmp_pa
         after = finished(runs_dir)
         assert before.items() <= after.items()  # nothing finished is lost, or trained to completion twice
         before = after
-    last = begin(words(runs_dir), tmp_path)
+    last = start_command(words(runs_dir), tmp_path)
     assert last.wait(600) == 0, last.stderr.read()
     assert before.items() <= finished(runs_dir).items()
     expected, got = records_of(tmp_path / "alone"), records_of(runs_dir)

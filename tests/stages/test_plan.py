@@ -25,6 +25,7 @@ def test_a_plan_is_printed_and_nothing_is_written(sweep, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_plan_says_which_runs_finished_earlier_and_by_which_code(sweep, monkeypatch):
     assert sweep("lora.r=2", "seed=0").code == 0
     assert sweep("stage=plan", "lora.r=2,4").out.count("yes") == 1

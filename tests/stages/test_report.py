@@ -18,6 +18,7 @@ def sweep(random_qwen2, rows, tmp_path):
     return lambda *words: command("-m", *overrides(random_qwen2, rows, tmp_path / "runs"), *words)
 
 
+@pytest.mark.slow
 def test_report_shows_what_is_on_record_and_marks_other_code(sweep, tmp_path, monkeypatch):
     empty = command("stage=report", f"runs_dir={tmp_path / 'runs'}")
     assert empty.code == 2

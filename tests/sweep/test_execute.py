@@ -225,6 +225,7 @@ def test_records_of_other_code_are_run_again_or_reused_and_marked(sweep, tmp_pat
         assert "other code" not in again.out
 
 
+@pytest.mark.slow
 def test_single_run_reuses_a_record_of_other_code_only_if_asked(random_qwen2, rows, tmp_path, monkeypatch):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "lora.r=2"]
     assert command(*words).code == 0

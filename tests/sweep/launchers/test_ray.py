@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import pytest
 
@@ -27,8 +28,8 @@ def test_job_and_outcome_travel_as_plain_values(tmp_path):
 
 @pytest.mark.slow
 @needs_tiny
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 def test_two_ray_nodes_share_one_sweep(tmp_path, fingerprints, in_process):
-    pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -3,6 +3,7 @@
 The real sweep needs a SLURM that answers: ``scripts/slurm_local up`` and ``eval "$(scripts/slurm_local env)"``.
 """
 
+import pickle
 import subprocess
 import time
 
@@ -46,6 +47,20 @@ def test_settings_become_options_that_sbatch_knows(tmp_path):
     for option in ("partition=gpu", "time=60", "signal=USR2@60", "requeue", "account=lab", "mem=1536MB", "array=0-2%3"):
         assert f"#SBATCH --{option}" in lines, option
     assert {"module load cuda", "export OMP_NUM_THREADS=2"} <= set(lines)
+
+
+def test_results_of_jobs_are_read_from_their_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "run_job", lambda each: finished(each.fingerprint))
+    jobs = [worker_job("a"), worker_job("b")]
+    for name, result in (
+        ("7_0", ("success", slurm.ArrayJob(jobs)())),
+        ("7_1", ("error", "Traceback\nOSError: gone\n")),
+    ):
+        (tmp_path / f"{name}_0_result.pkl").write_bytes(pickle.dumps(result))
+    monkeypatch.setattr(slurm_queue, "states", dict)
+    outcomes = list(slurm.Slurm(**QUEUE).outcomes_of({tmp_path / "7_0": jobs, tmp_path / "7_1": [worker_job("c")]}))
+    assert outcomes[:2] == [finished("a"), finished("b")]
+    assert (outcomes[2].status, outcomes[2].message) == (Status.died, "its SLURM job 7_1 failed: OSError: gone")
 
 
 def test_job_that_leaves_the_queue_without_a_result_has_died(tmp_path, monkeypatch):
