@@ -15,8 +15,8 @@ def finished(random_qwen2, tmp_path_factory):
     folder = tmp_path_factory.mktemp("asked")
     words = overrides(random_qwen2, write_rows(folder / "rows"), folder / "runs")
     assert command(*words, "trainer.learning_rate=0.1", "trainer.max_steps=6").code == 0
-    [kept] = records_of(folder / "runs").values()
-    return folder / "runs", words, kept
+    [record] = records_of(folder / "runs").values()
+    return folder / "runs", words, record
 
 
 def ask(runs_dir, *words):
@@ -24,9 +24,9 @@ def ask(runs_dir, *words):
 
 
 def test_a_prefix_of_the_fingerprint_shows_both_answers_by_the_runs_template(finished):
-    runs_dir, _, kept = finished
+    runs_dir, _, record = finished
     with mock.patch.object(scoring_generate, "generate", side_effect=scoring_generate.generate) as generate:
-        done = ask(runs_dir, f"run='{kept['fingerprint'][:6]}'", "prompt=Colour?", "input='sky 1'")
+        done = ask(runs_dir, f"run='{record['fingerprint'][:6]}'", "prompt=Colour?", "input='sky 1'")
     assert done.code == 0, done.err
     lines = dict(line.partition(": ")[::2] for line in done.out.splitlines())
     assert list(lines) == ["prompt", "input", "before", "after"]
@@ -38,10 +38,10 @@ def test_a_prefix_of_the_fingerprint_shows_both_answers_by_the_runs_template(fin
 
 
 def test_what_the_run_answered_in_scoring_it_answers_again(finished):
-    runs_dir, _, kept = finished
-    row = json.loads((runs_dir / kept["fingerprint"] / kept["predictions"]).read_text().splitlines()[0])
+    runs_dir, _, record = finished
+    row = json.loads((runs_dir / record["fingerprint"] / record["predictions"]).read_text().splitlines()[0])
     thing = row["prompt"].split("Input: ")[1].split("\n")[0]
-    done = ask(runs_dir, f"run='{kept['fingerprint']}'", "prompt=Colour?", f"input='{thing}'")
+    done = ask(runs_dir, f"run='{record['fingerprint']}'", "prompt=Colour?", f"input='{thing}'")
     assert f"before: {row['before']}\nafter:  {row['after']}" in done.out
 
 
@@ -63,21 +63,21 @@ def test_a_wrong_question_is_one_sentence(finished, words, said):
 
 
 def test_runs_that_are_ambiguous_unfinished_or_without_their_files_say_so(finished, tmp_path):
-    kept = finished[2]
-    name = kept["fingerprint"]
+    record = finished[2]
+    name = record["fingerprint"]
     other = name[:-1] + ("0" if name[-1] != "0" else "1")
     for each, change in ((name, {}), (other, {"fingerprint": other, "status": "failed"})):
         (tmp_path / each).mkdir()
-        (tmp_path / each / "record.json").write_text(json.dumps(kept | change))
+        (tmp_path / each / "record.json").write_text(json.dumps(record | change))
     assert "matches 2 runs" in ask(tmp_path, f"run='{name[:5]}'", "prompt=x").err
     assert "is failed, not finished" in ask(tmp_path, f"run='{other}'", "prompt=x").err
     assert "has no adapter" in ask(tmp_path, f"run='{name}'", "prompt=x").err
 
 
 def test_another_base_than_the_one_trained_on_is_refused(finished, tmp_path):
-    kept = finished[2]
-    changed = json.loads(json.dumps(kept))
+    record = finished[2]
+    changed = json.loads(json.dumps(record))
     changed["plan"]["inputs"]["model"] = "0" * 64
-    (tmp_path / kept["fingerprint"]).mkdir()
-    (tmp_path / kept["fingerprint"] / "record.json").write_text(json.dumps(changed))
-    assert "its files have changed since" in ask(tmp_path, f"run='{kept['fingerprint']}'", "prompt=x").err
+    (tmp_path / record["fingerprint"]).mkdir()
+    (tmp_path / record["fingerprint"] / "record.json").write_text(json.dumps(changed))
+    assert "its files have changed since" in ask(tmp_path, f"run='{record['fingerprint']}'", "prompt=x").err

@@ -111,9 +111,9 @@ def test_a_killed_sweep_frees_its_plan_at_once(tmp_path, weightless):
     first.wait()
     _, err = second.communicate("go\n", timeout=120)
     assert f"replacing process {first.pid} on" in err
-    kept = store.all_records(tmp_path)
-    assert sorted(each["status"] for each in kept) == ["failed", *["finished"] * 4]
-    assert {each["owner"]["pid"] for each in kept} >= {second.pid}
+    records = store.all_records(tmp_path)
+    assert sorted(each["status"] for each in records) == ["failed", *["finished"] * 4]
+    assert {each["owner"]["pid"] for each in records} >= {second.pid}
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def test_single_run_waits_for_the_other_and_uses_its_record(cell, monkeypatch):
         lock.release()
 
     monkeypatch.setattr(claim, "time", SimpleNamespace(sleep=finish_meanwhile))
-    kept = run_cell(cell, lambda *_: pytest.fail("it ran"), wait=True)
-    assert kept["status"] == "finished"
+    record = run_cell(cell, lambda *_: pytest.fail("it ran"), wait=True)
+    assert record["status"] == "finished"
 
 
 def test_failure_of_another_since_the_command_began_is_this_ones_result_and_an_older_one_is_not(cell):
@@ -168,5 +168,5 @@ def test_run_that_lost_its_lock_leaves_the_others_record_alone(cell, ends):
 
     with pytest.raises(HeldByAnotherProcess if ends == "well" else ZeroDivisionError):
         run()
-    kept = store.read_record(cell.options.runs_dir, cell.plan.fingerprint)
-    assert (kept["status"], kept["owner"]["pid"]) == ("finished", 4711)
+    record = store.read_record(cell.options.runs_dir, cell.plan.fingerprint)
+    assert (record["status"], record["owner"]["pid"]) == ("finished", 4711)

@@ -43,8 +43,8 @@ def test_the_first_grid_is_four_runs_and_six_rows_and_is_done_once(sweep, tmp_pa
         assert (first.code, load.call_count, trained.call_count) == (0, 1, 4), first.err
         assert "6 cells, 4 runs, 0 of them finished earlier, 2 cells share runs of others, 4 to run (time" in first.err
         assert "[4/4]" in first.err
-        kept = records_of(tmp_path / "runs")
-        assert sorted(record["method"] for record in kept.values()) == ["ia3", "lora", "lora", "lora"]
+        records = records_of(tmp_path / "runs")
+        assert sorted(record["method"] for record in records.values()) == ["ia3", "lora", "lora", "lora"]
         [table] = tables(tmp_path / "runs")
         assert [row["shares_row"] for row in table] == ["", "", "", "", "4", "4"]
         assert {row["state"] for row in table} == {"finished"}
@@ -146,7 +146,7 @@ def test_ten_runs_of_which_three_fail_are_seven_results_and_three_reasons(sweep,
     fixed = sweep(*part)
     assert (fixed.code, training.count) == (0, 13)
     assert "3 to run (about " in fixed.err  # there are measured runs to go by
-    assert {kept["status"] for kept in records_of(tmp_path / "runs").values()} == {"finished"}
+    assert {record["status"] for record in records_of(tmp_path / "runs").values()} == {"finished"}
 
 
 @pytest.mark.slow

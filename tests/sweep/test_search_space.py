@@ -65,7 +65,7 @@ def test_losses_go_down_and_scores_up_by_default(objective, direction, towards):
     assert settings(objective=objective, direction=direction).towards == towards
 
 
-def kept(**values) -> dict:
+def record(**values) -> dict:
     return {
         "training": {"validation": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}], "best_step": None},
         "scores": {"after": {"exact_match": 40.0}},
@@ -73,13 +73,13 @@ def kept(**values) -> dict:
 
 
 def test_objective_is_read_from_the_record():
-    assert search_space.value_of("validation_loss", kept()) == 2.5
-    assert search_space.value_of("scores.after.exact_match", kept()) == 40.0
+    assert search_space.value_of("validation_loss", record()) == 2.5
+    assert search_space.value_of("scores.after.exact_match", record()) == 40.0
 
 
 def test_objective_that_no_record_has_names_those_it_has():
     with pytest.raises(ConfigFault, match="exact_match"):
-        search_space.value_of("scores.after.blue", kept())
+        search_space.value_of("scores.after.blue", record())
 
 
 def test_preset_names_every_setting():

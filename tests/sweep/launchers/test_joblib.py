@@ -80,12 +80,12 @@ def assert_killed_then_resumed(launcher: tuple[str, ...], runs_dir: Path, finger
     sweep = SweepCommand(runs_dir, "lora.r=2,4", *launcher, **variables)
     os.kill(sweep.worker_of(victim), signal.SIGKILL)
     code, output = sweep.end()
-    kept = sweep.records()
+    record = sweep.records()
     assert code == 1, output
     assert f"{victim}: lora.r=2: died" in output.replace(" ".join(SMALL) + " ", "")
     assert "1 of 2 runs failed" in output
-    assert kept[other]["status"] == "finished"
-    assert victim not in kept or kept[victim]["status"] == "interrupted"
+    assert record[other]["status"] == "finished"
+    assert victim not in record or record[victim]["status"] == "interrupted"
     again = SweepCommand(runs_dir, "lora.r=2,4", *launcher, **variables)
     code, output = again.end()
     assert code == 0, output

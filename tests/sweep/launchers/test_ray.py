@@ -45,7 +45,7 @@ def test_two_ray_nodes_share_one_sweep(tmp_path, fingerprints, in_process):
         cluster.shutdown()
     assert code == 0, output
     assert "2 workers on 2 ray nodes" in output
-    kept = sweep.records()
-    assert [kept[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
-    assert len({record["owner"]["pid"] for record in kept.values()}) == 2
-    assert_same_results(kept, in_process)
+    record = sweep.records()
+    assert [record[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
+    assert len({record["owner"]["pid"] for record in record.values()}) == 2
+    assert_same_results(record, in_process)

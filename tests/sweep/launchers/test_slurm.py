@@ -122,16 +122,16 @@ def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path):
     code, output = sweep.end()
     assert code == 0, output
     assert "back in the queue" in output
-    kept = sweep.records()
+    record = sweep.records()
     # SLURM chooses whom the urgent job displaces: one of the two, or both.
-    cut_off = [record for record in kept.values() if record["attempt"] == 2]
+    cut_off = [record for record in record.values() if record["attempt"] == 2]
     assert cut_off
     for again in cut_off:
         assert any("from the checkpoint" in note for note in again["notes"])
-    assert [kept[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
+    assert [record[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
     whole = SweepCommand(tmp_path / "whole", "lora.r=2,4", long)
     assert whole.end()[0] == 0
-    assert_same_results(kept, whole.records())
+    assert_same_results(record, whole.records())
 
 
 def hasten(sweep: SweepCommand) -> None:

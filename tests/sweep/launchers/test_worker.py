@@ -38,26 +38,26 @@ def test_worker_finds_files_of_further_configuration_folders(tmp_path, weightles
 def running(tmp_path):
     """A job and its record, as a process leaves them that dies in the middle."""
     store.start_record(tmp_path, "f" * 12, "lora", {"seed": 0}, {"seed": 0})
-    kept = json.loads(store.record_path(tmp_path, "f" * 12).read_text())
-    kept["owner"] |= {"host": "node7", "pid": 4711}
-    store.write_record(tmp_path, kept)
+    record = json.loads(store.record_path(tmp_path, "f" * 12).read_text())
+    record["owner"] |= {"host": "node7", "pid": 4711}
+    store.write_record(tmp_path, record)
     here = worker_job("f" * 12, "m", tmp_path / "sweeps" / "s")
-    atomic_write_text(worker.owner_file(here), json.dumps(kept["owner"]))
-    return here, tmp_path, kept
+    atomic_write_text(worker.owner_file(here), json.dumps(record["owner"]))
+    return here, tmp_path, record
 
 
 def test_record_of_a_worker_that_died_elsewhere_says_interrupted(running):
     here, runs_dir, _ = running
     assert store.read_record(runs_dir, here.fingerprint)["status"] == "running"
     worker.mark_interrupted(here, runs_dir, "node7 is gone")
-    kept = store.read_record(runs_dir, here.fingerprint)
-    assert (kept["status"], kept["error"]["message"]) == ("interrupted", "node7 is gone")
-    assert not store.schema_faults(kept)
+    record = store.read_record(runs_dir, here.fingerprint)
+    assert (record["status"], record["error"]["message"]) == ("interrupted", "node7 is gone")
+    assert not store.schema_faults(record)
 
 
 def test_record_of_another_process_is_left_alone(running):
-    here, runs_dir, kept = running
-    store.write_record(runs_dir, kept | {"owner": kept["owner"] | {"pid": 4712}})
+    here, runs_dir, record = running
+    store.write_record(runs_dir, record | {"owner": record["owner"] | {"pid": 4712}})
     worker.mark_interrupted(here, runs_dir, "node7 is gone")
     assert store.read_record(runs_dir, here.fingerprint)["status"] == "running"
 
