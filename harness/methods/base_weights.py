@@ -1,6 +1,6 @@
 """Methods that train weights of the base model, or a part of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,13 @@ from harness.methods.fields import (
     Targeted,
     choice,
     count,
-    minimum,
     module_names,
-    negative,
-    positive,
-    positive_share,
     share,
 )
 from harness.methods.hooks import Hooks, adapter_of
 from harness.methods.method import Method
 from harness.methods.traits import FULL, PLAIN, WHOLE, Traits
+from harness.tuners.checks import diff_pruning_faults, partial_faults
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -50,11 +47,6 @@ class Partial(Sheet):
     modules_to_save: list[str] | None
 
 
-def check_partial(sheet: Partial) -> Iterator[str]:
-    if sheet.last_layers is None and not sheet.modules and not sheet.norms:
-        yield "partial selects nothing to train; set partial.last_layers, partial.modules or partial.norms"
-
-
 def build_partial(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """The last layers, named modules, all norms."""
     from harness.tuners.partial import PartialConfig
@@ -83,14 +75,14 @@ class DiffPruning(Sheet):
     """Diff pruning: a sparse difference to the base weights."""
 
     modules: Any = module_names()
-    target_sparsity: float = positive_share()
+    target_sparsity: float
     final_share: float = share()
-    l0_weight: float = minimum(0)
+    l0_weight: float
     structured: bool
     alpha_init: float
-    gate_speed: float = positive()
-    stretch_lower: float = negative()
-    stretch_upper: float = positive(1)
+    gate_speed: float
+    stretch_lower: float
+    stretch_upper: float
     modules_to_save: list[str] | None
 
 
@@ -209,12 +201,13 @@ def _regroup(optimizer: Any, model: Any) -> None:
 
 METHODS = {
     "full": Method(Full, build_full, FULL),
-    "partial": Method(Partial, build_partial, WHOLE, check_partial),
+    "partial": Method(Partial, build_partial, WHOLE, partial_faults),
     "bitfit": Method(BitFit, build_bitfit, PLAIN),
     "diff_pruning": Method(
         DiffPruning,
         build_diff_pruning,
         replace(WHOLE, why_one_process="fixes during training what it trains, each process for itself"),
+        diff_pruning_faults,
         hooks=DiffPruningHooks(),
     ),
     "ln_tuning": Method(LnTuning, build_ln_tuning, PLAIN),

@@ -1,6 +1,5 @@
 """Methods that insert small networks into the base model."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ from harness.methods.context import BuildContext, SheetValues
 from harness.methods.fields import Sheet, choice, count, module_names
 from harness.methods.method import Method
 from harness.methods.traits import NO_MERGE
+from harness.tuners.checks import PLACEMENTS, adapter_faults
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -19,7 +19,7 @@ class Adapter(Sheet):
 
     bottleneck_size: int | None = count()
     reduction_factor: int | None = count()
-    placement: str = choice("houlsby", "pfeiffer", "parallel")
+    placement: str = choice(*PLACEMENTS)
     activation: str
     scaling: float | None
     init_std: float
@@ -27,14 +27,6 @@ class Adapter(Sheet):
     train_layer_norms: bool
     target_modules: Any = module_names()
     modules_to_save: list[str] | None
-
-
-def check_adapter(sheet: Adapter) -> Iterator[str]:
-    if (sheet.bottleneck_size is None) == (sheet.reduction_factor is None):
-        yield (
-            f"adapter.bottleneck_size={sheet.bottleneck_size} and adapter.reduction_factor={sheet.reduction_factor}: "
-            "set exactly one of the two, and the other to null"
-        )
 
 
 def build_adapter(settings: SheetValues, context: BuildContext) -> "PeftConfig":
@@ -48,4 +40,4 @@ def build_adapter(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     return AdapterConfig(**settings)
 
 
-METHODS = {"adapter": Method(Adapter, build_adapter, NO_MERGE, check_adapter)}
+METHODS = {"adapter": Method(Adapter, build_adapter, NO_MERGE, adapter_faults)}

@@ -77,26 +77,6 @@ def positive(low: float = 0) -> Any:
     return checked(lambda key, value, sheet: above(key, value, low))
 
 
-def negative() -> Any:
-    """Below 0."""
-
-    def check(key: str, value: float, sheet: Any) -> Iterator[str]:
-        if not value < 0:
-            yield f"{key}={value} must be below 0"
-
-    return checked(check)
-
-
-def positive_share() -> Any:
-    """Above 0 and at most 1."""
-
-    def check(key: str, value: float, sheet: Any) -> Iterator[str]:
-        if not 0 < value <= 1:
-            yield f"{key}={value} must be above 0 and at most 1"
-
-    return checked(check)
-
-
 def share(closed: bool = False) -> Any:
     """At least 0 and below 1, or up to 1 if ``closed``."""
     return checked(lambda key, value, sheet: fraction(key, value, closed))

@@ -76,7 +76,7 @@ def _quantization(config: Config) -> Iterator[str]:
         start = f" lora.init_lora_weights={config.lora.init_lora_weights}" if method == "lora" else ""
         start = f" library.type={config.library.type}" if method == "library" else start
         yield (
-            f"peft={method}{start} {why}, which model.quantization={kind.value} does not provide; set "
+            f"peft={method}{start} {why}; model.quantization={kind.value} does not go with it: set "
             "model.quantization=none, or choose another method"
         )
 
