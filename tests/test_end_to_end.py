@@ -1,4 +1,4 @@
-"""The command as a user meets it, in processes of its own; and every published experiment for a step or two."""
+"""The command as a user runs it, in its own process; and every published experiment for a step or two."""
 
 import os
 import signal
@@ -38,7 +38,8 @@ def start(*words: str, cwd: Path, code: str | None = None) -> subprocess.Popen:
     )
 
 
-def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it_quietly(random_qwen2, rows, tmp_path):
+@pytest.mark.slow
+def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it(random_qwen2, rows, tmp_path):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "peft=prompt_tuning", "trainer.epochs=1"]
     endless = [*words, "trainer.max_steps=100000"]
     process = start(*endless, cwd=tmp_path)
@@ -54,7 +55,7 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it_quietly
     assert kept["status"] == "interrupted"
     assert kept["error"]["hint"] == "killed, or out of memory; run the same command again"
 
-    # The same plan, cut short: its hundred thousand steps are there to be killed in.
+    # The same plan with two steps: its hundred thousand only leave time for the kill.
     with mock.patch.object(spec, "optimizer_steps", return_value=2):
         done = command(*endless)
     assert done.code == 0, done.err
@@ -63,8 +64,9 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it_quietly
     assert any("replaces attempt 1 (interrupted" in note for note in after["notes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_cut_off_in_training_ends_with_the_weights_of_one_that_was_not(random_qwen2, rows, tmp_path, signum):
+def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(random_qwen2, rows, tmp_path, signum):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "trainer.max_steps=60", "trainer.checkpoint_steps=20"]
     process = start(*words, cwd=tmp_path)
     deadline = time.monotonic() + 300
@@ -115,6 +117,7 @@ print("sum", float(model(input_ids=torch.tensor([[5, 6, 7]])).logits.double().su
 """
 
 
+@pytest.mark.slow
 def test_the_console_has_no_library_noise_and_a_finished_sweep_is_shown_without_torch(random_qwen2, rows, tmp_path):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "lora.r=2", "trainer.max_steps=2"]
     words += ["peft=lora,prompt_tuning,full", "lora.init_lora_weights=pissa"]
@@ -146,11 +149,12 @@ def test_the_console_has_no_library_noise_and_a_finished_sweep_is_shown_without_
     assert float(out.removeprefix("sum ")) == pytest.approx(float(expected), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs(name, tmp_path):
     words = [f"runs_dir={tmp_path / 'runs'}", "data.limits={train: 8, validation: 2, test: 2}"]
     words += ["trainer.batch_size=4", "trainer.evaluations=1", "trainer.threads=1"]
-    # One step leaves AdaLoRA nothing to prune by, which it says.
+    # AdaLoRA cannot prune within one step, and says so.
     words += [f"trainer.max_steps={2 if name == 'every_method' else 1}"]
     words += ["scoring.metrics=[exact_match]", "scoring.generation.max_new_tokens=2", "scoring.forgetting_limit=2"]
     done = command("-m", f"experiment={name}", *words)

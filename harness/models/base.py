@@ -46,7 +46,7 @@ def load_base(model: Model) -> Base:
     located = model_sources.locate_weights(model)
     tokenizer, pad_note = load_tokenizer(located.folder, model.trust_remote_code)
     net = _read_weights(model, located.folder, device, dtype)
-    _refuse_offloaded(net, model)
+    refuse_offloaded(net, model)
     notes = [located.note, pad_note, *quantization.prepare_for_training(net, model)]
     share = pruning.prune_weights(net, model.prune) if model.prune else None
     net.requires_grad_(False)
@@ -88,7 +88,7 @@ def _read_weights(model: Model, folder: Path, device: torch.device, dtype: torch
     return net
 
 
-def _refuse_offloaded(net: torch.nn.Module, model: Model) -> None:
+def refuse_offloaded(net: torch.nn.Module, model: Model) -> None:
     """Raise ``ModelFault`` if ``device_map`` left weights outside the GPUs: nothing trains there."""
     offloaded = [name for name, parameter in net.named_parameters() if parameter.is_meta]
     if offloaded:

@@ -23,3 +23,11 @@ def test_rows_of_a_batch_have_similar_lengths():
     order = list(LengthSampler(lengths, 8, 0))
     spread = [max(batch) - min(batch) for batch in ([lengths[i] for i in order[at : at + 8]] for at in range(0, 64, 8))]
     assert max(spread) == 7
+
+
+def test_rows_of_a_step_are_the_same_however_many_processes_share_it():
+    lengths = [(7 * number) % 13 + 1 for number in range(26)]
+    alone = list(LengthSampler(lengths, 8, 0))
+    shared = list(LengthSampler(lengths, 8, 0, together=4))
+    assert shared == [*alone, -1, -1]  # a multiple of four: each of two processes takes two at once
+    assert len(LengthSampler(lengths, 8, 0, together=4)) == 28

@@ -94,3 +94,9 @@ def test_preset_names_every_setting_of_its_launcher(name):
     launcher = instantiate(preset.engine)
     if find_spec({"slurm": "submitit"}.get(name, name)):
         launcher.check()
+
+
+def test_launchers_that_start_processes_are_refused_under_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigFault, match=r"hydra/launcher starts its own processes, but torchrun .*WORLD_SIZE=2"):
+        base.refuse_under_torchrun("hydra/launcher")

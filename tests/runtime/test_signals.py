@@ -1,0 +1,78 @@
+"""SIGTERM and Ctrl-C: raised at once, or noted until the next checkpoint."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from harness.runtime import signals
+
+
+def send(signum: signal.Signals = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), signum)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Each test listens, and leaves the handlers as they were."""
+    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
+    with signals.listening():
+        yield
+    assert {signum: signal.getsignal(signum) for signum in signals.SIGNALS} == before
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_raised_at_once(signum, code):
+    with pytest.raises(signals.Interrupted, match=f"stopped by {signum.name}") as caught:
+        send(signum)
+    assert caught.value.exit_code == code
+    assert not isinstance(caught.value, Exception)  # no error handling of a run may catch it
+
+
+def test_the_first_signal_waits_while_deferred_and_says_what_to_press(capfd):
+    steps = []
+
+    def train():
+        with signals.deferred():
+            assert signals.requested() is None
+            send()
+            steps.append(signals.requested())
+
+    with pytest.raises(signals.Interrupted):
+        train()
+    assert steps == [signal.SIGTERM]
+    assert "stopping after the next checkpoint; press Ctrl-C again to stop now" in capfd.readouterr().err
+
+
+def test_a_second_signal_does_not_wait_but_its_echo_is_ignored(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    reached = []
+
+    def train():
+        with signals.deferred():
+            send()
+            now[0] += signals.ECHO_S / 2
+            send()  # the parent process forwards the same stop
+            reached.append("echo")
+            now[0] += signals.ECHO_S * 2
+            send()
+            reached.append("second")
+
+    with pytest.raises(signals.Interrupted):
+        train()
+    assert reached == ["echo"]
+
+
+def test_outside_the_main_thread_nothing_is_installed():
+    def work():
+        before = signal.getsignal(signal.SIGTERM)
+        with signals.listening():
+            same.append(signal.getsignal(signal.SIGTERM) is before)
+
+    same: list[bool] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert same == [True]
