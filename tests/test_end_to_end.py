@@ -13,7 +13,8 @@ import torch
 
 from harness.adapters import save_load
 from harness.models.base import fork
-from harness.plan import spec
+from harness.pipeline import tune
+from harness.training import train
 from tests.support.paths import ROOT
 from tests.support.runs import command, loaded, overrides, plan_of, records_of, write_rows
 
@@ -56,7 +57,10 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it(random_
     assert kept["error"]["hint"] == "killed, or out of memory; run the same command again"
 
     # The same plan with two steps: its hundred thousand only leave time for the kill.
-    with mock.patch.object(spec, "optimizer_steps", return_value=2):
+    with (
+        mock.patch.object(tune, "optimizer_steps", return_value=2),
+        mock.patch.object(train, "optimizer_steps", return_value=2),
+    ):
         done = command(*endless)
     assert done.code == 0, done.err
     [after] = records_of(tmp_path / "runs").values()
