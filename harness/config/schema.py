@@ -1,7 +1,7 @@
 """Types of the configuration. Values live in ``conf/``: a field here has no default.
 
 Each dataclass mirrors one node of the composed config. Hydra merges the YAML files into these classes,
-so that a misspelt key or a wrong type fails before anything runs. ``Any`` stands where PEFT takes
+so that a misspelled key or a wrong type fails before anything runs. ``Any`` is used if PEFT takes
 "a string or a list of strings", which structured configs cannot express; ``plan`` checks those.
 """
 
@@ -37,7 +37,7 @@ class ModelSource(Enum):
 class DType(Enum):
     """Precision of the base weights and of the arithmetic."""
 
-    auto = "auto"  # bfloat16 where the GPU has it, else float16 there; float32 on CPU
+    auto = "auto"  # bfloat16 on a GPU that has it, float16 on other GPUs, float32 on a CPU
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
@@ -47,7 +47,7 @@ class Quantization(Enum):
     """How the base's linear layers are stored, by bitsandbytes."""
 
     none = "none"  # as model.dtype says
-    nf4 = "nf4"  # 4 bits, double quantisation (QLoRA)
+    nf4 = "nf4"  # 4 bits, double quantization (QLoRA)
     int8 = "int8"  # 8 bits (LLM.int8())
 
 
@@ -172,7 +172,7 @@ class SplitNames(ConfigNode):
 
 @dataclass
 class Fractions(ConfigNode):
-    """Shares of the rows that become a split of their own where the source names none."""
+    """Fractions of the rows that become a split if the source does not name one."""
 
     validation: float
     test: float
@@ -242,7 +242,7 @@ class Parallel(ConfigNode):
 
 @dataclass
 class Trainer(ConfigNode):
-    """Optimisation; fields keep transformers' meaning."""
+    """Optimization; fields mean what they mean in transformers."""
 
     objective: Objective
     teacher: str | None  # objective=distill: a model folder, a hub name or a run's fingerprint
@@ -312,13 +312,13 @@ class Export(ConfigNode):
 
 @dataclass
 class SweepSettings(ConfigNode):
-    """How the set of plans is worked off."""
+    """How a sweep runs its plans."""
 
     name: str | None  # null: from the overrides
     max_failures: int | None  # failed runs of one command beyond which no further run starts
     retry: Retry
     reuse: Reuse
-    watch: bool | None  # stage=status: draw anew until the sweep is over; null: on a terminal
+    watch: bool | None  # stage=status: redraw until the sweep ends; null: only on a terminal
 
 
 @dataclass
@@ -361,7 +361,7 @@ SHEETS = tuple(METHODS)  # every method has a sheet, named after it
 
 
 def shards(strategy: Strategy, deepspeed: dict[str, Any]) -> bool:
-    """Whether training weights are cut into shards, so that no process has a whole one."""
+    """Whether the weights are sharded in training, so that no process has a whole one."""
     return strategy is Strategy.fsdp or (
         strategy is Strategy.deepspeed and deepspeed.get("zero_optimization", {}).get("stage") == 3
     )

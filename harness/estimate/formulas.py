@@ -38,7 +38,7 @@ def trained(config: Any, model: "PreTrainedModel") -> int:
         else [(name, *sizes) for name, sizes in found.items()]
     )
     if not layers:
-        raise ModelFault(f"{kind} finds none of target_modules={config.target_modules} in this model")
+        raise ModelFault(f"{kind}: no layer of this model matches target_modules={config.target_modules}")
     if kind in LINEAR_ONLY:
         for name, _, _ in layers:
             if "Linear" not in type(model.get_submodule(name)).__name__:
@@ -69,7 +69,7 @@ def _frod(config: Any, model: "PreTrainedModel", layers: list[Layer]) -> int:
 def _adamss(config: Any, model: "PreTrainedModel", layers: list[Layer]) -> int:
     """K clusters of output rows; each trains (rank, r) and (rows, rank).
 
-    Exact where no cluster has fewer rows than ``subspace_rank``, as always at its default of 1.
+    Exact if no cluster has fewer rows than ``subspace_rank``, which holds at its default of 1.
     """
     if config.use_dynamic_rank:
         raise ModelFault("adamss.use_dynamic_rank=true finds its ranks in the weights; they cannot be counted before")

@@ -1,6 +1,6 @@
 """Parameter counts on the meta device: exact, and without weights.
 
-``count_plan`` counts a plan of ours; ``count_trainable`` any configuration of PEFT on any architecture, such as a
+``PlanCounter`` counts our plans; ``count_trainable`` counts any PEFT configuration on any architecture, such as a
 published ``adapter_config.json`` on the ``config.json`` of its base.
 """
 
@@ -29,39 +29,42 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel
 
-_counted: dict[str, "Counts"] = {}  # of plans, by what decides them
 
+class PlanCounter:
+    """Counts plans; those of a sweep over seeds, rates or data have one count, which is made once."""
 
-def count_plan(plan: Plan) -> Counts:
-    """What this plan would train, from the model's configuration alone.
+    def __init__(self) -> None:
+        self._counted: dict[str, Counts] = {}
 
-    Raises:
-        ModelFault: the configuration cannot be had, or the method does not fit the model.
-    """
-    whole = plan.as_dict()
-    # Sweeps over seeds, rates and data are many plans of one count.
-    key = digest([whole["model"], whole["method"], whole["settings"], whole["trainer"]["max_steps"]])
-    if key not in _counted:
-        config = model_skeleton.load_config(plan.model)
-        situation = build_context(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
-        skeleton = model_skeleton.skeleton(config)
-        _counted[key] = _count_sheet(skeleton, plan.method, plan.settings, for_counting(situation))
-    return _counted[key]
+    def count(self, plan: Plan) -> Counts:
+        """What this plan would train, from the model's configuration only.
+
+        Raises:
+            ModelFault: the configuration is not available, or the method does not fit the model.
+        """
+        whole = plan.as_dict()
+        key = digest([whole["model"], whole["method"], whole["settings"], whole["trainer"]["max_steps"]])
+        if key not in self._counted:
+            config = model_skeleton.load_config(plan.model)
+            context = build_context(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
+            skeleton = model_skeleton.skeleton(config)
+            self._counted[key] = _count_sheet(skeleton, plan.method, plan.settings, for_counting(context))
+        return self._counted[key]
 
 
 def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapping[str, Any]) -> Counts:
-    """What a method would train on a model, from their configurations alone.
+    """What a method would train on a model, from their configurations only.
 
     LoRA-FA is counted as its optimizer leaves it, AdaLoRA at ``init_r``, EVA before it moves ranks between layers.
 
     Args:
         model_config: the content of a ``config.json``. Its ``architectures`` say which model is built; without
-            them it is the causal LM of its ``model_type``, the sequence-to-sequence model where there are an
-            encoder and a decoder, or the bare encoder.
+            them it is the causal LM of its ``model_type``, the sequence-to-sequence model if that has an encoder
+            and a decoder, or else the bare encoder.
         method: the name of a sheet, whose values ``settings`` override; or a type of PEFT, e.g. ``LORA``, whose
             defaults they override. Settings that hold ``peft_type`` are a whole ``adapter_config.json``: the
-            sheet then gives nothing.
-        settings: under PEFT's names, or the sheet's; what PEFT keeps beside the settings is ignored.
+            sheet is then not read.
+        settings: under PEFT's names, or the sheet's; PEFT's bookkeeping fields are ignored.
 
     Raises:
         ModelFault: an unknown method, setting or architecture, or one that does not fit the other.
@@ -73,7 +76,7 @@ def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapp
         known = set(sheet) | set(library.library_fields(SHEET_TYPES.get(method, method)) if method != "library" else ())
         _refuse_unknown(method, chosen, known)
         skeleton, task = _skeleton(model_config)
-        return _count_sheet(skeleton, method, sheet | chosen, _situation(skeleton), task)
+        return _count_sheet(skeleton, method, sheet | chosen, _context(skeleton), task)
     if kind.lower() not in library.library_types():
         raise ModelFault(f"method={method} is neither a sheet ({', '.join(METHODS)}) nor a type of PEFT")
     _refuse_unknown(method, chosen, set(library.library_fields(kind.lower())))
@@ -85,7 +88,7 @@ def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapp
 
 
 def _configuration(kind: str, settings: Mapping[str, Any], task: str | None) -> Any:
-    """PEFT's configuration of a type; the settings alone where it is counted by formula and a package is missing."""
+    """PEFT's configuration of a type; only its settings if it is counted by formula and a package is missing."""
     try:
         return library.library_types()[kind](task_type=task, **without_data_init(settings))
     except ImportError:
@@ -98,10 +101,10 @@ def _count_sheet(
     skeleton: "PreTrainedModel",
     method: str,
     settings: Mapping[str, Any],
-    situation: BuildContext,
+    context: BuildContext,
     task: str | None = "CAUSAL_LM",
 ) -> Counts:
-    config = peft_config_for(skeleton, method, settings, situation)
+    config = peft_config_for(skeleton, method, settings, context)
     config.task_type = task
     with explaining_peft_errors(f"peft={method}", config, skeleton):
         return _count(skeleton, config, method, settings)
@@ -110,7 +113,7 @@ def _count_sheet(
 def _count(
     skeleton: "PreTrainedModel", config: "PeftConfig", method: str = "", settings: Mapping[str, Any] | None = None
 ) -> Counts:
-    """Wrap on the meta device and count, or go by formula where a type computes with the base's numbers."""
+    """Wrap on the meta device and count; use a formula for types that compute with the base's weights."""
     if _kind(config) in formulas.TRAINED:
         trained = formulas.trained(config, skeleton)
         return Counts(trained, count(skeleton).total + trained)
@@ -123,7 +126,7 @@ def _count(
     return counts
 
 
-# Sheets that are not named as their type is.
+# Methods whose name is not that of their PEFT type.
 SHEET_TYPES = {"p_tuning_v2": "prefix_tuning", "llama_adapter": "adaption_prompt"}
 
 
@@ -140,12 +143,12 @@ def _refuse_unknown(method: str, settings: Mapping[str, Any], known: set[str]) -
 
 
 def _sheet(method: str) -> dict[str, Any]:
-    """The values of a sheet, less its learning rate."""
+    """The values of a sheet, without its learning rate."""
     values = sheet_values(method)
     return {key: value for key, value in values.items() if key != "learning_rate"}
 
 
-def _situation(skeleton: "PreTrainedModel") -> BuildContext:
+def _context(skeleton: "PreTrainedModel") -> BuildContext:
     text = skeleton.config.get_text_config(decoder=True)
     return BuildContext(COUNTING_STEPS, "", 0, text.hidden_size, text.num_hidden_layers)
 

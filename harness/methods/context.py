@@ -60,12 +60,12 @@ def training_batches(context: BuildContext, what: str) -> Iterator[Batch]:
         ModelFault: the context has none; ``what`` says who needs them.
     """
     if context.batches is None:
-        raise ModelFault(f"{what} needs the training rows, and there are none where only parameters are counted")
+        raise ModelFault(f"{what} needs the training rows, which are not read when only parameters are counted")
     return context.batches()
 
 
 def frequent_tokens(context: BuildContext, number: int) -> list[int]:
-    """The ids that the training rows hold most often, in rising order; ties go to the lower id."""
+    """The token ids that occur most often in the training rows, in ascending order; ties go to the lower id."""
     counts: Counter[int] = Counter()
     for batch in training_batches(context, "trainable_tokens.token_indices=null"):
         counts.update(batch["input_ids"][batch["attention_mask"].bool()].tolist())

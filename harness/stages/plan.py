@@ -20,18 +20,19 @@ def show_plan(cells: Sequence[Cell]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from harness.estimate import parameters
+    from harness.estimate.parameters import PlanCounter
 
     plans = unique_plans(cells)
     table = Table(title=f"{len(cells)} cells, {len(plans)} runs", title_justify="left")
     for column in ("run", "cells", "trainable", "share", "total", "finished earlier"):
         table.add_column(column, justify="left" if column in ("run", "cells") else "right", overflow="fold")
+    counter = PlanCounter()
     sharing, faults = defaultdict[str, list[str]](list), []
     for cell in cells:
         sharing[cell.plan.fingerprint].append(cell.name)
     for cell in plans:
         try:
-            counts = parameters.count_plan(cell.plan)
+            counts = counter.count(cell.plan)
         except HarnessError as error:
             faults.append(f"{error} [in {cell.name}]")
             continue

@@ -78,12 +78,12 @@ def check_models(cells: Sequence[Cell]) -> None:
     """
     if not cells:
         return  # a sweep that only reuses records answers at once: no torch
-    from harness.estimate import parameters
+    from harness.estimate.parameters import PlanCounter
 
-    faults = []
+    counter, faults = PlanCounter(), []
     for cell in cells:
         try:
-            parameters.count_plan(cell.plan)
+            counter.count(cell.plan)
         except HarnessError as error:
             faults.append(f"{error} [in {cell.name}]")
     raise_together(faults, ModelFault)

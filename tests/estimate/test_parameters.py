@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from harness.adapters.attach import attach, wrap_model
+from harness.config.compose import sheet_values
 from harness.errors import ModelFault
-from harness.estimate import formulas, parameters
+from harness.estimate import formulas
 from harness.estimate.parameters import count_trainable
 from harness.methods import library
 from harness.methods.context import BuildContext
@@ -92,7 +93,7 @@ def test_adamss_is_counted_without_scikit_learn():
 def test_a_formula_refuses_what_it_leaves_out():
     with pytest.raises(ModelFault, match="bias=none"):
         count_trainable(config_of("qwen2"), "boft", {"bias": "all"})
-    with pytest.raises(ModelFault, match="finds none of target_modules"):
+    with pytest.raises(ModelFault, match="no layer of this model matches target_modules"):
         count_trainable(config_of("qwen2"), "fourierft", {"target_modules": ["nowhere"]})
 
 
@@ -164,7 +165,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 def test_further_decoders_count_as_built(kind, method):
     settings = {"r": 4} if method == "lora" else {}
     base = base_model(kind).requires_grad_(False)
-    values = parameters._sheet(method) | settings
+    values = {key: value for key, value in sheet_values(method).items() if key != "learning_rate"} | settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = attach(base, method, values, BuildContext(10, "", 0, 32, 2, batches))
