@@ -62,12 +62,15 @@ def same(one, other) -> None:
     assert [name for name, value in one[1].items() if not torch.equal(value, other[1][name])] == []
 
 
-# All of CASES pass; some stand for many here.
-FEW = [*SHEETS, "lora:dora", "lora:pissa", "lora:lora_fa", "lora:lora_plus"]
+# All of CASES pass; some stand for many here, and few of those are quick.
+QUICK = ("lora", "adalora", "diff_pruning", "prefix_tuning", "lora:lora_fa")
+TESTED = [*SHEETS, "lora:dora", "lora:pissa", "lora:lora_fa", "lora:lora_plus"]
 
 
-@pytest.mark.parametrize("case", FEW)
-def test_a_training_cut_off_ends_as_if_it_had_not_been(make, tmp_path, settings, case):
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in TESTED]
+)
+def test_a_resumed_training_ends_as_if_it_had_not_been_stopped(make, tmp_path, settings, case):
     whole = trained(make(case), tmp_path / "a")
     with pytest.raises(Cut):
         trained(make(case), tmp_path / "b", cut_at=7, checkpoint=settings)
@@ -93,7 +96,7 @@ def test_it_outlives_the_checkpoint_that_it_resumed_from(make, tmp_path, setting
         ("adalora", ()),
     ],
 )
-def test_it_does_so_from_the_first_checkpoint_too(make, tmp_path, settings, case, words):
+def test_a_resumed_training_from_the_first_checkpoint_ends_so_too(make, tmp_path, settings, case, words):
     whole = trained(make(case, *words), tmp_path / "a")
     with pytest.raises(Cut):
         trained(make(case, *words), tmp_path / "b", cut_at=4, checkpoint=settings)

@@ -1,0 +1,19 @@
+"""What a model sees while it trains."""
+
+from typing import Any
+
+import torch
+
+
+class Spy:
+    """Keeps the batches that the model saw."""
+
+    def __init__(self, model: Any) -> None:
+        self.batches: list[dict[str, torch.Tensor]] = []
+        inner = model.get_base_model()
+        inner.register_forward_pre_hook(self._see, with_kwargs=True)
+
+    def _see(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if module.training:
+            kept = ("input_ids", "attention_mask", "labels")
+            self.batches.append({name: kwargs[name].clone() for name in kept if kwargs.get(name) is not None})
