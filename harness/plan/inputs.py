@@ -37,7 +37,7 @@ def teacher_digest(teacher: str, runs_dir: Path) -> str:
     """
     record = teacher_run(teacher, runs_dir)
     if record is not None:
-        folder = store.record_path(runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
+        folder = store.adapter_folder(runs_dir, record)
         return f"run {record['fingerprint']} {_files_digest(folder)}"
     if model_sources.local_path(teacher).is_dir():
         return str(model_sources.weights_hash(teacher_model(teacher)))
