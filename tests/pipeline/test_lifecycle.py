@@ -69,6 +69,7 @@ def test_a_stop_from_outside_is_not_a_failure(run):
     assert kept["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_wandb_gets_one_run_per_plan_with_its_own_name_group_tags_and_state(random_qwen2, rows, tmp_path):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "tracker=wandb"]
     words += ["peft=lora,ia3", "trainer.learning_rate=1e-3,1e30", "trainer.max_steps=1", "sweep.name=s1"]
