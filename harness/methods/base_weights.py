@@ -15,6 +15,7 @@ from harness.methods.fields import (
 )
 from harness.methods.hooks import Hooks, adapter_of
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import FULL, PLAIN, WHOLE, Traits
 from harness.tuners.checks import diff_pruning_faults, partial_faults
 
@@ -200,19 +201,46 @@ def _regroup(optimizer: Any, model: Any) -> None:
 
 
 METHODS = {
-    "full": Method(Full, build_full, FULL),
-    "partial": Method(Partial, build_partial, WHOLE, partial_faults),
-    "bitfit": Method(BitFit, build_bitfit, PLAIN),
+    "full": Method(
+        Full,
+        build_full,
+        FULL,
+        rate=RateRule(
+            0.001, 0.0005, "alignment-handbook config_smol.yaml 1e-3 and tinker-cookbook's formula 1.3e-4 at this width"
+        ),
+    ),
+    "partial": Method(
+        Partial,
+        build_partial,
+        WHOLE,
+        partial_faults,
+        rate=RateRule(0.004, 0.001, "twice full fine-tuning's, as on the embedded model"),
+    ),
+    "bitfit": Method(
+        BitFit,
+        build_bitfit,
+        PLAIN,
+        rate=RateRule(0.3, 0.003, "LoRA (arXiv:2106.09685) table 12: 1.6e-3 at 175B; T-Few 3e-4"),
+    ),
     "diff_pruning": Method(
         DiffPruning,
         build_diff_pruning,
         replace(WHOLE, why_one_process="fixes during training what it trains, each process for itself"),
         diff_pruning_faults,
         hooks=DiffPruningHooks(),
+        rate=RateRule(0.03, 0.003, "interpolated"),
     ),
-    "ln_tuning": Method(LnTuning, build_ln_tuning, PLAIN),
+    "ln_tuning": Method(LnTuning, build_ln_tuning, PLAIN, rate=RateRule(0.1, 0.005, "T-Few 3e-4; interpolated")),
     "trainable_tokens": Method(
-        TrainableTokens, build_trainable_tokens, Traits(tied_embeddings=True, multi_adapter=False)
+        TrainableTokens,
+        build_trainable_tokens,
+        Traits(tied_embeddings=True, multi_adapter=False),
+        rate=RateRule(0.01, 0.01, "interpolated"),
     ),
-    "shira": Method(Shira, build_shira, Traits(conv1d=False)),
+    "shira": Method(
+        Shira,
+        build_shira,
+        Traits(conv1d=False),
+        rate=RateRule(0.02, 0.001, "PEFT method_comparison 3e-4 at 3B; interpolated"),
+    ),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods.context import BuildContext, SheetValues
 from harness.methods.fields import Sheet, choice, count, module_names
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import NO_MERGE
 from harness.tuners.checks import PLACEMENTS, adapter_faults
 
@@ -40,4 +41,12 @@ def build_adapter(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     return AdapterConfig(**settings)
 
 
-METHODS = {"adapter": Method(Adapter, build_adapter, NO_MERGE, adapter_faults)}
+METHODS = {
+    "adapter": Method(
+        Adapter,
+        build_adapter,
+        NO_MERGE,
+        adapter_faults,
+        rate=RateRule(0.02, 0.001, "LoRA (arXiv:2106.09685) tables 9 and 12; LLM-Adapters 3e-4 at 7B"),
+    )
+}

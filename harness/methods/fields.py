@@ -116,7 +116,7 @@ def pattern() -> Any:
 class Sheet(ConfigNode):
     """The settings of one method, under PEFT's own field names."""
 
-    learning_rate: float = positive()
+    learning_rate: float | None = positive()  # null: the method's rule
 
 
 @dataclass(kw_only=True)

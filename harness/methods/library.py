@@ -9,6 +9,7 @@ from harness.errors import ModelFault
 from harness.methods.context import SEEDS, BuildContext, SheetValues
 from harness.methods.fields import Sheet
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import LINEAR, NO_MERGE, PLAIN, PREFIX, PROMPT, WHOLE, Traits
 
 if TYPE_CHECKING:
@@ -134,4 +135,12 @@ def method_of_type(peft_type: str) -> str:
     return {"adaption_prompt": "llama_adapter"}.get(peft_type, peft_type)
 
 
-METHODS = {"library": Method(Library, build_library, LINEAR, check_library)}
+METHODS = {
+    "library": Method(
+        Library,
+        build_library,
+        LINEAR,
+        check_library,
+        rate=RateRule(0.005, 0.001, "as LoRA's; no type has a measurement of its own"),
+    )
+}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
 from harness.methods.fields import Placed, Targeted, choice, count, layer_numbers, pattern, positive, share
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import DROPS, LYCORIS, PLAIN, Traits
 
 if TYPE_CHECKING:
@@ -182,10 +183,15 @@ def build_c3a(settings: SheetValues, context: BuildContext) -> "PeftConfig":
 
 
 METHODS = {
-    "loha": Method(LoHa, build_loha, LYCORIS),
-    "lokr": Method(LoKr, build_lokr, LYCORIS, check_lokr),
-    "vera": Method(Vera, build_vera, DROPS),
-    "randlora": Method(RandLora, build_randlora, DROPS),
+    "loha": Method(LoHa, build_loha, LYCORIS, rate=RateRule(0.02, 0.001, "LyCORIS (arXiv:2309.14859)")),
+    "lokr": Method(LoKr, build_lokr, LYCORIS, check_lokr, rate=RateRule(0.04, 0.003, "PEFT method_comparison 3e-3")),
+    "vera": Method(Vera, build_vera, DROPS, rate=RateRule(0.1, 0.04, "VeRA (arXiv:2310.11454): 2e-2 to 1e-1 on GPT-2")),
+    "randlora": Method(
+        RandLora,
+        build_randlora,
+        DROPS,
+        rate=RateRule(0.003, 0.0005, "RandLoRA (arXiv:2502.00987) table 9; interpolated"),
+    ),
     "vblora": Method(
         VbLora,
         build_vblora,
@@ -195,8 +201,16 @@ METHODS = {
             why_unsharded="shares one bank of vectors among all layers, each a shard of its own",
         ),
         check_vblora,
+        rate=RateRule(0.02, 0.005, "VB-LoRA (arXiv:2405.15179): bank 1e-3, logits 1e-2"),
     ),
-    "miss": Method(Miss, build_miss, Traits(conv1d=False, dropout=True)),
-    "fourierft": Method(FourierFt, build_fourierft, PLAIN),
-    "c3a": Method(C3a, build_c3a, Traits(identity_at_start=False, conv1d=False)),
+    "miss": Method(Miss, build_miss, Traits(conv1d=False, dropout=True), rate=RateRule(0.005, 0.0005, "interpolated")),
+    "fourierft": Method(
+        FourierFt, build_fourierft, PLAIN, rate=RateRule(0.1, 0.05, "FourierFT (arXiv:2405.03003): 2e-2 to 9e-2")
+    ),
+    "c3a": Method(
+        C3a,
+        build_c3a,
+        Traits(identity_at_start=False, conv1d=False),
+        rate=RateRule(1, 0.4, "C3A (arXiv:2407.19342): 0.3 to 0.6"),
+    ),
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods.context import BuildContext, SheetValues
 from harness.methods.fields import Sheet
 from harness.methods.hooks import Hooks
+from harness.methods.rates import RateRule
 from harness.methods.traits import Traits
 
 if TYPE_CHECKING:
@@ -31,3 +32,4 @@ class Method:
     check: Callable[[Any], Iterable[str]] = _no_faults  # faults of a sheet's settings with each other
     traits_at: Callable[[Traits, SheetValues], Traits] = _same_traits  # the same at other settings
     hooks: Hooks = field(default_factory=Hooks)
+    rate: RateRule | None = None  # the learning rate when none is given; without a rule the sheet must give one

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
 from harness.methods.fields import Placed, Sheet, Targeted, choice, count, module_names, share
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import LINEAR, PLAIN, Traits
 
 if TYPE_CHECKING:
@@ -128,9 +129,21 @@ def _one_size(number_key: str, number: int | None, size_key: str, size: int | No
 
 
 METHODS = {
-    "ia3": Method(Ia3, build_ia3, PLAIN, check_ia3),
-    "oft": Method(Oft, build_oft, Traits(conv1d=False), check_oft),  # PEFT 0.21 has a dropout here that nothing calls
-    "boft": Method(Boft, build_boft, Traits(conv1d=False, dropout=True), check_boft),
-    "hra": Method(Hra, build_hra, LINEAR),
-    "road": Method(Road, build_road, Traits(conv1d=False)),
+    "ia3": Method(
+        Ia3, build_ia3, PLAIN, check_ia3, rate=RateRule(0.2, 0.007, "T-Few 3e-3; PEFT method_comparison 5e-3")
+    ),
+    "oft": Method(
+        Oft, build_oft, Traits(conv1d=False), check_oft, rate=RateRule(0.02, 0.001, "OFTv2 (arXiv:2506.19847) 4e-4")
+    ),  # PEFT 0.21 has a dropout here that nothing calls
+    "boft": Method(
+        Boft,
+        build_boft,
+        Traits(conv1d=False, dropout=True),
+        check_boft,
+        rate=RateRule(0.02, 0.001, "BOFT (arXiv:2311.06243) appendix A"),
+    ),
+    "hra": Method(Hra, build_hra, LINEAR, rate=RateRule(0.02, 0.003, "HRA (arXiv:2405.17484)")),
+    "road": Method(
+        Road, build_road, Traits(conv1d=False), rate=RateRule(0.1, 0.003, "PEFT's documentation; interpolated")
+    ),
 }

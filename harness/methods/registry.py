@@ -9,6 +9,7 @@ from harness.methods import base_weights, bottleneck, library, lora, low_rank, m
 from harness.methods.context import SheetValues
 from harness.methods.hooks import Hooks
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import Traits
 
 FAMILIES = (base_weights, bottleneck, lora, low_rank, multiplicative, soft_prompts, library)
@@ -31,6 +32,15 @@ def hooks_of(method: str, settings: SheetValues) -> Hooks:
     if method == "library":
         method = library.method_of_type(settings["type"].lower())
     return METHODS[method].hooks if method in METHODS else Hooks()
+
+
+def rate_rule(method: str, settings: SheetValues) -> RateRule | None:
+    """The rule of the learning rate; a type of ``peft=library`` has that of the method of the same name."""
+    if method == "library":
+        kind = library.method_of_type(settings["type"].lower())
+        if kind in METHODS and kind != "library":
+            return METHODS[kind].rate
+    return METHODS[method].rate
 
 
 def hooks_of_type(peft_type: str) -> Hooks:

@@ -9,6 +9,7 @@ from harness.methods.context import BuildContext, SheetValues, cpt_context, peft
 from harness.methods.fields import Sheet, choice, count, module_names, share
 from harness.methods.hooks import Hooks
 from harness.methods.method import Method
+from harness.methods.rates import RateRule
 from harness.methods.traits import NO_MERGE, PREFIX, PROMPT
 
 if TYPE_CHECKING:
@@ -162,16 +163,31 @@ class CptHooks(Hooks):
 
 
 METHODS = {
-    "prompt_tuning": Method(PromptTuning, build_prompt_tuning, PROMPT, check_prompt_tuning),
-    "prefix_tuning": Method(PrefixTuning, build_prefix_tuning, PREFIX),
-    "p_tuning": Method(PTuning, build_p_tuning, replace(PROMPT, dropout=True)),
-    "p_tuning_v2": Method(PTuningV2, build_p_tuning_v2, PREFIX),
+    "prompt_tuning": Method(
+        PromptTuning,
+        build_prompt_tuning,
+        PROMPT,
+        check_prompt_tuning,
+        rate=RateRule(0.1, 0.05, "PEFT-Factory 3e-2; T-Few 0.3 with Adafactor"),
+    ),
+    "prefix_tuning": Method(
+        PrefixTuning, build_prefix_tuning, PREFIX, rate=RateRule(0.01, 0.01, "T-Few 3e-3; PEFT method_comparison 5e-3")
+    ),
+    "p_tuning": Method(
+        PTuning, build_p_tuning, replace(PROMPT, dropout=True), rate=RateRule(0.003, 0.001, "PEFT-Factory")
+    ),
+    "p_tuning_v2": Method(
+        PTuningV2, build_p_tuning_v2, PREFIX, rate=RateRule(0.3, 0.01, "P-tuning v2's published scripts 5e-3 to 1e-2")
+    ),
     "cpt": Method(
         Cpt,
         build_cpt,
         replace(PROMPT, why_one_process="takes the mean of each batch for itself"),
         check_cpt,
         hooks=CptHooks(),
+        rate=RateRule(0.03, 0.01, "interpolated"),
     ),
-    "llama_adapter": Method(LlamaAdapter, build_llama_adapter, NO_MERGE),
+    "llama_adapter": Method(
+        LlamaAdapter, build_llama_adapter, NO_MERGE, rate=RateRule(0.1, 0.01, "PEFT method_comparison 5e-3 at 3B")
+    ),
 }

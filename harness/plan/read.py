@@ -18,6 +18,7 @@ from harness.errors import ConfigFault, raise_together
 from harness.frozen import freeze
 from harness.plan import checks
 from harness.plan.inputs import input_digests
+from harness.plan.rates import learning_rate
 from harness.plan.spec import Options, Plan, plain
 
 
@@ -74,12 +75,11 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def _plan(config: schema.Config) -> Plan:
     sheet = plain(getattr(config, config.peft.method))
-    own_rate = sheet.pop("learning_rate")
-    rate = config.trainer.learning_rate if config.trainer.learning_rate is not None else own_rate
+    sheet.pop("learning_rate")
     return Plan(
         method=config.peft.method,
         settings=MappingProxyType(sheet),
-        learning_rate=float(rate),
+        learning_rate=learning_rate(config).value,
         model=freeze(config.model),
         data=freeze(config.data),
         trainer=freeze(config.trainer),
@@ -107,5 +107,6 @@ def _options(config: schema.Config) -> Options:
         max_failures=config.sweep.max_failures,
         retry=config.sweep.retry,
         reuse=config.sweep.reuse,
+        rate_rule=learning_rate(config).rule,
         watch=config.sweep.watch,
     )

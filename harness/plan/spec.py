@@ -100,6 +100,7 @@ class Options:
     max_failures: int | None
     retry: schema.Retry
     reuse: schema.Reuse
+    rate_rule: str | None  # how the learning rate was chosen; None if it was given
     watch: bool | None
 
 
