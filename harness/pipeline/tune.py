@@ -40,6 +40,9 @@ def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
     if plan.trainer.objective is Objective.distill:
         inputs = replace(inputs, teacher=this.keep(this.cache.teacher(plan, options.runs_dir, base.tokenizer)))
     checkpoints = _checkpoint_settings(this)
+    if options.rate_rule:
+        this.record.inferred["learning_rate_rule"] = options.rate_rule
+        this.note(f"learning rate {plan.learning_rate:g}: {options.rate_rule}")
     observers = Observers(this.name or plan.method, this.tracker.log, this.note, this.progress)
     while True:
         try:

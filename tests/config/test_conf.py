@@ -124,8 +124,8 @@ def test_methods_are_the_same_in_options_sheets_schema_and_code():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_sheet_has_a_learning_rate_of_its_own(method):
-    assert 0 < composed()[method]["learning_rate"] <= 1
+def test_every_sheet_leaves_its_learning_rate_to_the_rule(method):
+    assert composed()[method]["learning_rate"] is None
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.adapters.attach import attach
 from harness.methods.context import BuildContext
-from harness.methods.registry import METHODS, hooks_of, traits_of
+from harness.methods.registry import METHODS, hooks_of, rate_rule, traits_of
 from harness.methods.traits import Traits
 from harness.shipped import shipped_folder
 from tests.support.tuners_models import VOCAB, base_model
@@ -95,7 +95,8 @@ def parts(case: str) -> tuple[str, dict, float]:
     if method == "library":
         kind = case.partition(":")[2]
         values |= {"type": kind, "settings": LIBRARY[kind]}
-    return method, values, values.pop("learning_rate")
+    del values["learning_rate"]  # null: the rule's
+    return method, values, rate_rule(method, values).tiny
 
 
 def traits(case: str) -> Traits:
