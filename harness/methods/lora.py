@@ -187,8 +187,8 @@ def lora_traits(traits: Traits, settings: SheetValues) -> Traits:
     return traits.unquantized() if init in ("orthogonal", "mica") else traits
 
 
-# How much less LoRA's rate must be under an initialization of its own, measured on Qwen3-0.6B (arXiv:2602.04998); CorDA,
-# not measured there, also starts from principal components of the weights.
+# How many times lower LoRA's rate must be with such an initialization, measured on Qwen3-0.6B (arXiv:2602.04998).
+# CorDA, not measured there, also starts from principal components of the weights.
 INIT_DIVISORS = {"pissa": 10.0, "corda": 10.0, "olora": 3.2, "lora_ga": 18.0}
 
 
