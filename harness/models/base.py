@@ -101,7 +101,7 @@ def _pass_contiguous_rows_to_head(net: PreTrainedModel) -> None:
 
 
 def _contiguous(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (args[0].contiguous(), *args[1:])
+    return (args[0].contiguous(), *args[1:]) if args else args
 
 
 def refuse_offloaded(net: torch.nn.Module, model: Model) -> None:

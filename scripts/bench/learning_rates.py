@@ -1,0 +1,173 @@
+#!/usr/bin/env python
+"""Find each method's best learning rate on a model and a data set, and keep what was measured.
+
+    python scripts/bench/learning_rates.py --model smollm2_135m --data alpaca --path e2e.jsonl --name e2e
+
+For every method it runs the rule's rate and half-decade steps around it, widened until the best rate is inside the
+grid, with the validation split as the judge. Runs are ordinary runs of the harness: stopped, the same command resumes.
+The last line of each result goes to ``docs/results/<model>-<name>.jsonl.gz``, without rows and answers, from which
+``scripts/docs/learning_rates.py`` writes ``docs/learning_rates.md``.
+"""
+
+import argparse
+import gzip
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SURVEY = (
+    *("full", "partial", "prompt_tuning", "prefix_tuning", "p_tuning", "p_tuning_v2", "adapter"),
+    *("lora", "loha", "lokr", "adalora", "ia3", "bitfit", "diff_pruning"),
+)
+HALF_DECADE = math.sqrt(10)
+WIDEST = 4  # half-decades from the rule in either direction
+
+
+def main() -> None:
+    arguments = parsed()
+    runs = Path(arguments.runs)
+    for method in arguments.methods.split(","):
+        rates = dict.fromkeys(range(-1, 2))
+        while True:
+            losses = {step: loss_of(arguments, runs, method, step) for step in rates}
+            best = min(losses, key=lambda step: losses[step])
+            print(
+                f"{method}: " + "  ".join(f"{step:+d}: {loss:.4f}" for step, loss in sorted(losses.items())), flush=True
+            )
+            if best == min(losses) and best > -WIDEST:
+                rates[best - 1] = None
+            elif best == max(losses) and best < WIDEST:
+                rates[best + 1] = None
+            else:
+                break
+    keep(arguments, runs)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="option of conf/model/")
+    parser.add_argument("--data", default="alpaca", help="option of conf/data/")
+    parser.add_argument("--path", help="data.path")
+    parser.add_argument("--name", required=True, help="of the data set, in file names and tables")
+    parser.add_argument("--methods", default=",".join(SURVEY))
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=4, help="per step")
+    parser.add_argument("--validation", type=int, default=24, help="rows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", default="runs/learning_rates", help="runs_dir")
+    parser.add_argument("overrides", nargs="*", help="further overrides, e.g. model.dtype=bfloat16")
+    return parser.parse_args()
+
+
+def loss_of(arguments: argparse.Namespace, runs: Path, method: str, step: int) -> float:
+    """Validation loss after training at so many half-decades from the rule; infinite if the run failed."""
+    rate = float(f"{rule(arguments, method) * HALF_DECADE**step:.2g}")
+    words = [*settings(arguments, method), f"trainer.learning_rate={rate}", f"runs_dir={runs}"]
+    record = finished(runs, method, rate, arguments)
+    if record is None:
+        done = subprocess.run([sys.executable, "-m", "harness", *words], cwd=ROOT, capture_output=True, text=True)
+        record = finished(runs, method, rate, arguments)
+        if record is None:
+            print(f"{method} at {rate:g}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+            return math.inf
+    return float(record["scores"]["after"]["loss"])
+
+
+def settings(arguments: argparse.Namespace, method: str) -> list[str]:
+    """Overrides of one run, without the learning rate."""
+    path = [f"data.path={arguments.path}"] if arguments.path else []
+    biases = ["bitfit.add_missing=true"] if method == "bitfit" else []
+    return [
+        *(f"model={arguments.model}", f"data={arguments.data}", *path, f"peft={method}", *biases),
+        *(f"trainer.max_steps={arguments.steps}", f"trainer.batch_size={arguments.rows}", "trainer.evaluations=1"),
+        *(f"data.limits.train={arguments.steps * arguments.rows}", f"data.limits.validation={arguments.validation}"),
+        *("scoring.split=validation", "scoring.metrics=[]", "scoring.forgetting=null", "scoring.loss_batch_size=8"),
+        *(f"seed={arguments.seed}", *arguments.overrides),
+    ]
+
+
+def rule(arguments: argparse.Namespace, method: str) -> float:
+    """The rate that the method's rule gives for these runs."""
+    sys.path.insert(0, str(ROOT))
+    from hydra import compose, initialize_config_dir
+
+    from harness.config.compose import register_schema
+    from harness.plan.read import read_config
+    from harness.shipped import shipped_folder
+
+    register_schema()
+    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
+        plan, _ = read_config(compose("config", overrides=[*settings(arguments, method), "stage=plan"]))
+    return plan.learning_rate
+
+
+def finished(runs: Path, method: str, rate: float, arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The finished record of this run, if there is one."""
+    for record in records(runs):
+        plan = record["plan"]
+        same = (record["method"], plan["learning_rate"], plan["model"]["name"]) == (method, rate, arguments.model)
+        if same and plan["seed"] == arguments.seed and named(record, arguments) and record["status"] == "finished":
+            return record
+    return None
+
+
+def named(record: dict[str, Any], arguments: argparse.Namespace) -> bool:
+    """Whether the record is of this data set."""
+    return arguments.path is None or record["plan"]["data"]["path"] == arguments.path
+
+
+def records(runs: Path) -> Iterable[dict[str, Any]]:
+    """All records of the folder."""
+    for file in sorted(runs.glob("*/record.json")):
+        yield json.loads(file.read_text(encoding="utf-8"))
+
+
+def keep(arguments: argparse.Namespace, runs: Path) -> None:
+    """Write the slim records of this model and data set."""
+    target = ROOT / "docs" / "results" / f"{arguments.model}-{arguments.name}.jsonl.gz"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    with gzip.open(partial, "wt", encoding="utf-8") as file:
+        for record in records(runs):
+            if record["plan"]["model"]["name"] == arguments.model and named(record, arguments):
+                file.write(json.dumps(slim(record, arguments.name), ensure_ascii=False) + "\n")
+    os.replace(partial, target)
+    print(f"wrote {target.relative_to(ROOT)}")
+
+
+def slim(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the page needs: settings, costs and losses; no rows, no answers, no paths, no host."""
+    plan = record["plan"]
+    return {
+        "fingerprint": record["fingerprint"],
+        "status": record["status"],
+        "method": record["method"],
+        "settings": plan["settings"],
+        "learning_rate": plan["learning_rate"],
+        "model": plan["model"]["name"],
+        "data": name,
+        "seed": plan["seed"],
+        "optimizer_steps": record["training"].get("optimizer_steps"),
+        "rows_per_step": record["inferred"].get("rows_per_step"),
+        "rows": record["rows"],
+        "dtype": record["inferred"].get("dtype"),
+        "scores": {when: record["scores"][when] for when in ("before", "after")},
+        "validation": record["training"].get("validation"),
+        "parameters": record["parameters"],
+        "times_s": record["times_s"],
+        "tokens_per_s": record["training"].get("tokens_per_s"),
+        "memory_bytes": record["memory_bytes"],
+        "versions": record["versions"],
+        "code": record["code"]["version"],
+        "cpu": record["device"].get("cpu"),
+    }
+
+
+if __name__ == "__main__":
+    main()
