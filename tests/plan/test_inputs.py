@@ -60,7 +60,8 @@ def test_edited_rows_make_another_experiment(weightless, rows):
 def test_edited_base_model_makes_another_experiment(weightless, rows, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(weightless, other)
-    (other / "config.json").write_text("{}")
+    config = other / "config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     before, after = (planned(folder, rows, "scoring.forgetting=null") for folder in (weightless, other))
     assert before.inputs["model"] != after.inputs["model"]
 

@@ -194,15 +194,15 @@ def test_protocol_is_shared_by_methods_but_not_by_templates(base):
 
 
 @pytest.mark.parametrize("method", ["lora", "ia3", "full"])
-def test_learning_rate_is_the_sheets_unless_the_trainer_has_one(base, method):
-    own = composed_once()[method].learning_rate
-    assert base(peft=method).learning_rate == own
+def test_learning_rate_is_the_rules_unless_the_sheet_or_the_trainer_has_one(base, method):
+    assert base(peft=method).learning_rate > 0
+    assert base(f"{method}.learning_rate=0.125", peft=method).learning_rate == 0.125
     assert base("trainer.learning_rate=0.25", peft=method).learning_rate == 0.25
     assert "learning_rate" not in base(peft=method).settings
 
 
 def test_same_learning_rate_from_either_place_is_one_experiment(base):
-    own = composed_once().lora.learning_rate
+    own = base().learning_rate
     assert base(f"trainer.learning_rate={own}").fingerprint == base().fingerprint
     assert base("lora.learning_rate=0.25").fingerprint == base("trainer.learning_rate=0.25").fingerprint
 
