@@ -78,7 +78,9 @@ def test_readme_lists_the_pages_of_docs():
     assert sorted(listed.split(", ")) == sorted(page.stem for page in ROOT.glob("docs/*.md"))
 
 
-@pytest.mark.parametrize("name", [pytest.param("capability_table", marks=pytest.mark.slow), "metrics_table"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("capability_table", marks=pytest.mark.slow), "metrics_table", "learning_rates"]
+)
 def test_generated_tables_are_up_to_date(script, monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--check"])
     assert script(name).main() == 0, capsys.readouterr().err
