@@ -31,7 +31,7 @@ def script(monkeypatch):
     """Imports a script of scripts/docs/ by name."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "docs"))
     yield importlib.import_module
-    for name in ("capability_table", "metrics_table", "sections"):
+    for name in ("capability_table", "metrics_table", "learning_rates", "sections"):
         sys.modules.pop(name, None)
 
 

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # for sections, which is beside this file
-
 from sections import row, update
 
 from harness.methods.rates import RateContext
@@ -30,6 +28,13 @@ PLACES = {
     "Llama 1B (2048)": RateContext(2048, "llama", 16, None),
     "Qwen 8B (4096)": RateContext(4096, "qwen3", 16, None),
 }
+
+
+def main() -> int:
+    """Rewrite the sections, or report which are stale."""
+    page = "docs/learning_rates.md"
+    sections = ((page, "rules", rules()), (page, "measured", measured()))
+    return update(ROOT, sections, "scripts/docs/learning_rates.py", __doc__)
 
 
 def rules() -> Iterator[str]:
@@ -87,6 +92,4 @@ def _after(record: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    page = "docs/learning_rates.md"
-    sections = [(page, "rules", rules()), (page, "measured", measured())]
-    sys.exit(update(ROOT, sections, "scripts/docs/learning_rates.py", __doc__))
+    sys.exit(main())
