@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.adapters import block_sizes, initializers, peft_compat
+from harness.adapters import block_sizes, initializers, names, peft_compat
 from harness.errors import ModelFault
 from harness.methods.context import SEEDS, Batch, BuildContext, SheetValues
 from harness.methods.registry import METHODS, traits_of, why_unquantized
@@ -72,6 +72,7 @@ def peft_config_for(
     with explaining_peft_errors(f"peft={method}", None, model):
         config = METHODS[method].build(without_data_init(settings) if is_meta(model) else settings, context)
         config.task_type = "CAUSAL_LM"
+        names.refuse_strange_names(config, own, model, prefix)
         block_sizes.fit_sizes(config, own, model, prefix)
         if not traits_of(method, settings).conv1d:
             block_sizes.refuse_conv1d(
@@ -156,11 +157,15 @@ def explaining_peft_errors(who: str, config: "PeftConfig | None", model: "PreTra
     except (ValueError, LookupError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         if "not found in the base model" in reason or "specify `target_modules`" in reason:
-            names = ", ".join(_linear_names(model))
             wanted = getattr(config, "target_modules", None)
+            if config is not None and wanted is None:
+                prefix = who.partition("=")[2] if who.startswith("peft=") else who
+                prefix = "library.settings" if prefix == "library" else prefix
+                raise ModelFault(f"{who} {names.no_default(config, model, prefix)}") from error
             shown = sorted(wanted) if isinstance(wanted, set) else wanted
             raise ModelFault(
-                f"{who}: no layer of this model matches target_modules={shown}; its linear layers end in {names}"
+                f"{who}: no layer of this model matches target_modules={shown}; its linear layers end in "
+                f"{', '.join(_linear_names(model))}"
             ) from error
         raise ModelFault(f"{who} does not fit this model: {reason}") from error
 

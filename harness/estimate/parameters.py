@@ -17,7 +17,7 @@ from harness.adapters.attach import (
 )
 from harness.config.compose import sheet_values
 from harness.errors import ModelFault
-from harness.estimate import formulas
+from harness.estimate import formulas, limits
 from harness.methods import library
 from harness.methods.context import COUNTING_STEPS, BuildContext, for_counting
 from harness.methods.registry import METHODS, hooks_of
@@ -40,12 +40,14 @@ class PlanCounter:
         """What this plan would train, from the model's configuration only.
 
         Raises:
-            ModelFault: the configuration is not available, or the method does not fit the model.
+            ModelFault: the configuration is not available, the method does not fit the model, or the rows that the
+                plan allows do not.
         """
+        config = model_skeleton.load_config(plan.model)
+        limits.refuse_beyond_limits(plan, config)
         whole = plan.as_dict()
         key = digest([whole["model"], whole["method"], whole["settings"], whole["trainer"]["max_steps"]])
         if key not in self._counted:
-            config = model_skeleton.load_config(plan.model)
             context = build_context(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
             skeleton = model_skeleton.skeleton(config)
             self._counted[key] = _count_sheet(skeleton, plan.method, plan.settings, for_counting(context))
@@ -118,7 +120,9 @@ def _count(
         trained = formulas.trained(config, skeleton)
         return Counts(trained, count(skeleton).total + trained)
     model = wrap_model(skeleton, config)
-    if method:  # LoRA-FA freezes A
+    if method:
+        limits.refuse_other_heads(model, f"peft={method}")
+        # LoRA-FA freezes A
         hooks_of(method, settings or {}).optimizer(model, settings or {}, learning_rate=1.0, weight_decay=0.0)
     counts = count(model)
     if not counts.trainable:

@@ -1,5 +1,6 @@
 """Base models on the Hugging Face hub."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from harness.config.schema import Model
 from harness.errors import ModelFault, first_line
 from harness.runtime.hub import HubSilent, ask_hub
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # no pickles: those can run code
 
 
@@ -71,6 +73,29 @@ def hub_commit(name: str, revision: str | None) -> tuple[str | None, str | None]
         return None, first_line(error)
     except HubSilent as silence:
         return None, str(silence)
+
+
+def cached_commit(name: str, revision: str | None, kind: str = "model") -> str | None:
+    """The commit of the copy in the hub cache of this machine; None if there is none. Needs no network."""
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import constants
+
+    ref = Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "refs" / (revision or "main")
+    try:
+        commit = ref.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if COMMIT.fullmatch(commit) else None
+
+
+def cached_snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of that copy."""
+    from huggingface_hub import constants
+
+    commit = cached_commit(name, revision)
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "snapshots" / str(commit)
+    return folder if commit and folder.is_dir() else None
 
 
 def _hub_fault(name: str, revision: str | None, error: Exception, silence: str | None) -> ModelFault:

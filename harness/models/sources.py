@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.config.schema import Model, ModelSource
 from harness.errors import ModelFault
 from harness.models import gguf, packages
-from harness.models.hub import LocatedModel, from_hub
+from harness.models.hub import LocatedModel, cached_snapshot, from_hub
 from harness.record import store
 from harness.record.files import file_sha256
 from harness.shipped import shipped_folder
@@ -68,6 +68,13 @@ def locate_config(model: Model) -> Path:
     if model.source is ModelSource.hub:
         return from_hub(model, ["config.json"]).folder
     return locate_weights(model).folder
+
+
+def locate_tokenizer(model: Model) -> Path | None:
+    """The folder with the model's tokenizer if it is on this machine already; nothing is downloaded or converted."""
+    if model.source is ModelSource.folder:
+        return _existing(model, "folder")
+    return cached_snapshot(model.path, model.revision) if model.source is ModelSource.hub and model.path else None
 
 
 def weights_hash(model: Model) -> str | None:

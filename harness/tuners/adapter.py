@@ -198,6 +198,7 @@ class AdapterModel(SelectingTuner):
         chosen = {name for name in names if name and select.matches(name, targets)}
         if not chosen:
             raise ValueError(f"adapter.target_modules={targets} matches no module of {type(model).__name__}")
+        select.refuse_unmatched(targets, chosen, "adapter.target_modules", "that name")
         self._norms = set()
         if config.train_layer_norms:
             self._norms = {name for name, module in select.holders(model) if select.is_norm(module)} - chosen

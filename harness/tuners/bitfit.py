@@ -98,6 +98,7 @@ class BitFitModel(OverrideModel):
                 f"{sorted({name.rpartition('.')[2] for name in candidates})}; choose among these, or set "
                 "bitfit.add_missing=true"
             )
+        select.refuse_unmatched(targets, candidates, "bitfit.modules", "a bias")
         select.refuse_nested(chosen, "bitfit.modules")
         return chosen
 

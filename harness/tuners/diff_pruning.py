@@ -55,7 +55,10 @@ class DiffPruningModel(OverrideModel):
         elif targets == "all":
             chosen = {name for name, _ in select.holders(model)}
         else:
-            chosen = {name for name, _ in select.holders(model) if select.under(name, targets)}
+            places = [name for name, _ in select.holders(model)]
+            chosen = {name for name in places if select.under(name, targets)}
+            if chosen:
+                select.refuse_unmatched(targets, places, "diff_pruning.modules", "parameters")
         if not chosen:
             raise ValueError(
                 f"diff_pruning.modules={targets} matches no module with parameters; the model has "

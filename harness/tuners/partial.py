@@ -92,6 +92,7 @@ class PartialModel(OverrideModel):
                     f"partial.modules={config.modules} matches no module with parameters; the "
                     f"model has {sorted({name.rpartition('.')[2] for name in candidates})}"
                 )
+            select.refuse_unmatched(config.modules, candidates, "partial.modules", "parameters")
             chosen |= named
         if config.norms:
             norms = {name for name, module in candidates.items() if select.is_norm(module)}

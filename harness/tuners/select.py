@@ -50,6 +50,18 @@ def under(name: str, targets: Targets) -> bool:
     return any(matches(".".join(parts[:end]), targets) for end in range(len(parts), 0, -1))
 
 
+def refuse_unmatched(targets: Targets | None, candidates: Collection[str], setting: str, what: str) -> None:
+    """Raise ``ValueError`` if an entry of a list selects none of ``candidates``: it would be dropped silently."""
+    if targets is None or isinstance(targets, str):
+        return
+    strays = [entry for entry in targets if not any(under(name, [entry]) for name in candidates)]
+    if strays:
+        raise ValueError(
+            f"{setting}={list(targets)}: {', '.join(strays)} matches no module with {what}; the model has "
+            f"{sorted({name.rpartition('.')[2] for name in candidates})}"
+        )
+
+
 def is_linear(module: nn.Module) -> bool:
     """Linear layers of any kind, including quantized ones and GPT-2's Conv1D."""
     return isinstance(module, nn.Linear | Conv1D) or hasattr(module, "in_features")
