@@ -116,7 +116,9 @@ class PlanLauncher(Launcher):
         typed = list(self.config.hydra.overrides.task)
         name = " ".join(effective_overrides(typed) or typed)
         composer = self._composer
-        cells = grid_cells(((composer.task(each), partial(composer.own, each)) for each in job_overrides), name)
+        here = self.launcher is None or not self.launcher.elsewhere
+        grid = ((composer.task(each), partial(composer.own, each)) for each in job_overrides)
+        cells = grid_cells(grid, name, here)
         if self.launcher:
             return cells, partial(run_on_workers, self.launcher, self._config_source())
         # Reversed: of cells that share a plan the first one runs, under its own name.

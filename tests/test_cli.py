@@ -123,7 +123,7 @@ def test_hub_name_without_a_network(command, monkeypatch, tmp_path):
 
 def test_target_module_that_matches_nothing(command, random_qwen2):
     said = refused(command, f"model.path={random_qwen2}", "lora.target_modules=[w_proj]", "stage=plan")
-    assert "target_modules=['w_proj']" in said
+    assert "lora.target_modules=[w_proj]: w_proj matches no module" in said
     assert "q_proj" in said
 
 

@@ -110,7 +110,10 @@ def targeted_layers(config: Any, model: "nn.Module") -> dict[str, tuple[int, int
     if chosen.target_modules is None:
         tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         model_type = getattr(model.config, "model_type", None)
-        chosen.target_modules = (getattr(tuner, "target_module_mapping", None) or {}).get(model_type)
+        known = getattr(tuner, "target_module_mapping", None) or {}
+        if str(getattr(config.peft_type, "value", config.peft_type)) == "IA3":  # whose class does not name its own
+            from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as known
+        chosen.target_modules = known.get(model_type)
         if chosen.target_modules is None:
             return {}
     if isinstance(chosen.target_modules, str):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import nn
 
-ENDING_AS_TEXT = ("TRAINABLE_TOKENS", "ADAPTION_PROMPT")  # types that read a single text as the end of a name
+ENDING_AS_TEXT = ("ADAPTION_PROMPT",)  # types that read a single text as the end of a name
 PATTERNS = ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size_pattern")
 # What IA3 scales, by the names that architectures give it; the MLP's is scaled at its input.
 KEYS_AND_VALUES = re.compile(r"[kv](_proj|_lin)?|key|value|W?qkv(_proj)?|query_key_value|c_attn|in_proj|kv_proj")
@@ -39,7 +39,9 @@ def refuse_strange_names(config: "PeftConfig", settings: Mapping[str, Any], mode
         ModelFault: some name matches nothing; lists each, with the names that it may mean.
     """
     names = _Names(config, model, prefix)
-    faults = [fault for key, check in _CHECKS.items() if settings.get(key) for fault in check(names, key, settings[key])]
+    faults = [
+        fault for key, check in _CHECKS.items() if settings.get(key) for fault in check(names, key, settings[key])
+    ]
     raise_together(list(dict.fromkeys(faults)), ModelFault)
 
 
@@ -54,6 +56,11 @@ class _Names:
     @cached_property
     def modules(self) -> list[str]:
         return [name for name, _ in self.model.named_modules() if name]
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """Modules with parameters of their own."""
+        return [name for name, module in self.model.named_modules() if name and module._parameters]
 
     @cached_property
     def targeted(self) -> list[str]:
@@ -74,7 +81,7 @@ class _Names:
                 shown = f"[{','.join(map(str, value))}]" if listed else value
                 yield (
                     f"{self.prefix}.{key}={brief(str(shown))}: {entry} matches no {what} of this model; "
-                    f"{near(str(entry), known)}"
+                    f"{near(str(entry), known if what != 'module' else [*self.layers, *known])}"
                 )
 
 
@@ -120,8 +127,8 @@ def near(entry: str, known: Collection[str]) -> str:
     endings = sorted({".".join(name.split(".")[-depth:]) for name in known})
     if close := closest(entry, endings, 0.6):
         return f"did you mean {' or '.join(close)}?"
-    last = sorted({name.rpartition(".")[2] for name in known} - {""})
-    words = [name for name in last if not name.isdigit()]
+    last = dict.fromkeys(name.rpartition(".")[2] for name in known)
+    words = [name for name in last if name and not name.isdigit()]
     return f"choose among {', '.join(words[:SHOWN])}" + (", ..." if len(words) > SHOWN else "")
 
 
@@ -167,8 +174,7 @@ def _modules(names: _Names, key: str, value: Any) -> Iterator[str]:
 
 def _excluded(names: _Names, key: str, value: Any) -> Iterator[str]:
     """PEFT leaves out a layer by its own name, not by that of a module around it."""
-    layers = [name for name, module in names.model.named_modules() if name and module._parameters]
-    yield from names.unmatched(key, value, layers, _whole if isinstance(value, str) else _ends, "layer")
+    yield from names.unmatched(key, value, names.layers, _whole if isinstance(value, str) else _ends, "layer")
 
 
 def _within_targets(names: _Names, key: str, value: Any) -> Iterator[str]:
@@ -197,8 +203,8 @@ def _layers(names: _Names, key: str, value: Any) -> Iterator[str]:
     if beyond:
         shown = ",".join(map(str, listed))
         yield (
-            f"{names.prefix}.{key}=[{shown}]: this model has no layer {', '.join(map(str, beyond))}; its layers are 0 to "
-            f"{layers - 1}"
+            f"{names.prefix}.{key}=[{shown}]: this model has no layer {', '.join(map(str, beyond))}; its "
+            f"layers are 0 to {layers - 1}"
         )
 
 
@@ -212,7 +218,7 @@ def _segments(names: _Names, key: str, value: Any) -> Iterator[str]:
 
 
 def _tokens(names: _Names, key: str, value: Any) -> Iterator[str]:
-    rows = names.model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr,operator]
+    rows = names.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     beyond = [token for token in value if not 0 <= token < rows] if isinstance(value, list) else []
     if beyond:
         yield (

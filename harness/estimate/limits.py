@@ -43,12 +43,12 @@ def refuse_other_heads(model: "PeftModel", who: str) -> None:
     row = {"input_ids": torch.zeros((1, 4), dtype=torch.long, device="meta")}
     try:
         model.eval()(**row)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         if _runs_without(model, row):
             raise ModelFault(
-                f"{who} does not fit this model: its attention heads are not laid out as PEFT expects ({reason}); choose "
-                "a method outside attention, such as lora, adapter or prompt_tuning"
+                f"{who} does not fit this model: its attention heads are not laid out as PEFT expects ({reason}); "
+                "choose a method outside attention, such as lora, adapter or prompt_tuning"
             ) from error
     except (TypeError, AttributeError, NotImplementedError, LookupError):
         pass  # this architecture cannot run without memory, which says nothing about the method
@@ -97,9 +97,8 @@ def _positions(plan: Plan, config: "PretrainedConfig") -> Iterator[str]:
     parts += [f"{key}.num_virtual_tokens={added}"] if added else []
     parts += [f"scoring.generation.max_new_tokens={answer}"] if answer else []
     room = limit - added - answer
-    remedy = (
-        f"set data.max_tokens={room} or less" if room >= 4 else "lower " + " and ".join(part.partition("=")[0] for part in parts)
-    )
+    keys = " and ".join(part.partition("=")[0] for part in parts)
+    remedy = f"set data.max_tokens={room} or less" if room >= 4 else f"lower {keys}"
     longer = " (rows beyond it are refused, or cut with data.truncate=true)" if room >= 4 else ""
     yield f"{' + '.join(parts)} is {needed} positions, and the model has {name}={limit}; {remedy}{longer}"
 

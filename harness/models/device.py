@@ -43,6 +43,8 @@ def pick_device(model: Model) -> torch.device:
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
     }
+    if device.type == "cuda" and device.index is None and present["cuda"]:
+        device = torch.device("cuda", distributed.local_rank())
     if (device.index or 0) >= present.get(device.type, 0):
         found = ", ".join(f"{count} {kind}" for kind, count in present.items() if count)
         raise ModelFault(f"model.device={model.device} is not on this machine (found: {found}); set model.device=auto")

@@ -75,6 +75,17 @@ def hub_commit(name: str, revision: str | None) -> tuple[str | None, str | None]
         return None, str(silence)
 
 
+def resolved_commit(name: str, revision: str | None) -> str | None:
+    """The commit that the hub names for this revision, else that of the cached copy; None if neither is to be had.
+
+    A commit is not asked about. Raises ModelFault if the hub does not know the model.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    commit, _ = hub_commit(name, revision)
+    return commit or cached_commit(name, revision)
+
+
 def cached_commit(name: str, revision: str | None, kind: str = "model") -> str | None:
     """The commit of the copy in the hub cache of this machine; None if there is none. Needs no network."""
     if revision is not None and COMMIT.fullmatch(revision):

@@ -5,15 +5,14 @@ Every source ends as a local folder in transformers' format. No torch at import:
 """
 
 import hashlib
-from functools import cache
 from pathlib import Path
 
 from harness.config.schema import Model, ModelSource
 from harness.errors import ModelFault
 from harness.models import gguf, packages
+from harness.models.digests import file_digest
 from harness.models.hub import LocatedModel, cached_snapshot, from_hub
 from harness.record import store
-from harness.record.files import file_sha256
 from harness.shipped import shipped_folder
 
 MIB = 1 << 20
@@ -33,7 +32,7 @@ def locate_weights(model: Model) -> LocatedModel:
         return LocatedModel(_existing(model, "folder"), "folder", None)
     if model.source is ModelSource.gguf:
         file = _existing(model, "GGUF file")
-        sha = file_sha256(file)
+        sha = file_digest(file)
         if model.sha256 not in (None, sha):
             raise ModelFault(
                 f"model.path={model.path}: model.sha256 expects {model.sha256}, got {sha}; "
@@ -80,33 +79,46 @@ def locate_tokenizer(model: Model) -> Path | None:
 def weights_hash(model: Model) -> str | None:
     """Content hash for the plan's fingerprint; needs no network.
 
-    Folder (without cards) and GGUF: SHA-256 over relative names, sizes and bytes; above 64 MiB of weights, their bytes
-    are sampled (64 MiB, evenly, including both ends). Package: the pinned SHA-256. Hub: None, because name and revision
-    are in the plan.
+    Folder (without cards): SHA-256 over relative names, sizes and the SHA-256 of each file. GGUF: the SHA-256 of the
+    file. Package: the pinned SHA-256. Hub: None, because name and commit are in the plan. Every byte counts; a file
+    that was read before is not read again (``digests``).
     """
     if model.source is ModelSource.hub:
         return None
     if model.source is ModelSource.package:
         return model.sha256
     path = _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ_ENDINGS)
-    stamp = tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files)
-    return _hash_of(path, stamp)
-
-
-@cache
-def _hash_of(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    total = sum(size for name, size, _ in stamp if name.endswith(WEIGHT_ENDINGS))
+    if path.is_file():
+        return file_digest(path)
     result = hashlib.sha256()
-    for name, size, _ in stamp:
-        file = Path(name)
+    for file in _read_files(path):
+        result.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        result.update(bytes.fromhex(file_digest(file)))
+    return result.hexdigest()
+
+
+def _read_files(path: Path) -> list[Path]:
+    """The files that loading reads, in a fixed order."""
+    return [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix in READ_ENDINGS)
+
+
+def former_hash(model: Model) -> str | None:
+    """What records of earlier versions hold for these files: above 64 MiB of weights, samples of their bytes."""
+    if model.source not in (ModelSource.folder, ModelSource.gguf):
+        return None
+    path = _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
+    files = _read_files(path)
+    total = sum(file.stat().st_size for file in files if file.suffix in WEIGHT_ENDINGS)
+    result = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
         result.update(f"{file.relative_to(path.parent if path.is_file() else path)}\0{size}\0".encode())
-        sampled = name.endswith(WEIGHT_ENDINGS) and total >= 64 * MIB
+        sampled = file.suffix in WEIGHT_ENDINGS and total >= 64 * MIB
         blocks = max(2, 64 * size // total) if sampled else 0
+        if not sampled or blocks * MIB >= size:
+            result.update(bytes.fromhex(file_digest(file)))
+            continue
         with file.open("rb") as stream:
-            if not sampled or blocks * MIB >= size:
-                result.update(hashlib.file_digest(stream, "sha256").digest())
-                continue
             for block in range(blocks):
                 stream.seek((size - MIB) * block // (blocks - 1))
                 result.update(stream.read(MIB))

@@ -35,7 +35,7 @@ class ProcessCache:
     def base(self, plan: "Plan") -> SharedBase:
         """The plan's base model; loading another one releases what was held before."""
         from harness.models import base as model_base
-        from harness.models import sources
+        from harness.models import digests, sources
 
         key = _key(plan, plan.model)
         if self.shared is not None and self._shared_key == key:
@@ -48,6 +48,7 @@ class ProcessCache:
         checksum = model_base.fingerprint_weights(loaded.model)
         self.shared = SharedBase(loaded, checksum, time.perf_counter() - started)
         self._shared_key = key
+        digests.remember_weights(plan.base_key, checksum)
         return self.shared
 
     def check_base(self) -> str | None:

@@ -1,12 +1,15 @@
 """Plans of earlier runs, read from their records."""
 
+from dataclasses import replace
 from typing import Any
 
 from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault, DataFault, ModelFault
+from harness.frozen import freeze
 from harness.models import sources as model_sources
 from harness.plan.spec import Options, Plan, plan_from_dict
 from harness.record import store
+from harness.runtime.accelerator import accelerator
 
 
 def find_record(options: Options) -> dict[str, Any]:
@@ -37,13 +40,22 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
         ConfigFault: another version of the harness wrote it.
         ModelFault: the files of the base model have changed since.
     """
-    plan = plan_from_dict(record["plan"])
-    if model_sources.weights_hash(plan.model) != plan.inputs.get("model"):
+    plan = plan_from_dict(record["plan"], record["fingerprint"])
+    plan = replace(plan, model=freeze(replace(plan.model, device=_present(plan.model.device))))
+    plan = plan if plan.fingerprint == record["fingerprint"] else replace(plan, known_as=record["fingerprint"])
+    known = plan.inputs.get("model")
+    if known not in (model_sources.weights_hash(plan.model), model_sources.former_hash(plan.model)):
         raise ModelFault(
             f"model={plan.model.name}: its files have changed since run={record['fingerprint']} was trained; restore "
             "them, or run its command again"
         )
     return plan
+
+
+def _present(device: str) -> str:
+    """The run's device, or ``auto`` if this machine has no such one: what is read here may have run elsewhere."""
+    found = accelerator()
+    return "auto" if found is not None and found.kind == "cpu" and device.startswith("cuda") else device
 
 
 def require_same_rows(plan: Plan) -> None:

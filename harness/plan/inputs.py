@@ -11,6 +11,7 @@ from harness.config.schema import DType, Model, ModelSource, Quantization
 from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault
 from harness.models import sources as model_sources
+from harness.models.hub import COMMIT, resolved_commit
 from harness.record import store
 
 
@@ -41,7 +42,8 @@ def teacher_digest(teacher: str, runs_dir: Path) -> str:
         return f"run {record['fingerprint']} {_files_digest(folder)}"
     if model_sources.local_path(teacher).is_dir():
         return str(model_sources.weights_hash(teacher_model(teacher)))
-    return f"hub {teacher}"
+    commit = resolved_commit(teacher, None)
+    return f"hub {teacher} {commit}" if commit else f"hub {teacher}"
 
 
 def teacher_run(teacher: str, runs_dir: Path) -> dict[str, Any] | None:
@@ -60,11 +62,16 @@ def teacher_run(teacher: str, runs_dir: Path) -> dict[str, Any] | None:
     return record
 
 
-def teacher_model(teacher: str, student: Model | None = None) -> Model:
-    """A folder or hub name as a base model, with the precision and devices of the student's base."""
+def teacher_model(teacher: str, student: Model | None = None, digest: str = "") -> Model:
+    """A folder or hub name as a base model, with the precision and devices of the student's base.
+
+    Args:
+        digest: what ``teacher_digest`` said, whose commit on the hub is taken.
+    """
     source = ModelSource.folder if model_sources.local_path(teacher).is_dir() else ModelSource.hub
+    commit = next(iter(COMMIT.findall(digest)), None) if source is ModelSource.hub else None
     blank = Model(
-        name=teacher, source=source, path=teacher, revision=None, packages=[], sha256=None, config_only=None,
+        name=teacher, source=source, path=teacher, revision=commit, packages=[], sha256=None, config_only=None,
         dtype=DType.auto, quantization=Quantization.none, prune=0.0, device="auto", device_map=None,
         attn_implementation=None, trust_remote_code=False,
     )  # fmt: skip

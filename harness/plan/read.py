@@ -17,13 +17,18 @@ from harness.config.library_errors import omegaconf_message
 from harness.errors import ConfigFault, raise_together
 from harness.frozen import freeze
 from harness.plan import checks
+from harness.plan.effective import in_canonical_order
 from harness.plan.inputs import input_digests
 from harness.plan.rates import learning_rate
+from harness.plan.resolve import resolved_data, resolved_model
 from harness.plan.spec import Options, Plan, plain
 
 
-def read_config(composed: DictConfig) -> tuple[Plan, Options]:
+def read_config(composed: DictConfig, here: bool = True) -> tuple[Plan, Options]:
     """The one boundary between configuration and code.
+
+    Args:
+        here: the plan is run on this machine, so that what ``auto`` means can be told.
 
     Raises:
         ConfigFault: unknown key, wrong type, missing value, or settings that contradict each other; all
@@ -31,7 +36,7 @@ def read_config(composed: DictConfig) -> tuple[Plan, Options]:
     """
     config = _typed(composed)
     raise_together(checks.config_faults(config))
-    return _plan(config), _options(config)
+    return _plan(config, here), _options(config)
 
 
 def _typed(composed: DictConfig) -> schema.Config:
@@ -73,15 +78,15 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, node
 
 
-def _plan(config: schema.Config) -> Plan:
-    sheet = plain(getattr(config, config.peft.method))
+def _plan(config: schema.Config, here: bool) -> Plan:
+    sheet = in_canonical_order(plain(getattr(config, config.peft.method)))
     sheet.pop("learning_rate")
     return Plan(
         method=config.peft.method,
         settings=MappingProxyType(sheet),
         learning_rate=learning_rate(config).value,
-        model=freeze(config.model),
-        data=freeze(config.data),
+        model=freeze(resolved_model(config, here)),
+        data=freeze(resolved_data(config.data)),
         trainer=freeze(config.trainer),
         scoring=freeze(config.scoring),
         seed=config.seed,

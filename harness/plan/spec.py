@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import schema
 from harness.errors import ConfigFault
 from harness.frozen import freeze
+from harness.plan.effective import without_idle
 
 FINGERPRINT_DIGITS = 12
 
@@ -27,6 +28,10 @@ TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "che
 
 # Settings of the model, at the values at which they do nothing.
 MODEL_DEFAULTS_WITHOUT_EFFECT = (("quantization", "none"), ("prune", 0.0))
+
+
+# What plans of earlier versions did where they lack a setting.
+EARLIER: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Plan:
     scoring: schema.Scoring
     seed: int
     inputs: Mapping[str, str]  # content hashes of local data and weights
+    known_as: str | None = field(default=None, compare=False)  # fingerprint of a record made by earlier rules
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as the record keeps them."""
@@ -59,12 +65,17 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied in the shape that records keep."""
-        return plan_from_dict, (self.as_dict(),)
+        return plan_from_dict, (self.as_dict(), self.known_as)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all settings that have an effect; equal fingerprints are the same experiment."""
-        return digest(effective_settings(self.as_dict()))
+        return self.known_as or digest(effective_settings(self.as_dict()))
+
+    @property
+    def base_key(self) -> str:
+        """Hash of what decides the weights of the base model as they are loaded."""
+        return digest([effective_settings(self.as_dict())["model"], self.inputs.get("model")])
 
     @property
     def protocol(self) -> str:
@@ -119,8 +130,17 @@ def plain(value: Any) -> Any:
 
 def digest(value: Any) -> str:
     """Short hash of a JSON value, independent of key order."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(_unsigned_zeros(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def _unsigned_zeros(value: Any) -> Any:
+    """The value with 0.0 for -0.0, which is another text but not another number."""
+    if isinstance(value, Mapping):
+        return {key: _unsigned_zeros(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unsigned_zeros(item) for item in value]
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
@@ -142,14 +162,18 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
         del scoring["forgetting_limit"]
     # config_only serves to count parameters without weights; a run never reads it.
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
-    model = {key: value for key, value in model.items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
     # The data's suggestions for scoring have an effect only through the settings of scoring.
     data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
-    return {**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring}
+    used = without_idle({**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring})
+    model = {key: value for key, value in used["model"].items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
+    return used | {"model": model}
 
 
-def plan_from_dict(kept: Mapping[str, Any]) -> Plan:
-    """The plan that a record contains; it has the record's fingerprint.
+def plan_from_dict(kept: Mapping[str, Any], known_as: str | None = None) -> Plan:
+    """The plan that a record contains.
+
+    Args:
+        known_as: the record's fingerprint, which the plan keeps: earlier versions computed it by other rules.
 
     Raises:
         ConfigFault: a version of the harness with other settings wrote the record.
@@ -157,12 +181,15 @@ def plan_from_dict(kept: Mapping[str, Any]) -> Plan:
     nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
     try:
         typed: dict[str, Any] = {
-            name: freeze(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), kept[name])))
+            name: freeze(
+                OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), EARLIER.get(name, {}), kept[name]))
+            )
             for name, node in nodes.items()
         }
         rest = {name: kept[name] for name in ("method", "learning_rate", "seed")}
         maps: dict[str, Any] = {name: MappingProxyType(dict(kept[name])) for name in ("settings", "inputs")}
-        return Plan(**rest, **maps, **typed)
+        plan = Plan(**rest, **maps, **typed)
+        return plan if known_as in (None, plan.fingerprint) else replace(plan, known_as=known_as)
     except (OmegaConfBaseException, KeyError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigFault(

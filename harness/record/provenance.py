@@ -25,13 +25,18 @@ CANNOT_CHANGE_A_RESULT = (
 )
 
 
-DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+# Libraries whose version can change a number: arithmetic, weights, tokens, rows and metrics.
+DECISIVE_LIBRARIES = (
+    *("torch", "transformers", "peft", "bitsandbytes", "accelerate", "deepspeed", "triton", "kernels"),
+    *("flash-attn", "flash-attn-3", "xformers", "numpy", "scipy", "scikit-learn", "safetensors", "gguf"),
+    *("tokenizers", "sentencepiece", "tiktoken", "protobuf", "jinja2", "regex", "datasets", "pyarrow", "pandas"),
+    *("evaluate", "sacrebleu", "jieba", "rouge-score", "nltk"),
+)
 
 
 LIBRARIES = (
     *DECISIVE_LIBRARIES,
-    *("accelerate", "datasets", "evaluate", "hydra-core", "omegaconf", "tokenizers", "safetensors", "numpy"),
-    *("sacrebleu", "jieba", "gguf", "wandb", "tensorboard"),
+    *("huggingface-hub", "hydra-core", "omegaconf", "wandb", "tensorboard"),
 )
 
 
@@ -59,6 +64,8 @@ def code_version() -> str:
         content = path.read_bytes().replace(b"\r\n", b"\n")
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}:{len(content)}\n".encode())
         digest.update(content)
+    # Python's own tables decide which characters are letters, spaces or digits.
+    digest.update(f"python=={platform.python_version().rpartition('.')[0]}\n".encode())
     for name in DECISIVE_LIBRARIES:
         digest.update(f"{name}=={library_version(name)}\n".encode())
     return digest.hexdigest()[:16]

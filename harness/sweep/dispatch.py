@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.models.hub import COMMIT
 from harness.plan.spec import digest
 from harness.record import provenance
 from harness.record.files import atomic_write_text
@@ -39,7 +40,8 @@ def run_on_workers(
 ) -> Iterator[Outcome]:
     """Run the cells on the launcher's workers; a ``Dispatch`` once launcher and source are bound."""
     stop = folder / "stops" / uuid.uuid4().hex[:12]  # of this command, not of others on the same sweep
-    jobs = {cell.plan.fingerprint: job_of(cell, source, folder, stop) for cell in cells}
+    here = not launcher.elsewhere
+    jobs = {cell.plan.fingerprint: job_of(cell, source, folder, stop, here) for cell in cells}
     by_fingerprint = {cell.plan.fingerprint: cell for cell in cells}
     for outcome in _outcomes(launcher, jobs, by_fingerprint, folder):
         if outcome.status is Status.not_started:
@@ -90,13 +92,16 @@ def _outcomes(
         raise
 
 
-def job_of(cell: Cell, source: ConfigSource, folder: Path, stop: Path) -> WorkerJob:
+def job_of(cell: Cell, source: ConfigSource, folder: Path, stop: Path, here: bool = True) -> WorkerJob:
     """The cell as text, for a worker to compose again.
 
     Args:
         folder: of the sweep.
         stop: a file; once it exists, no further run starts.
+        here: the worker is on this machine.
     """
+    plan = cell.plan
+    revisions = {"model.revision": plan.model.revision, "data.revision": plan.data.revision}
     return WorkerJob(
         fingerprint=cell.plan.fingerprint,
         name=cell.name,
@@ -108,4 +113,6 @@ def job_of(cell: Cell, source: ConfigSource, folder: Path, stop: Path) -> Worker
         folder=str(folder),
         attempts=cell.attempts,
         stop=str(stop),
+        here=here,
+        pins=tuple(f"{key}={value}" for key, value in revisions.items() if value and COMMIT.fullmatch(value)),
     )

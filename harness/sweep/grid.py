@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def grid_cells(grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]", name: str) -> list[Cell]:
+def grid_cells(
+    grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]", name: str, here: bool = True
+) -> list[Cell]:
     """The cells of a whole grid, each checked; the faults of all cells are raised together, each listed once.
 
     Args:
         grid: the overrides of each cell, and a function that composes its configuration.
         name: of the sweep, unless the configuration names it.
+        here: the cells are run on this machine.
 
     Raises:
         ConfigFault: some cell cannot work; nothing has run.
@@ -26,7 +29,7 @@ def grid_cells(grid: "Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]",
     cells, faults = [], dict[str, str]()
     for overrides, compose in grid:
         try:
-            plan, options = read_config(compose())
+            plan, options = read_config(compose(), here)
         except HarnessError as error:
             for line in str(error).splitlines():
                 faults.setdefault(line, " ".join(overrides))

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.config.schema import Retry, Reuse
+from harness.config.schema import DType, Retry, Reuse
 from harness.errors import RunFault
-from harness.record import locks, provenance
+from harness.models import digests
+from harness.record import locks, provenance, store
 from harness.sweep.cells import Cell
 
 
@@ -66,5 +67,21 @@ def _is_result(cell: Cell, record: Mapping[str, Any]) -> bool:
     """Whether the record is finished, of an accepted code version, and complete: the files that it names exist."""
     if record["status"] != "finished" or (cell.options.reuse is Reuse.same_code and other_code(record) is not None):
         return False
+    if _other_weights(cell, record):
+        return False
     names = [record["adapter"]["path"] if record["adapter"] else None, record["predictions"]]
     return all((cell.folder / name).exists() for name in names if name)
+
+
+def _other_weights(cell: Cell, record: Mapping[str, Any]) -> bool:
+    """Whether the record's base model had other weights than the plan's when it was last loaded here."""
+    if cell.plan.model.dtype is DType.auto:
+        return False  # decided where it runs
+    used, now = record["inferred"].get("base_weights"), digests.known_weights(cell.plan.base_key)
+    if used is None or now is None or used == now:
+        return False
+    store.say_once(
+        f"{cell.plan.fingerprint}: finished with base weights {used[:12]}, and model={cell.plan.model.name} now has "
+        f"{now[:12]}; running it again"
+    )
+    return True

@@ -195,7 +195,9 @@ class Session:
             if options is None:
                 [cell], _ = self.prepare([trial.user_attrs["overrides"]], 0)
                 options = cell.options
-            yield Cell(tuple(trial.user_attrs["overrides"]), plan_from_dict(record["plan"]), options)
+            yield Cell(
+                tuple(trial.user_attrs["overrides"]), plan_from_dict(record["plan"], record["fingerprint"]), options
+            )
 
 
 def open_session(

@@ -52,7 +52,7 @@ def load_teacher(plan: "Plan", runs_dir: Path) -> LoadedTeacher:
     name = str(plan.trainer.teacher)
     found = teacher_run(name, runs_dir)
     if found is None:
-        base = model_base.load_base(teacher_model(name, plan.model))
+        base = model_base.load_base(teacher_model(name, plan.model, plan.inputs["teacher"]))
         return LoadedTeacher(base.model, base.tokenizer, f"teacher: {name}")
     taught = plan_of_record(found)
     base = model_base.load_base(taught.model)

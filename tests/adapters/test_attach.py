@@ -193,5 +193,5 @@ def test_a_tied_embedding_is_trained_with_its_head_where_claimed_and_otherwise_u
 
 
 def test_target_modules_that_match_nothing_name_the_layers():
-    with pytest.raises(ModelFault, match=r"no layer of this model matches target_modules=\['nowhere'\].*q_proj"):
+    with pytest.raises(ModelFault, match=r"lora.target_modules=\[nowhere\]: nowhere matches no module .*q_proj"):
         build("lora", "qwen2", target_modules=["nowhere"])

@@ -93,7 +93,7 @@ def test_adamss_is_counted_without_scikit_learn():
 def test_a_formula_refuses_what_it_leaves_out():
     with pytest.raises(ModelFault, match="bias=none"):
         count_trainable(config_of("qwen2"), "boft", {"bias": "all"})
-    with pytest.raises(ModelFault, match="no layer of this model matches target_modules"):
+    with pytest.raises(ModelFault, match="nowhere matches no module of this model"):
         count_trainable(config_of("qwen2"), "fourierft", {"target_modules": ["nowhere"]})
 
 

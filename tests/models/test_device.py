@@ -1,5 +1,6 @@
 """Devices: the one that each process takes, and those that are absent or contradict the device map."""
 
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -26,12 +27,14 @@ def test_device_and_device_map_contradict(folder):
 
 
 def test_each_process_takes_a_gpu_of_its_own(random_qwen2, monkeypatch):
-    settings = plan_of(f"model.path={random_qwen2}")[0].model
+    settings = replace(plan_of(f"model.path={random_qwen2}")[0].model, device="auto")
+    explicit = replace(settings, device="cuda")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     with mock.patch("torch.cuda.is_available", return_value=True):
         assert pick_device(settings) == torch.device("cuda:0")
         monkeypatch.setenv("WORLD_SIZE", "4")
         monkeypatch.setenv("LOCAL_RANK", "3")
-        assert pick_device(settings) == torch.device("cuda:3")
+        assert pick_device(settings) == pick_device(explicit) == torch.device("cuda:3")
 
 
 def test_weights_that_device_map_leaves_outside_the_gpus_are_refused(random_qwen2):

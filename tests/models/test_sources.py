@@ -56,7 +56,7 @@ def test_hash_follows_content_and_not_place_or_cards(tmp_path):
     assert model_sources.weights_hash(model(path=str(one))) == hashes[2]
 
 
-def test_hash_of_large_weights_sees_both_ends_and_the_size(tmp_path):
+def test_every_byte_of_large_weights_counts(tmp_path):
     path = files(tmp_path / "big") / "model.safetensors"
 
     def write(size: int, at: int) -> str | None:
@@ -67,7 +67,16 @@ def test_hash_of_large_weights_sees_both_ends_and_the_size(tmp_path):
         return model_sources.weights_hash(model(path=str(path.parent)))
 
     size = 200 * model_sources.MIB
-    assert len({write(size, 0), write(size, size - 1), write(size, 5), write(size + 1, 0)}) == 4
+    places = (0, size - 1, 5, size // 3 + 12345, 77 * model_sources.MIB + 7)
+    assert len({*(write(size, at) for at in places), write(size + 1, 0)}) == 6
+
+
+def test_a_gguf_file_is_its_content_and_not_its_name(tmp_path):
+    one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
+    for file in (one, two):
+        file.write_bytes(b"GGUF weights")
+    hashes = {model_sources.weights_hash(model(source=ModelSource.gguf, path=str(file))) for file in (one, two)}
+    assert len(hashes) == 1
 
 
 def test_hash_of_hub_and_package_needs_no_network():

@@ -23,6 +23,7 @@ class Launcher(ABC):
     """Runs jobs on workers; its settings are those of ``conf/hydra/launcher/<name>.yaml``."""
 
     outlives: ClassVar[bool] = False  # whether its runs continue when the command is stopped
+    elsewhere: ClassVar[bool] = False  # whether its workers may be on other machines, with other devices
 
     @abstractmethod
     def check(self) -> None:

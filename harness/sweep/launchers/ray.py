@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 class Ray(Launcher):
     """Actors of a ray cluster, each of them a worker for many runs."""
 
+    elsewhere = True
+
     address: str | None  # null: a cluster of this machine, for this sweep; auto: the one that is running
     num_cpus: float  # per worker
     num_gpus: float | None  # per worker; null: one if the cluster has any

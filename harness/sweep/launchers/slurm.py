@@ -60,6 +60,8 @@ class ArrayJob:
 class Slurm(Launcher):
     """Jobs of a SLURM array."""
 
+    elsewhere = True
+
     outlives: ClassVar[bool] = True
 
     partition: str | None

@@ -56,6 +56,8 @@ class WorkerJob:
     folder: str  # of the sweep: the log of the run is written there
     attempts: int | None  # attempts on record when the sweep began
     stop: str | None  # a file; once it exists, no further run starts
+    here: bool = True  # the worker is on the machine that started the sweep
+    pins: tuple[str, ...] = ()  # overrides with the commits that the sweep was planned with
 
 
 def run_job(job: WorkerJob) -> Outcome:
@@ -87,7 +89,7 @@ def run_plan(job: WorkerJob) -> tuple[str, str]:
 
     owner = provenance.owner()
     log.info("process %s on %s starts %s", owner["pid"], owner["host"], job.name)
-    plan, options = read_config(compose_job(job))
+    plan, options = read_config(compose_job(job), job.here)
     if plan.fingerprint != job.fingerprint:
         raise ConfigFault(
             f"on {owner['host']} these overrides make plan {plan.fingerprint}, not {job.fingerprint}: its files of "
@@ -118,7 +120,7 @@ def compose_job(job: WorkerJob) -> "DictConfig":
     paths = ",".join(json.dumps(path, ensure_ascii=False) for path in job.source.searchpath)
     more = [f"hydra.searchpath=[{paths}]"] if paths else []
     with initialize_config_dir(job.source.config_dir, version_base="1.3"):
-        return compose(job.source.config_name, overrides=[*job.overrides, *more])
+        return compose(job.source.config_name, overrides=[*job.overrides, *job.pins, *more])
 
 
 @contextmanager
