@@ -130,14 +130,16 @@ def test_a_hub_model_is_planned_at_its_commit(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", _silent)
     plan_of.cache_clear()
     first, main, exact = (
-        plan_of("model=hub", "model.path=acme/tinylm", f"model.revision={revision}")[0]
+        plan_of("trainer.learning_rate=0.1", "model=hub", "model.path=acme/tinylm", f"model.revision={revision}")[0]
         for revision in ("null", "main", commit)
     )
     assert first.model.revision == main.model.revision == commit
     assert first.fingerprint == main.fingerprint == exact.fingerprint
     (place / "refs" / "main").write_text(commit[::-1])
     plan_of.cache_clear()
-    assert plan_of("model=hub", "model.path=acme/tinylm")[0].fingerprint != first.fingerprint
+    assert (
+        plan_of("trainer.learning_rate=0.1", "model=hub", "model.path=acme/tinylm")[0].fingerprint != first.fingerprint
+    )
     plan_of.cache_clear()
 
 
