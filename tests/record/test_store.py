@@ -15,6 +15,7 @@ from harness.errors import ConfigFault, RunFault
 from harness.record import provenance, store
 from harness.record.files import atomic_write_bytes, atomic_write_text
 from harness.record.run_record import Adapter, Memory, Parameters, RunRecord, ScoreTable, Times, Tracked, Training
+from tests.support.growth import calls
 
 ROOT = provenance.PACKAGE.parent
 PLAN = {"seed": 1, "peft": {"method": "lora"}, "lora": {"r": 8, "learning_rate": 1e-3}}
@@ -119,7 +120,6 @@ def test_a_full_disk_keeps_the_old_file_and_no_leftovers(tmp_path, monkeypatch):
 WRITER = """
 import sys
 from harness.record import store
-from tests.support.growth import calls
 run = store.start_record(sys.argv[1], "a1", "lora", {"seed": 1}, seeds={"seed": 1})
 print("started", flush=True)
 while True:
