@@ -14,10 +14,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_silent_hub_without_cache_fails_fast_and_names_the_remedy(silent_hub):
-    started = time.perf_counter()
     with pytest.raises(ModelFault, match=r"model.path=a/b: the hub did not answer .*no route.*model.source=folder"):
         model_sources.locate_weights(model(source=ModelSource.hub, path="a/b"))
-    assert time.perf_counter() - started < 5
 
 
 def test_hub_that_never_answers_is_given_up(monkeypatch):
