@@ -62,7 +62,9 @@ class Template(Enum):
     """How a row becomes a prompt; the same in training and in scoring."""
 
     lesson = "lesson"  # Instruction: / Input: / Answer:
-    alpaca = "alpaca"  # Stanford Alpaca's two templates
+    lesson_exact = "lesson_exact"  # as published: ends in a blank, which the answer's first token then lacks
+    alpaca = "alpaca"  # Stanford Alpaca's two templates, with a newline before the answer
+    alpaca_exact = "alpaca_exact"  # as published: the answer follows the colon directly
     chat = "chat"  # the tokenizer's own chat template
 
 
@@ -285,7 +287,7 @@ class Scoring(ConfigNode):
 
     split: str  # test or validation
     metrics: list[str]
-    tokenize: str  # zh, char, jieba, 13a
+    tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     loss_batch_size: int
     forgetting: str | None  # JSONL file with a `text` column; null: not measured

@@ -48,7 +48,7 @@ def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
     splits: dict[str, list[Row]] = {}
     bad: list[BadRow] = []
     count = 0
-    for split, (source, raw_rows) in _raw_rows(data, cache).items():
+    for split, (source, raw_rows) in read_raw(data, cache).items():
         count += len(raw_rows)
         splits[split], refused = check_all(raw_rows, source, data)
         bad += refused
@@ -74,7 +74,7 @@ def bad_rows_fault(bad: Sequence[BadRow], count: int) -> DataFault:
     return DataFault("\n".join([head, *lines, tail]))
 
 
-def _raw_rows(data: Data, cache: Path | None) -> dict[str, tuple[str, list[RawRow]]]:
+def read_raw(data: Data, cache: Path | None) -> dict[str, tuple[str, list[RawRow]]]:
     """Source name and unchecked rows of each split that has a source of its own."""
     place = locate_data(data.path)
     if place is not None:

@@ -25,6 +25,12 @@ class Row:
     output: str
     messages: tuple[tuple[str, str], ...]
     target: str | None  # what some metrics look for in the answer
+    references: tuple[str, ...] = ()  # all texts that an answer is scored against; empty: ``output`` alone
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        """What an answer is scored against: one text or more."""
+        return self.references or (self.output,)
 
 
 @dataclass(frozen=True)

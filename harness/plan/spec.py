@@ -21,6 +21,12 @@ from harness.plan.effective import without_idle
 
 FINGERPRINT_DIGITS = 12
 
+# What the templates' names meant in earlier records: the published texts. Fingerprints keep that meaning, so that an
+# earlier run is never taken for one whose prompts end elsewhere.
+PUBLISHED_TEMPLATES = {"lesson": "lesson_exact", "alpaca": "alpaca_exact"}
+_TEMPLATE_NAMES = {exact: name for name, exact in PUBLISHED_TEMPLATES.items()}
+_TEMPLATE_NAMES |= {name: f"{name}, border by tokenizer" for name in PUBLISHED_TEMPLATES}
+
 DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
 
 # The plan has its own learning rate; the others change how a run is executed, not its result.
@@ -164,6 +170,7 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
     # The data's suggestions for scoring have an effect only through the settings of scoring.
     data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
+    data["template"] = _TEMPLATE_NAMES.get(data["template"], data["template"])
     used = without_idle({**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring})
     model = {key: value for key, value in used["model"].items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
     return used | {"model": model}
