@@ -56,6 +56,15 @@ class RowFormat(Enum):
 
     alpaca = "alpaca"  # instruction, input, output
     messages = "messages"  # a list of {role, content}, the last one by the assistant
+    snips = "snips"  # files of the SNIPS benchmark: utterances by intent, as columns input and output
+    tcm_ner = "tcm_ner"  # Chinese medical text, tagged by character or as instructions; columns input and output
+
+
+class TrainOn(Enum):
+    """Which turns of a conversation are trained."""
+
+    last = "last"  # the assistant's last one, which is also what is scored
+    all = "all"  # every one by the assistant; what is scored stays the last
 
 
 class Template(Enum):
@@ -214,6 +223,8 @@ class Data(ConfigNode):
     split_seed: int
     limits: Limits
     columns: Columns
+    instruction: str | None  # of rows that have none of their own
+    train_on: TrainOn
     template: Template
     max_tokens: int
     truncate: bool

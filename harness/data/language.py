@@ -1,5 +1,6 @@
 """The script that a data set's outputs are written in, from which ``scoring.tokenize=auto`` takes its tokenizer."""
 
+import itertools
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -77,10 +78,10 @@ class _Source:
 @lru_cache(maxsize=64)
 def _look(source: _Source) -> str:
     texts: list[str] = []
-    for name, rows in read_raw(source.data, None).values():
+    for name, rows in itertools.chain.from_iterable(read_raw(source.data, None).values()):
         try:
-            usable, _ = check_all(rows[:LOOKED_AT], name, source.data)
+            checked = check_all(rows[:LOOKED_AT], name, source.data)
         except DataFault:  # a column that no row has: the run itself says it better
             continue
-        texts += [text for row in usable for text in row.all_references]
+        texts += [text for row in checked.rows for text in row.all_references]
     return script_of(texts)

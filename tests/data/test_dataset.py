@@ -1,5 +1,6 @@
 """The data set of a run: every row accepted, or reported with file, row number and reason."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def test_bad_rows_are_listed_ten_at_most_with_file_number_and_reason(tmp_path: P
         {"instruction": "q", "output": " \n"},
         {"instruction": 3, "output": "a"},
         {"instruction": "q", "output": None},
-        {"instruction": "q", "output": ["a"]},
+        {"instruction": "q", "output": ["a", 1]},
         {"instruction": "q", "input": 1, "output": "a"},
         [1],
         "text",
@@ -29,7 +30,7 @@ def test_bad_rows_are_listed_ten_at_most_with_file_number_and_reason(tmp_path: P
     assert "rows.jsonl, row 22: field 'output' is empty" in text
     assert "row 23: field 'instruction' is a number, not text" in text
     assert "row 24: field 'output' is null, not text" in text
-    assert "row 25: field 'output' is a list" in text
+    assert "row 25: field 'output', text 2 is a number" in text
     assert "row 27: the row is a list" in text
     assert text.count(", row ") == 10
     assert "and 3 more" in text
@@ -101,5 +102,11 @@ def test_real_files_read_with_a_column_mapping() -> None:
     assert len(flat(ner)) == 657
     # Several answers for each meaning: a cut by rows would put one meaning on both sides.
     e2e = read_splits(settings(shared("e2e_nlg/devset.csv"), {"instruction": "mr", "output": "ref"}))
-    assert len(flat(e2e)) == 4672
+    references = [text for row in flat(e2e) for text in row.all_references]
+    file = shared("e2e_nlg/devset.csv")
+    with file.open(encoding="utf-8", newline="") as stream:
+        assert set(references) == {line["ref"] for line in csv.DictReader(stream)}
+    held_out = [*e2e.splits["validation"], *e2e.splits["test"]]
+    assert len({row.instruction for row in held_out}) == len(held_out) < 547
+    assert all(not row.references for row in e2e.splits["train"])
     assert e2e.duplicates_across_splits == 0

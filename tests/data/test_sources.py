@@ -33,7 +33,7 @@ def test_folder_splits_take_names_with_or_without_ending(tmp_path: Path) -> None
     assert "both" in fault(tmp_path, splits=("train", "held", "held.jsonl"))
     assert "holds 2 data files" in fault(tmp_path)
     (tmp_path / "held.csv").write_text("instruction,output\n", encoding="utf-8")
-    assert "matches held.jsonl, held.csv" in fault(tmp_path, splits=("train", None, "held"))
+    assert "matches held.csv, held.jsonl" in fault(tmp_path, splits=("train", None, "held"))
     assert "is a single file" in fault(tmp_path / "train.jsonl", splits=("train", None, "test"))
 
 

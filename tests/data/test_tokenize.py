@@ -25,6 +25,7 @@ from tests.support.data_cases import (
     settings,
     shared,
     tokenized,
+    turns,
 )
 from tests.support.runs import loaded
 
@@ -143,7 +144,7 @@ def test_every_row_is_tokenized_or_bad_and_none_is_lost(
     pairs: list[tuple[str, str]], window: int, truncate: bool, bos: bool
 ) -> None:
     made = tuple(
-        Row(number, "x", instruction, "", output, (("user", instruction), ("assistant", output)), None)
+        Row(number, "x", instruction, "", output, turns(("user", instruction), ("assistant", output)), None)
         for number, (instruction, output) in enumerate(pairs, start=1)
     )
     rows = SplitRows({"train": made, "validation": (), "test": ()}, (), 0)
