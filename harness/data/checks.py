@@ -18,7 +18,7 @@ def data_faults(data: Data) -> Iterator[str]:
     if data.instruction is not None and not data.instruction.strip():
         yield "data.instruction is empty; give the text that stands before every row's input, or null"
     if data.instruction is not None and data.format is RowFormat.messages:
-        yield "data.instruction has no place in data.format=messages; put a system message into the rows, or set it to null"
+        yield "data.instruction is not for data.format=messages; put a system message into the rows, or set it to null"
     if not data.path:
         yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
     fractions = {name: getattr(data.fractions, name) for name in ("validation", "test")}

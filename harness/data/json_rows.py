@@ -109,7 +109,9 @@ def _one_object(whole: dict[str, Any]) -> str:
 
 
 def _is_rows(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(isinstance(row, dict) and "role" not in row for row in value)
+    return (
+        isinstance(value, list) and len(value) > 0 and all(isinstance(row, dict) and "role" not in row for row in value)
+    )
 
 
 _SPACE = re.compile(r"[ \t\r\n]*")

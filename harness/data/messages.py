@@ -54,9 +54,7 @@ def conversation(value: Any, column: str) -> tuple[Message, ...]:
 def trained_turns(messages: Sequence[Message]) -> list[int]:
     """Positions of the turns by the assistant that may be trained: those that follow a user's, without weight 0."""
     first = next((at for at, message in enumerate(messages) if message.role == "user"), len(messages))
-    return [
-        at for at, message in enumerate(messages) if at > first and message.role == "assistant" and message.trained
-    ]
+    return [at for at, message in enumerate(messages) if at > first and message.role == "assistant" and message.trained]
 
 
 def tools_of(fields: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -149,5 +147,7 @@ def _check_calls(messages: Sequence[Message]) -> None:
         if message.role != "tool" or called not in open_calls:
             raise Unusable(f"tool_call_id {shown(called)} of message {number} names no call of the turn before it")
         if open_calls[0] != called:
-            raise Unusable(f"message {number} answers {shown(called)} before {shown(open_calls[0])}; keep the calls' order")
+            raise Unusable(
+                f"message {number} answers {shown(called)} before {shown(open_calls[0])}; keep the calls' order"
+            )
         open_calls = open_calls[1:]

@@ -103,7 +103,7 @@ def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data:
     faults = []
     for key in (*fields, "target"):
         column = getattr(data.columns, key)
-        optional = key == "instruction" and data.instruction or key == "input" and data.format in _OWN_INPUT
+        optional = (key == "instruction" and data.instruction) or (key == "input" and data.format in _OWN_INPUT)
         if values and column and not optional and all(_find(value, column) is ABSENT for value in values):
             has = ", ".join(shown(name) for name in list(values[0])[:20]) or "none"
             remedy = "name one of them" + (", or null for none" if key in ("input", "target") else "")

@@ -80,7 +80,8 @@ def split_files(place: Path, data: Data) -> dict[str, tuple[Path, ...]]:
         return {"train": (place,)}
     present = _data_files(place, data.format)
     found = {
-        split: tuple(place / file for file in _named(present, place, name, split, data)) for split, name in names.items()
+        split: tuple(place / file for file in _named(present, place, name, split, data))
+        for split, name in names.items()
     }
     if "train" not in found:
         found = {"train": tuple(place / file for file in _only_split(present, place, data)), **found}
@@ -123,7 +124,7 @@ def _without_rows(folder: Path, data: Data) -> str:
     """Why a folder has no data file, and what to do."""
     if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
         return (
-            "it is a folder of datasets.save_to_disk; write it as rows: python -c \"import datasets;"
+            'it is a folder of datasets.save_to_disk; write it as rows: python -c "import datasets;'
             f" datasets.load_from_disk('{data.path}').to_json('rows.jsonl')\""
         )
     kinds = ", ".join(parsers(data.format))

@@ -47,6 +47,11 @@ def cut(sources: dict[str, list[Row]], data: Data) -> dict[str, list[Row]]:
         cuts[name] = [rows[index] for index in sorted(order[start:end])]
         start = end
     cuts["train"] = [rows[index] for index in sorted(order[start:])]
+    if not cuts["train"] and len(rows) < len(SPLITS):
+        raise DataFault(
+            f"data.path={data.path} has {len(rows)} rows, too few for training, validation and test; add rows, so that"
+            " each split has one"
+        )
     if not cuts["train"]:
         raise DataFault(
             f"data.fractions: validation={data.fractions.validation} and test={data.fractions.test} leave"
@@ -69,7 +74,9 @@ def grouped(rows: Sequence[Row]) -> tuple[list[Row], int]:
     groups: dict[tuple[str, str | None], list[Row]] = {}
     for row in rows:
         groups.setdefault((_prompt_key(row), row.target), []).append(row)
-    merged = [with_references(same[0], [text for row in same for text in row.all_references]) for same in groups.values()]
+    merged = [
+        with_references(same[0], [text for row in same for text in row.all_references]) for same in groups.values()
+    ]
     return merged, len(rows) - len(merged)
 
 

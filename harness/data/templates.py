@@ -7,12 +7,15 @@ inside such a token costs the answer's first token about ten nats, because the m
 ``lesson_exact`` and ``alpaca_exact`` keep the published texts, wherever their border falls.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from harness.config.schema import Template
+from harness.data import chat_fields
 from harness.data.rows import Row, question
+from harness.data.values import shown
 from harness.errors import DataFault, ModelFault
 
 # Stanford Alpaca's two prompts (github.com/tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
@@ -54,14 +57,33 @@ def render_row(row: Row, template: Template, tokenizer: Any) -> tuple[str, str]:
         tokenizer: for a plain template, None gives the border of most tokenizers.
     """
     if template is not Template.chat:
+        _refuse_fields(row, template)
         before, after = _separator(template, tokenizer)
         return _plain(row.instruction, row.input, template) + before, after + row.output
-    messages = [{"role": role, "content": content} for role, content in row.messages]
-    prompt = _chat(messages[:-1], tokenizer, ask=True)
-    whole = _chat(messages, tokenizer, ask=False)
+
+    def render(messages: Sequence[dict[str, Any]], tools: Sequence[Any], ask: bool = False) -> str:
+        return _chat(messages, tokenizer, ask, tools)
+
+    messages = chat_fields.as_template_takes_them(row, render)
+    chat_fields.refuse_hidden(row, messages, render)
+    prompt, whole = render(messages[:-1], row.tools, ask=True), render(messages, row.tools)
     if not whole.startswith(prompt):
-        raise DataFault("the tokenizer's chat template does not put the answer where its prompt ends")
+        own = ", ".join(row.messages[-1].fields)
+        remedy = f" (prompts ask for a direct answer; remove {own} from the last message)" if own else ""
+        raise DataFault(f"the tokenizer's chat template does not put the answer where its prompt ends{remedy}")
     return prompt, _without_end(whole[len(prompt) :], turn_end(tokenizer))
+
+
+def _refuse_fields(row: Row, template: Template) -> None:
+    """A plain template shows roles and contents only."""
+    for number, message in enumerate(row.messages, start=1):
+        if message.fields:
+            raise DataFault(
+                f"message {number} has the field {shown(next(iter(message.fields)))}, which data.template="
+                f"{template.value} cannot show; use data.template=chat, or remove the field"
+            )
+    if row.tools:
+        raise DataFault(f"it has tools, which data.template={template.value} cannot show; use data.template=chat")
 
 
 def render_question(instruction: str, input: str, template: Template, tokenizer: Any) -> str:
@@ -153,12 +175,14 @@ def _plain(instruction: str, input: str, template: Template) -> str:
     return (_ALPACA_INPUT if input else _ALPACA).format(instruction=instruction, input=input)
 
 
-def _chat(messages: list[dict[str, str]], tokenizer: Any, ask: bool) -> str:
+def _chat(messages: Sequence[dict[str, Any]], tokenizer: Any, ask: bool, tools: Sequence[Any] = ()) -> str:
     from jinja2 import TemplateError
 
+    given = {"tools": list(tools) or None, "add_generation_prompt": ask, **_FIXED}
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask, **_FIXED)
-    except TemplateError as fault:  # How templates refuse a role or an order of turns.
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, **given)
+    # How templates refuse a role or an order of turns; the others, how they meet a field of another form.
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as fault:
         raise DataFault(f"the tokenizer's chat template refuses its messages: {str(fault)[:200]}") from fault
 
 

@@ -8,14 +8,14 @@ What is trained: the completion and one end, the token that ends the template's 
 prompt and padding are -100.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import Data, OnBadRow, Template
+from harness.config.schema import Data, OnBadRow, Template, TrainOn
 from harness.data.dataset import SplitRows, bad_rows_fault
+from harness.data.json_rows import parse_json
 from harness.data.rows import BadRow, Row
 from harness.data.splits import SPLITS
 from harness.data.templates import end_token, render_row, require_template
@@ -38,6 +38,7 @@ class TokenizedRow:
     cut: bool = False  # the end of the completion, with its end token, did not fit
     start: int = 0  # 1 if the first id is the start token that the tokenizer adds
     spanned: bool = False  # in its whole text, a token spans the border; its completion is tokenized on its own
+    turns: tuple[tuple[int, int], ...] = ()  # of the prompt, start and end of earlier turns that are trained too
 
     @property
     def answer_ids(self) -> tuple[int, ...]:
@@ -47,7 +48,10 @@ class TokenizedRow:
     @property
     def labels(self) -> tuple[int, ...]:
         """Length t like ``input_ids``, not shifted (the model's loss shifts)."""
-        return (IGNORED,) * self.prompt_length + self.input_ids[self.prompt_length :]
+        labels = [IGNORED] * self.prompt_length
+        for start, end in self.turns:
+            labels[start:end] = self.input_ids[start:end]
+        return (*labels, *self.input_ids[self.prompt_length :])
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class TokenizedSplits:
     cut: int  # rows whose completion was cut, of all splits
     spanned: int  # rows in whose whole text a token spans the border, of all splits
     end_id: int  # the end that is trained
+    apart: int = 0  # earlier turns that are rows of their own, because their conversation shows them otherwise later
 
 
 def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSplits:
@@ -82,16 +87,22 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
     splits: dict[str, list[TokenizedRow]] = {}
     refused: dict[str, list[BadRow]] = {}
     for name in SPLITS:
-        splits[name], refused[name] = _tokenize(rows.splits[name], data, tokenizer)
+        every_turn = name == "train" and data.train_on is TrainOn.all
+        tokenize = _tokenize_turns if every_turn else _tokenize
+        splits[name], refused[name] = tokenize(rows.splits[name], data, tokenizer)
     # Sorted, because splits cut from one file mix its rows.
     bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
     if bad and data.on_bad_row is OnBadRow.error:
         raise bad_rows_fault(bad, sum(len(rows.splits[name]) for name in SPLITS))
     for name in SPLITS:
         if rows.splits[name] and not splits[name]:
+            first = refused[name][0].reason
+            setting = f"data.max_tokens={data.max_tokens}"
             raise DataFault(
-                f"data.max_tokens={data.max_tokens}: all {len(rows.splits[name])} rows of the {name} split"
-                f" are refused (the first: {refused[name][0].reason}); raise data.max_tokens or fix the data"
+                (setting if setting in first else f"data.path={data.path}")
+                + f": all {len(rows.splits[name])} rows of the {name} split"
+                f" are refused (the first: {first}); "
+                + ("raise data.max_tokens or fix the data" if setting in first else "fix the data")
             )
     everything = [row for name in SPLITS for row in splits[name]]
     return TokenizedSplits(
@@ -100,6 +111,7 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
         cut=sum(row.cut for row in everything),
         spanned=sum(row.spanned for row in everything),
         end_id=end_token(data.template, tokenizer)[1],
+        apart=max(0, len(splits["train"]) - len(rows.splits["train"]) + len(refused["train"])),
     )
 
 
@@ -116,12 +128,47 @@ def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> li
     return [row[:-1] for row in ids] if probe[-1:] == [tokenizer.eos_token_id] else ids
 
 
+def _tokenize_turns(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+    """Rows of which every turn by the assistant is trained, each with its end.
+
+    An earlier turn is trained where it stands in its conversation, if generation would see the same ids before it.
+    Where the template shows a turn otherwise once others follow (Qwen3 leaves out its thinking), it is a row of its
+    own. A conversation with a turn that cannot be used is left out as a whole.
+    """
+    tokenized, faults = _tokenize([turn for row in rows for turn in row.turns()], data, tokenizer)
+    bad = {(row.source, row.number): row for row in reversed(faults)}
+    conversations: dict[tuple[str, int], list[TokenizedRow]] = {}
+    for turn in tokenized:
+        key = (turn.row.source, turn.row.number)
+        if key not in bad:
+            conversations.setdefault(key, []).append(turn)
+    return [row for turns in conversations.values() for row in _joined(turns)], list(bad.values())
+
+
+def _joined(turns: Sequence[TokenizedRow]) -> list[TokenizedRow]:
+    """The turns of one conversation in as few rows as hold them, in order."""
+    rows: list[TokenizedRow] = []
+    for turn in reversed(turns):
+        ids = turn.input_ids
+        for at, row in enumerate(rows):
+            longer = len(row.row.messages) > len(turn.row.messages)
+            if longer and not turn.cut and row.input_ids[: len(ids)] == ids and len(ids) <= row.prompt_length:
+                rows[at] = replace(row, turns=((turn.prompt_length, len(ids)), *row.turns))
+                break
+        else:
+            rows.append(turn)
+    return rows[::-1]
+
+
 def _tokenize(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
     rendered: list[tuple[Row, str, str]] = []
     bad: list[BadRow] = []
     for row in rows:
         try:
-            rendered.append((row, *render_row(row, data.template, tokenizer)))
+            prompt, completion = render_row(row, data.template, tokenizer)
+            # What a template makes of tool calls is the answer that generation can give.
+            answer = replace(row, output=completion) if row.messages[-1].fields else row
+            rendered.append((answer, prompt, completion))
         except DataFault as fault:
             bad.append(BadRow(row.source, row.number, str(fault)))
     end, end_id = end_token(data.template, tokenizer)
@@ -207,7 +254,7 @@ def held_out_rows(
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     for number, line in enumerate(lines[:limit], 1):
         try:
-            text = json.loads(line)["text"]
+            text = parse_json(line)["text"]
             ids = tuple(tokenizer(text, verbose=False)["input_ids"][:max_tokens])
         except (ValueError, TypeError, KeyError) as error:
             raise DataFault(

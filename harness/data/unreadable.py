@@ -12,7 +12,10 @@ _FOREIGN = (
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd; unpack it first: zstd -d FILE"),
     (b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive; unpack it first: 7z x FILE"),
     (b"ARROW1", "it is an Arrow file; write it as rows: datasets.Dataset.from_file(FILE).to_json('rows.jsonl')"),
-    (b"SQLite format 3", "it is a SQLite database; export the table: sqlite3 -header -csv FILE 'SELECT ...' > rows.csv"),
+    (
+        b"SQLite format 3",
+        "it is a SQLite database; export the table: sqlite3 -header -csv FILE 'SELECT ...' > rows.csv",
+    ),
     (b"version https://git-lfs", "it is a pointer of Git LFS, not the data; fetch the data: git lfs pull"),
 )
 _ZIP = b"PK\x03\x04"

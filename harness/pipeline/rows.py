@@ -30,6 +30,12 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
         notes.append(f"{read.duplicates_across_splits} prompts are in more than one split")
     if tokenized.bad:
         notes.append(f"{len(tokenized.bad)} unusable rows were skipped (data.on_bad_row=skip)")
+    notes += read.notes
+    if tokenized.apart:
+        notes.append(
+            f"{tokenized.apart} earlier turns are rows of their own (data.train_on=all): the template shows them otherwise"
+            " once other turns follow"
+        )
     if tokenized.cut:
         notes.append(f"{tokenized.cut} completions were cut to data.max_tokens={plan.data.max_tokens}")
     if tokenized.spanned:

@@ -13,6 +13,7 @@ from harness.config.schema import (
     Quantization,
     Template,
     Tracking,
+    TrainOn,
 )
 from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
@@ -117,6 +118,8 @@ def _trainer(config: Config) -> Iterator[str]:
     yield from _checkpointing(config)
     yield from _distillation(config)
     yield from parallel_checks.parallel_faults(config)
+    if trainer.objective is Objective.lesson and config.data.train_on is TrainOn.all:
+        yield "data.train_on=all needs trainer.objective=completion or distill; the lesson trains the last answer alone"
     if trainer.objective is Objective.lesson and config.data.template not in (Template.lesson, Template.lesson_exact):
         yield (
             f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="

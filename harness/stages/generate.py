@@ -7,6 +7,7 @@ from harness.errors import ConfigFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options
 from harness.record import store
+from harness.runtime.terminal import printable
 
 
 def show_answers(options: Options) -> None:
@@ -19,8 +20,9 @@ def show_answers(options: Options) -> None:
         raise ConfigFault("stage=generate needs run=<fingerprint> and prompt='...'; the table shows the fingerprints")
     record = find_record(options)
     before, after = _answers(record, options)
-    print(f"prompt: {options.prompt}" + (f"\ninput:  {options.input}" if options.input else ""))
-    print(f"before: {before}\nafter:  {after}")
+    shown = {"prompt": options.prompt} | ({"input": options.input} if options.input else {})
+    for name, text in (shown | {"before": before, "after": after}).items():
+        print(f"{name + ':':<7} {printable(text)}")
 
 
 def _answers(record: dict[str, Any], options: Options) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def test_one_prompt_for_all_rows_is_cut_and_reported_as_duplicates(tmp_path: Pat
     assert [len(found.splits[name][0].all_references) for name in SPLITS] == [1, 2, 2]
     assert found.duplicates_across_splits == 2
     assert found.notes[0] == (
-        "validation: 1 rows have the prompt of an earlier row; each prompt is one row with several references"
+        "validation: 1 rows have the prompt of an earlier row; each prompt is one row with all its references"
     )
 
 
