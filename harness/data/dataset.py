@@ -75,7 +75,8 @@ def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
         cuts[name], merged = grouped(cuts[name])
         if merged:
             notes.append(
-                f"{name}: {merged} rows have the prompt of an earlier row; each prompt is one row with all its references"
+                f"{name}: {merged} rows have the prompt of an earlier row; each prompt is one row with all its"
+                " references"
             )
     drawn = {name: limited(cuts[name], getattr(data.limits, name), data.split_seed, name) for name in SPLITS}
     return SplitRows(drawn, tuple(bad), count_duplicates(drawn), tuple(dict.fromkeys(notes)))

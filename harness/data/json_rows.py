@@ -175,7 +175,7 @@ def _line_rows(text: str) -> Iterator[RawRow]:
 
 
 def _stream_rows(text: str) -> list[RawRow] | None:
-    """Objects one after the other, each over several lines, numbered by position; None if something else stands there."""
+    """Objects one after the other, each over several lines, numbered by position; None if there is anything else."""
     decoder = _Decoder()
     rows: list[RawRow] = []
     at = _skip(text, 0)

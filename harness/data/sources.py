@@ -161,7 +161,7 @@ def _named(present: list[str], place: Path, name: str, split: str, data: Data) -
     found = [file for file in present if name in (inner_name(file), Path(inner_name(file)).stem)]
     if len(found) > 1:
         raise DataFault(
-            f"data.splits.{split}={name} matches {', '.join(found[:LISTED])}; give the full name of a file in that folder"
+            f"data.splits.{split}={name} matches {', '.join(found[:LISTED])}; give the full name of a file there"
         )
     found = found or [file for file in present if _family(file) == name]
     found = found or [file for file in present if "*" in name and fnmatch.fnmatchcase(file, name)]

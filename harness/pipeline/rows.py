@@ -33,8 +33,8 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
     notes += read.notes
     if tokenized.apart:
         notes.append(
-            f"{tokenized.apart} earlier turns are rows of their own (data.train_on=all): the template shows them otherwise"
-            " once other turns follow"
+            f"{tokenized.apart} earlier turns are rows of their own (data.train_on=all): the template shows them"
+            " otherwise once other turns follow"
         )
     if tokenized.cut:
         notes.append(f"{tokenized.cut} completions were cut to data.max_tokens={plan.data.max_tokens}")
