@@ -78,6 +78,7 @@ def split_files(place: Path, data: Data) -> dict[str, tuple[Path, ...]]:
                 " data.path to the folder"
             )
         return {"train": (place,)}
+    _refuse_saved_by_datasets(place, data)
     present = _data_files(place, data.format)
     found = {
         split: tuple(place / file for file in _named(present, place, name, split, data))
@@ -86,6 +87,17 @@ def split_files(place: Path, data: Data) -> dict[str, tuple[Path, ...]]:
     if "train" not in found:
         found = {"train": tuple(place / file for file in _only_split(present, place, data)), **found}
     return found
+
+
+def _refuse_saved_by_datasets(folder: Path, data: Data) -> None:
+    """Its rows are in Arrow files of one library's own layout."""
+    splits = (folder / "dataset_dict.json").exists()
+    if splits or ((folder / "state.json").exists() and (folder / "dataset_info.json").exists()):
+        part = "['train']" if splits else ""
+        raise DataFault(
+            f'data.path={data.path} is a folder of datasets.save_to_disk; write its rows to a file: python -c "import'
+            f" datasets; datasets.load_from_disk('{data.path}'){part}.to_json('rows.jsonl')\""
+        )
 
 
 def _data_files(folder: Path, format: RowFormat) -> list[str]:
@@ -122,11 +134,6 @@ def _example(present: list[str]) -> str:
 
 def _without_rows(folder: Path, data: Data) -> str:
     """Why a folder has no data file, and what to do."""
-    if (folder / "state.json").exists() and (folder / "dataset_info.json").exists():
-        return (
-            'it is a folder of datasets.save_to_disk; write it as rows: python -c "import datasets;'
-            f" datasets.load_from_disk('{data.path}').to_json('rows.jsonl')\""
-        )
     kinds = ", ".join(parsers(data.format))
     inner = sorted(name for name in os.listdir(folder) if (folder / name).is_dir() and not name.startswith("."))
     below = f"; it has the folders {', '.join(inner[:LISTED])}: set data.path to one of them" if inner else ""
