@@ -231,6 +231,7 @@ class Data(ConfigNode):
     on_bad_row: OnBadRow
     metrics: list[str]  # that fit this data; scoring.metrics is these unless it is overridden
     max_new_tokens: int  # that an answer may need; likewise scoring.generation.max_new_tokens
+    tokenize: str  # for its language; likewise scoring.tokenize
 
 
 @dataclass

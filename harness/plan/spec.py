@@ -38,6 +38,9 @@ MODEL_DEFAULTS_WITHOUT_EFFECT = (("quantization", "none"), ("prune", 0.0))
 # Likewise of the data; records that are older than these settings lack them.
 DATA_DEFAULTS_WITHOUT_EFFECT = (("instruction", None), ("train_on", schema.TrainOn.last.value))
 
+# Of older records; where it counts, ``scoring.tokenize`` holds what it led to.
+_DATA_OF_OLD_RECORDS = {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"}
+
 
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {}
@@ -172,7 +175,7 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
     # config_only serves to count parameters without weights; a run never reads it.
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
     # The data's suggestions for scoring have an effect only through the settings of scoring.
-    data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
+    data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens", "tokenize")}
     data["template"] = _TEMPLATE_NAMES.get(data["template"], data["template"])
     data = {key: value for key, value in data.items() if (key, value) not in DATA_DEFAULTS_WITHOUT_EFFECT}
     used = without_idle({**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring})
@@ -191,7 +194,7 @@ def plan_from_dict(kept: Mapping[str, Any], known_as: str | None = None) -> Plan
     """
     nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
     try:
-        kept = {**kept, "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), **kept["data"]}}
+        kept = {**kept, "data": {**_DATA_OF_OLD_RECORDS, **kept["data"]}}
         typed: dict[str, Any] = {
             name: freeze(
                 OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), EARLIER.get(name, {}), kept[name]))

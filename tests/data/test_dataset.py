@@ -70,8 +70,11 @@ def test_the_embedded_data_is_found_by_name_from_any_folder(tmp_path: Path, monk
 
 
 def test_empty_splits_are_faults_where_rows_were_asked_for(tmp_path: Path) -> None:
-    assert "none of 1 rows for training" in fault(jsonl(tmp_path, ROWS[:1]))
-    assert "none of 1 rows for training" in fault(jsonl(tmp_path, ROWS[:1]), fractions=(0.1, 0))
+    for shares in ((0.1, 0.1), (0.1, 0)):
+        assert "has 1 rows, too few for training, validation and test; add rows" in fault(
+            jsonl(tmp_path, ROWS[:1]), fractions=shares
+        )
+    assert "leave none of 4 rows for training; lower them" in fault(jsonl(tmp_path, ROWS[:4]), fractions=(0.5, 0.49))
     assert "data.fractions.test=1.0" in fault(jsonl(tmp_path, ROWS), fractions=(0, 1.0))
     assert "data.fractions.test=nan" in fault(jsonl(tmp_path, ROWS), fractions=(0, float("nan")))
     none = read_splits(settings(jsonl(tmp_path, ROWS), fractions=(0, 0)))

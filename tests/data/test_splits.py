@@ -82,6 +82,13 @@ def test_a_row_with_several_outputs_trains_on_each_and_is_scored_against_all(tmp
     assert len(read_splits(settings(jsonl(tmp_path, rows), limits=(5, None, None))).splits["train"]) == 5
 
 
+def test_rows_that_are_the_same_throughout_stay_rows(tmp_path: Path) -> None:
+    rows = [{"instruction": "q", "output": "a", "input": ""}] * 20
+    found = read_splits(settings(jsonl(tmp_path, rows)))
+    assert [len(found.splits[name]) for name in SPLITS] == [16, 2, 2]
+    assert found.notes == ()
+
+
 def test_rows_with_one_prompt_and_different_targets_stay_apart(tmp_path: Path) -> None:
     rows = [{"instruction": "q", "output": f"a{i}", "input": "", "short": f"a{i % 2}"} for i in range(40)]
     found = read_splits(settings(jsonl(tmp_path, rows), {**ALPACA, "target": "short"}))

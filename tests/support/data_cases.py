@@ -47,6 +47,7 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "on_bad_row": "error",
         "metrics": ["token_f1"],
         "max_new_tokens": 16,
+        "tokenize": "auto",
         **changes,
     }
     values["format"] = schema.RowFormat(values["format"])
