@@ -225,6 +225,7 @@ class Data(ConfigNode):
     columns: Columns
     instruction: str | None  # of rows that have none of their own
     train_on: TrainOn
+    group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
     template: Template
     max_tokens: int
     truncate: bool

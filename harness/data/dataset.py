@@ -72,7 +72,7 @@ def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
     cuts = cut(splits, data)
     cuts["train"] = one_reference_each(cuts["train"])
     for name in ("validation", "test"):
-        cuts[name], merged = grouped(cuts[name])
+        cuts[name], merged = grouped(cuts[name]) if data.group_by_prompt else (cuts[name], 0)
         if merged:
             notes.append(
                 f"{name}: {merged} rows have the prompt of an earlier row; each prompt is one row with all its"

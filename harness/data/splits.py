@@ -66,24 +66,17 @@ def one_reference_each(rows: Sequence[Row]) -> list[Row]:
 
 
 def grouped(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """For scoring: rows with one prompt and different outputs become one row with all their references, at the place
-    of the first.
+    """For scoring: rows with one prompt become one row with all their references, at the place of the first.
 
     Returns:
-        The rows, and how many of them were merged into an earlier one. Rows with different targets stay apart, and so
-        do rows that are the same throughout, which published counts include.
+        The rows, and how many of them were merged into an earlier one. Rows with different targets stay apart.
     """
     groups: dict[tuple[str, str | None], list[Row]] = {}
     for row in rows:
         groups.setdefault((_prompt_key(row), row.target), []).append(row)
-    merged: list[Row] = []
-    for row in rows:
-        same = groups[_prompt_key(row), row.target]
-        texts = [text for each in same for text in each.all_references]
-        if len(set(texts)) == 1:
-            merged.append(row)
-        elif row is same[0]:
-            merged.append(with_references(row, texts))
+    merged = []
+    for same in groups.values():
+        merged.append(with_references(same[0], [text for row in same for text in row.all_references]))
     return merged, len(rows) - len(merged)
 
 

@@ -36,7 +36,11 @@ TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "che
 MODEL_DEFAULTS_WITHOUT_EFFECT = (("quantization", "none"), ("prune", 0.0))
 
 # Likewise of the data; records that are older than these settings lack them.
-DATA_DEFAULTS_WITHOUT_EFFECT = (("instruction", None), ("train_on", schema.TrainOn.last.value))
+DATA_DEFAULTS_WITHOUT_EFFECT = (
+    ("instruction", None),
+    ("train_on", schema.TrainOn.last.value),
+    ("group_by_prompt", True),
+)
 
 # Of older records; where it counts, ``scoring.tokenize`` holds what it led to.
 _DATA_OF_OLD_RECORDS = {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"}
@@ -178,6 +182,8 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
     data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens", "tokenize")}
     data["template"] = _TEMPLATE_NAMES.get(data["template"], data["template"])
     data = {key: value for key, value in data.items() if (key, value) not in DATA_DEFAULTS_WITHOUT_EFFECT}
+    if data["format"] != schema.RowFormat.messages.value:
+        data.pop("train_on", None)  # such rows have one turn
     used = without_idle({**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring})
     model = {key: value for key, value in used["model"].items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
     return used | {"model": model}

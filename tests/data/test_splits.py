@@ -82,10 +82,11 @@ def test_a_row_with_several_outputs_trains_on_each_and_is_scored_against_all(tmp
     assert len(read_splits(settings(jsonl(tmp_path, rows), limits=(5, None, None))).splits["train"]) == 5
 
 
-def test_rows_that_are_the_same_throughout_stay_rows(tmp_path: Path) -> None:
-    rows = [{"instruction": "q", "output": "a", "input": ""}] * 20
-    found = read_splits(settings(jsonl(tmp_path, rows)))
+def test_rows_with_one_prompt_can_stay_rows(tmp_path: Path) -> None:
+    rows = [{"instruction": "q", "output": f"a{i}", "input": ""} for i in range(20)]
+    found = read_splits(settings(jsonl(tmp_path, rows), group_by_prompt=False))
     assert [len(found.splits[name]) for name in SPLITS] == [16, 2, 2]
+    assert not any(row.references for row in flat(found))
     assert found.notes == ()
 
 

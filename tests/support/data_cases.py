@@ -41,6 +41,7 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "limits": (None, None, None),
         "instruction": None,
         "train_on": "last",
+        "group_by_prompt": True,
         "template": "lesson",
         "max_tokens": 512,
         "truncate": False,
