@@ -42,12 +42,8 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
     ("group_by_prompt", True),
 )
 
-# Of older records; where it counts, ``scoring.tokenize`` holds what it led to.
-_DATA_OF_OLD_RECORDS = {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"}
-
-
 # What plans of earlier versions did where they lack a setting.
-EARLIER: dict[str, dict[str, Any]] = {}
+EARLIER: dict[str, dict[str, Any]] = {"data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"}}
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,6 @@ def plan_from_dict(kept: Mapping[str, Any], known_as: str | None = None) -> Plan
     """
     nodes = {"model": schema.Model, "data": schema.Data, "trainer": schema.Trainer, "scoring": schema.Scoring}
     try:
-        kept = {**kept, "data": {**_DATA_OF_OLD_RECORDS, **kept["data"]}}
         typed: dict[str, Any] = {
             name: freeze(
                 OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(node), EARLIER.get(name, {}), kept[name]))
