@@ -13,6 +13,7 @@ from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_
 from harness.errors import RankFailedAlone, RunFault, raise_together
 from harness.runtime import signals
 from harness.runtime.notices import quiet_libraries
+from harness.runtime.terminal import printable
 from harness.shipped import shipped_folder
 
 
@@ -57,7 +58,7 @@ def start(task: Callable[..., Any]) -> None:
         error = caught.__cause__ if isinstance(caught, Stopped | RankFailedAlone) and caught.__cause__ else caught
         if wants_traceback:
             traceback.print_exception(error)
-        sys.stderr.write(explain(error) + "\n")
+        sys.stderr.write(printable(explain(error)) + "\n")
         # Before the first run starts, only the command can be wrong.
         wrong = is_input_fault(error) or not (started or isinstance(error, RunFault))
         sys.exit(2 if wrong else 1)
@@ -94,9 +95,15 @@ def _log_to_console() -> None:
     """Show the harness's messages on the console, and of the libraries only their warnings and errors."""
     import logging
 
+    class Printable(logging.Formatter):
+        """Messages may quote rows and names of files."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
     quiet_libraries()
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(Printable("%(message)s"))
     logger = logging.getLogger("harness")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

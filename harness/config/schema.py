@@ -56,13 +56,24 @@ class RowFormat(Enum):
 
     alpaca = "alpaca"  # instruction, input, output
     messages = "messages"  # a list of {role, content}, the last one by the assistant
+    snips = "snips"  # files of the SNIPS benchmark: utterances by intent, as columns input and output
+    tcm_ner = "tcm_ner"  # Chinese medical text, tagged by character or as instructions; columns input and output
+
+
+class TrainOn(Enum):
+    """Which turns of a conversation are trained."""
+
+    last = "last"  # the assistant's last one, which is also what is scored
+    all = "all"  # every one by the assistant; what is scored stays the last
 
 
 class Template(Enum):
     """How a row becomes a prompt; the same in training and in scoring."""
 
     lesson = "lesson"  # Instruction: / Input: / Answer:
-    alpaca = "alpaca"  # Stanford Alpaca's two templates
+    lesson_exact = "lesson_exact"  # as published: ends in a blank, which the answer's first token then lacks
+    alpaca = "alpaca"  # Stanford Alpaca's two templates, with a newline before the answer
+    alpaca_exact = "alpaca_exact"  # as published: the answer follows the colon directly
     chat = "chat"  # the tokenizer's own chat template
 
 
@@ -212,12 +223,16 @@ class Data(ConfigNode):
     split_seed: int
     limits: Limits
     columns: Columns
+    instruction: str | None  # of rows that have none of their own
+    train_on: TrainOn
+    group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
     template: Template
     max_tokens: int
     truncate: bool
     on_bad_row: OnBadRow
     metrics: list[str]  # that fit this data; scoring.metrics is these unless it is overridden
     max_new_tokens: int  # that an answer may need; likewise scoring.generation.max_new_tokens
+    tokenize: str  # for its language; likewise scoring.tokenize
 
 
 @dataclass
@@ -285,7 +300,7 @@ class Scoring(ConfigNode):
 
     split: str  # test or validation
     metrics: list[str]
-    tokenize: str  # zh, char, jieba, 13a
+    tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     loss_batch_size: int
     forgetting: str | None  # JSONL file with a `text` column; null: not measured

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from harness.config.schema import Objective
 from harness.data.collate import lesson_collate
-from harness.data.tokenize import TokenizedRow
+from harness.data.tokenize import IGNORED, TokenizedRow
 from harness.errors import DataFault
 
 
@@ -35,16 +35,16 @@ def label_audit(
 
 
 def _completion_audit(rows: Sequence[TokenizedRow]) -> dict[str, int | str]:
-    total = hashlib.sha256()
+    total, count = hashlib.sha256(), 0
     for row in rows:
-        supervised = row.input_ids[row.prompt_length :]
+        supervised = [label for label in row.labels if label != IGNORED]
         if not supervised:
             raise DataFault(f"{row.row.source}, row {row.row.number}: no token of its completion is trained on")
         total.update(" ".join(map(str, supervised)).encode() + b"\n")
-    prompt_tokens = sum(row.prompt_length for row in rows)
+        count += len(supervised)
     return {
-        "supervised_tokens": sum(len(row.input_ids) for row in rows) - prompt_tokens,
-        "prompt_tokens": prompt_tokens,
+        "supervised_tokens": count,
+        "prompt_tokens": sum(len(row.input_ids) for row in rows) - count,
         "supervised_sha256": total.hexdigest(),
     }
 

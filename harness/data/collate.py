@@ -83,7 +83,7 @@ def lesson_collate(rows: Sequence[TokenizedRow], pad_id: int, length: int = 512)
         return [*ids[:length], *[filler] * (length - len(ids))]
 
     prompts = [prompt_of(row) for row in rows]
-    answers = [row.input_ids[: row.start] + row.input_ids[row.prompt_length : None if row.cut else -1] for row in rows]
+    answers = [row.input_ids[: row.start] + row.answer_ids for row in rows]
     return {
         "input_ids": torch.tensor([padded(ids, pad_id) for ids in prompts]),
         "attention_mask": torch.tensor([padded([1] * len(ids), 0) for ids in prompts]),

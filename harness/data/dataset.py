@@ -5,18 +5,19 @@ row number and reason; with ``data.on_bad_row=error`` the first ten are listed i
 to depends on the rows and ``data.split_seed`` only, never on the run's seed: every method sees the same rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.config.schema import Data, OnBadRow
 from harness.data.checks import data_faults
-from harness.data.formats import RawRow, read_file
+from harness.data.formats import read_file
 from harness.data.hub import read_hub
+from harness.data.json_rows import RawRow
 from harness.data.rows import BadRow, Row, check_all
 from harness.data.sources import locate_data, split_files
-from harness.data.splits import SPLITS, count_duplicates, cut, limited
+from harness.data.splits import SPLITS, count_duplicates, cut, grouped, limited, one_reference_each
 from harness.errors import DataFault, raise_together
 
 LISTED = 10  # bad rows that an error names
@@ -27,12 +28,14 @@ class SplitRows:
     """The data set of a run. ``splits`` has exactly the keys train, validation and test.
 
     ``bad`` holds the rows that were left out. ``duplicates_across_splits`` counts the validation and test rows whose
-    prompt is also in an earlier split (train, validation, test): a leak to report.
+    prompt is also in an earlier split (train, validation, test): a leak to report. ``notes``: what else a reader of
+    the results must know.
     """
 
     splits: dict[str, tuple[Row, ...]]
     bad: tuple[BadRow, ...]
     duplicates_across_splits: int
+    notes: tuple[str, ...] = ()
 
 
 def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
@@ -47,21 +50,36 @@ def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
     raise_together(list(data_faults(data)), DataFault)
     splits: dict[str, list[Row]] = {}
     bad: list[BadRow] = []
+    notes: list[str] = []
     count = 0
-    for split, (source, raw_rows) in _raw_rows(data, cache).items():
-        count += len(raw_rows)
-        splits[split], refused = check_all(raw_rows, source, data)
+    for split, sources in read_raw(data, cache).items():
+        splits[split], refused, read = [], [], 0
+        for source, raw_rows in sources:
+            checked = check_all(raw_rows, source, data)
+            splits[split] += checked.rows
+            refused += checked.bad
+            notes += checked.notes
+            read += len(raw_rows)
+        count += read
         bad += refused
         if not splits[split] and (not refused or data.on_bad_row is OnBadRow.skip):
             raise DataFault(
-                f"data.splits.{split}: {source} has no usable row ({len(raw_rows)} rows read, {len(refused)}"
-                " bad); check data.path, data.format and data.columns"
+                f"data.splits.{split}: {' and '.join(source for source, _ in sources)} has no usable row ({read} rows"
+                f" read, {len(refused)} bad); check data.path, data.format and data.columns"
             )
     if bad and data.on_bad_row is OnBadRow.error:
         raise bad_rows_fault(bad, count)
     cuts = cut(splits, data)
+    cuts["train"] = one_reference_each(cuts["train"])
+    for name in ("validation", "test"):
+        cuts[name], merged = grouped(cuts[name]) if data.group_by_prompt else (cuts[name], 0)
+        if merged:
+            notes.append(
+                f"{name}: {merged} rows have the prompt of an earlier row; each prompt is one row with all its"
+                " references"
+            )
     drawn = {name: limited(cuts[name], getattr(data.limits, name), data.split_seed, name) for name in SPLITS}
-    return SplitRows(drawn, tuple(bad), count_duplicates(drawn))
+    return SplitRows(drawn, tuple(bad), count_duplicates(drawn), tuple(dict.fromkeys(notes)))
 
 
 def bad_rows_fault(bad: Sequence[BadRow], count: int) -> DataFault:
@@ -74,27 +92,29 @@ def bad_rows_fault(bad: Sequence[BadRow], count: int) -> DataFault:
     return DataFault("\n".join([head, *lines, tail]))
 
 
-def _raw_rows(data: Data, cache: Path | None) -> dict[str, tuple[str, list[RawRow]]]:
-    """Source name and unchecked rows of each split that has a source of its own."""
+def read_raw(data: Data, cache: Path | None) -> dict[str, list[tuple[str, list[RawRow]]]]:
+    """Source name and unchecked rows of each file of a split, for each split that has a source of its own."""
     place = locate_data(data.path)
     if place is not None:
         files = split_files(place, data)
-        _refuse_shared_sources(list(files.items()))
-        return {split: (file.name, read_file(file)) for split, file in files.items()}
+        _refuse_shared_sources(files)
+        return {split: [(file.name, read_file(file, data.format)) for file in files[split]] for split in files}
     names = {name: getattr(data.splits, name) for name in SPLITS if getattr(data.splits, name) is not None}
     names = {"train": "train", **names}
-    _refuse_shared_sources(list(names.items()))
+    _refuse_shared_sources({split: (name,) for split, name in names.items()})
     return {
-        split: (f"{data.path}:{name}", read_hub(data.path, name, data.subset, data.revision, cache))
+        split: [(f"{data.path}:{name}", read_hub(data.path, name, data.subset, data.revision, cache))]
         for split, name in names.items()
     }
 
 
-def _refuse_shared_sources(sources: Sequence[tuple[str, Any]]) -> None:
-    for index, (split, source) in enumerate(sources):
-        for other, same in sources[:index]:
-            if source == same:
+def _refuse_shared_sources(sources: Mapping[str, Sequence[Any]]) -> None:
+    splits = list(sources)
+    for index, split in enumerate(splits):
+        for other in splits[:index]:
+            shared = [source for source in sources[split] if source in sources[other]]
+            if shared:
                 raise DataFault(
-                    f"data.splits.{split} and data.splits.{other} are both {source}: two splits would share"
+                    f"data.splits.{split} and data.splits.{other} are both {shared[0]}: two splits would share"
                     f" every row; set data.splits.{split}=null to cut it by data.fractions"
                 )

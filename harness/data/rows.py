@@ -1,30 +1,59 @@
 """One row: what it holds, and the checks that accept it or say why it cannot be used."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.config.schema import Columns, Data, RowFormat
-from harness.data.formats import BrokenRow, RawRow
+from harness.data.json_rows import BrokenRow, RawRow
+from harness.data.messages import Message, conversation, tools_of, trained_turns
+from harness.data.values import ABSENT, Unusable, is_blank, kind_of, shown, text_of
 from harness.errors import DataFault, raise_together
-
-ROLES = ("system", "user", "assistant", "tool")
-KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number"}
-KINDS |= {list: "a list", dict: "an object", str: "text"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One checked row. ``messages`` are pairs of role and content, the last of them the assistant's ``output``."""
+    """One checked row. The last of ``messages`` is the assistant's ``output``."""
 
     number: int  # in its source, from 1
     source: str  # file, or hub name and split
     instruction: str
     input: str  # "" for none
     output: str
-    messages: tuple[tuple[str, str], ...]
+    messages: tuple[Message, ...]
     target: str | None  # what some metrics look for in the answer
+    references: tuple[str, ...] = ()  # all texts that an answer is scored against; empty: ``output`` alone
+    tools: tuple[Any, ...] = field(default=(), hash=False)  # that the assistant may call, for chat templates
+
+    @property
+    def all_references(self) -> tuple[str, ...]:
+        """What an answer is scored against: one text or more."""
+        return self.references or (self.output,)
+
+    def pairs(self) -> "list[Row]":
+        """One row for each reference."""
+        return [_with_output(self, text) for text in self.references] if self.references else [self]
+
+    def turns(self) -> "list[Row]":
+        """One row for each turn by the assistant that may be trained, up to that turn; the last is this row."""
+        return [*(_up_to(self, at) for at in trained_turns(self.messages)[:-1]), self]
+
+
+def with_references(row: Row, texts: Sequence[str]) -> Row:
+    """The row with these references, each once; the first is its output."""
+    different = tuple(dict.fromkeys(texts))
+    return replace(_with_output(row, different[0]), references=different if len(different) > 1 else ())
+
+
+def _with_output(row: Row, text: str) -> Row:
+    last = replace(row.messages[-1], content=text)
+    return replace(row, output=text, messages=(*row.messages[:-1], last), references=())
+
+
+def _up_to(row: Row, at: int) -> Row:
+    messages = row.messages[: at + 1]
+    instruction, input = _flat(messages[:-1])
+    return replace(row, instruction=instruction, input=input, output=messages[-1].content, messages=messages)
 
 
 @dataclass(frozen=True)
@@ -36,30 +65,36 @@ class BadRow:
     reason: str
 
 
+@dataclass(frozen=True)
+class Checked:
+    """Accepted and refused rows of one source, each in order, and what a reader must know about them."""
+
+    rows: list[Row]
+    bad: list[BadRow]
+    notes: list[str]
+
+
 def question(instruction: str, input: str) -> str:
     """The user's turn of an instruction row, for templates that hold turns."""
     return f"{instruction}\n{input}" if input else instruction
 
 
-class _Unusable(Exception):
-    """Why one row cannot be used."""
-
-
-def check_all(raw_rows: Sequence[RawRow], source: str, data: Data) -> tuple[list[Row], list[BadRow]]:
-    """Accepted and refused rows, each in order. Raises DataFault for a column that no row has."""
-    _refuse_missing_columns([value for _, value in raw_rows if isinstance(value, dict)], source, data)
+def check_all(raw_rows: Sequence[RawRow], source: str, data: Data) -> Checked:
+    """Every row, accepted or refused. Raises DataFault for a column that no row has."""
+    values = [value for _, value in raw_rows if isinstance(value, dict)]
+    _refuse_missing_columns(values, source, data)
     check = _messages_row if data.format is RowFormat.messages else _instruction_row
     rows, bad = [], []
     for number, value in raw_rows:
         try:
             if isinstance(value, BrokenRow):
-                raise _Unusable(value.reason)
+                raise Unusable(value.reason)
             if not isinstance(value, dict):
-                raise _Unusable(f"the row is {_kind(value)}, not an object with named fields")
-            rows.append(check(value, number, source, data.columns))
-        except _Unusable as fault:
+                raise Unusable(f"the row is {kind_of(value)}, not an object with named fields")
+            rows.append(check(value, number, source, data))
+        except Unusable as fault:
             bad.append(BadRow(source, number, str(fault)))
-    return rows, bad
+    return Checked(rows, bad, _unread_columns(values, source, data))
 
 
 def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> None:
@@ -68,14 +103,30 @@ def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data:
     faults = []
     for key in (*fields, "target"):
         column = getattr(data.columns, key)
-        if values and column and all(_find(value, column) is _ABSENT for value in values):
-            has = ", ".join(_shown(name) for name in list(values[0])[:20]) or "none"
+        optional = (key == "instruction" and data.instruction) or (key == "input" and data.format in _OWN_INPUT)
+        if values and column and not optional and all(_find(value, column) is ABSENT for value in values):
+            has = ", ".join(shown(name) for name in list(values[0])[:20]) or "none"
             remedy = "name one of them" + (", or null for none" if key in ("input", "target") else "")
             faults.append(f"data.columns.{key}={column}: {source} has no such column; it has {has}; {remedy}")
     raise_together(faults, DataFault)
 
 
-_ABSENT = object()
+_OWN_INPUT = (RowFormat.tcm_ner,)  # whose published files hold whole prompts or sentences alone
+
+# Columns that change what other programs train on. One that is not read is mentioned, other columns are not.
+_TELLING = {
+    "functions", "function_call", "parallel_tool_calls", "tool_calls", "weight", "loss_weight", "train",
+    "reasoning", "reasoning_content", "thinking", "system", "system_prompt", "history", "references", "tools",
+}  # fmt: skip
+
+
+def _unread_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> list[str]:
+    columns = data.columns
+    read = {columns.instruction, columns.input, columns.output, columns.messages, columns.target}
+    read |= {"tools"} if data.format is RowFormat.messages else set()
+    heads = {column.split(".")[0] for column in read if column}
+    unread = sorted({key for value in values for key in value if key in _TELLING and not is_blank(value[key])} - heads)
+    return [f"{source}: the column {', '.join(unread)} is not read and has no effect"] if unread else []
 
 
 def _find(fields: dict[str, Any], column: str) -> Any:
@@ -89,86 +140,56 @@ def _find(fields: dict[str, Any], column: str) -> Any:
         elif isinstance(value, list) and part.isdecimal() and len(part) < 10 and int(part) < len(value):
             value = value[int(part)]
         else:
-            return _ABSENT
+            return ABSENT
     return value
 
 
-def _instruction_row(fields: dict[str, Any], number: int, source: str, columns: Columns) -> Row:
-    instruction = _text(_find(fields, columns.instruction or ""), f"field {columns.instruction!r}")
-    output = _text(_find(fields, columns.output or ""), f"field {columns.output!r}")
+def _instruction_row(fields: dict[str, Any], number: int, source: str, data: Data) -> Row:
+    columns = data.columns
+    own = _find(fields, columns.instruction) if columns.instruction else ABSENT
+    instruction = data.instruction or ""
+    if own not in (ABSENT, None, "") or not instruction:
+        instruction = text_of(own, f"field {columns.instruction!r}")
     value = _find(fields, columns.input) if columns.input else None
     # An absent or null input is how many data sets write "no input"; instruction and output must be there.
-    input = "" if value in (None, "", _ABSENT) else _text(value, f"field {columns.input!r}", empty=True)
-    messages = (("user", question(instruction, input)), ("assistant", output))
-    return Row(number, source, instruction, input, output, messages, _target(fields, columns))
+    input = "" if value in (None, "", ABSENT) else text_of(value, f"field {columns.input!r}", empty=True)
+    texts = _references(_find(fields, columns.output or ""), f"field {columns.output!r}")
+    messages = (Message("user", question(instruction, input)), Message("assistant", texts[0]))
+    row = Row(number, source, instruction, input, texts[0], messages, _target(fields, columns))
+    return with_references(row, texts)
 
 
-def _messages_row(fields: dict[str, Any], number: int, source: str, columns: Columns) -> Row:
-    value = _find(fields, columns.messages or "")
-    if isinstance(value, str):  # CSV has no lists: its column holds JSON
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise _Unusable(f"field {columns.messages!r} is text that is not JSON") from None
-    if value is _ABSENT:
-        raise _Unusable(f"field {columns.messages!r} is missing")
+def _references(value: Any, what: str) -> list[str]:
+    """The output, or several of them if the value is a list."""
     if not isinstance(value, list):
-        raise _Unusable(f"field {columns.messages!r} is {_kind(value)}, not a list of messages")
-    messages = tuple(_turn(turn, number) for number, turn in enumerate(value, start=1))
-    if not messages or messages[-1][0] != "assistant":
-        raise _Unusable("the last message is not by the assistant, so there is nothing to learn")
-    if not any(role == "user" for role, _ in messages):
-        raise _Unusable("no message is by the user")
+        return [text_of(value, what)]
+    if not value:
+        raise Unusable(f"{what} is an empty list")
+    return [text_of(text, f"{what}, text {at}") for at, text in enumerate(value, start=1)]
+
+
+def _messages_row(fields: dict[str, Any], number: int, source: str, data: Data) -> Row:
+    column = data.columns.messages or ""
+    messages = conversation(_find(fields, column), column)
     instruction, input = _flat(messages[:-1])
-    return Row(number, source, instruction, input, messages[-1][1], messages, _target(fields, columns))
+    output = messages[-1].content
+    return Row(
+        number, source, instruction, input, output, messages, _target(fields, data.columns), tools=tools_of(fields)
+    )
 
 
-def _turn(turn: Any, number: int) -> tuple[str, str]:
-    if not isinstance(turn, dict):
-        raise _Unusable(f"message {number} is {_kind(turn)}, not an object with role and content")
-    role = turn.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise _Unusable(f"message {number}: role {_shown(role)} is not one of {', '.join(ROLES)}")
-    return role, _text(turn.get("content", _ABSENT), f"content of message {number}")
-
-
-def _flat(history: Sequence[tuple[str, str]]) -> tuple[str, str]:
+def _flat(history: Sequence[Message]) -> tuple[str, str]:
     """Instruction and input of a conversation, for templates without turns.
 
     A system message becomes the instruction and the rest its input; without one, the rest is the instruction. A
     single user turn is kept as it is; a longer history becomes a transcript with the roles' names.
     """
-    system = "\n".join(content for role, content in history if role == "system")
-    turns = [(role, content) for role, content in history if role != "system"]
-    spoken = [f"{role.capitalize()}: {content}" for role, content in turns]
-    text = turns[0][1] if len(turns) == 1 else "\n".join(spoken)
+    system = "\n".join(turn.content for turn in history if turn.role == "system")
+    turns = [turn for turn in history if turn.role != "system"]
+    spoken = [f"{turn.role.capitalize()}: {turn.content}" for turn in turns]
+    text = turns[0].content if len(turns) == 1 else "\n".join(spoken)
     return (system, text) if system else (text, "")
 
 
 def _target(fields: dict[str, Any], columns: Columns) -> str | None:
-    return _text(_find(fields, columns.target), f"field {columns.target!r}") if columns.target else None
-
-
-def _text(value: Any, what: str, empty: bool = False) -> str:
-    if value is _ABSENT:
-        raise _Unusable(f"{what} is missing")
-    if not isinstance(value, str):
-        raise _Unusable(f"{what} is {_kind(value)}, not text")
-    if not empty and not value.strip():
-        raise _Unusable(f"{what} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError as fault:
-        raise _Unusable(f"{what} is not valid UTF-8 (at character {fault.start + 1})") from None
-    return value
-
-
-def _kind(value: Any) -> str:
-    """What a value is, in the words of JSON."""
-    return KINDS.get(type(value), f"of type {type(value).__name__}")
-
-
-def _shown(value: Any) -> str:
-    """A name from the data for an error message: short, and printable whatever it contains."""
-    text = value if isinstance(value, str) else _kind(value)
-    return (repr(text) if not text.isprintable() else text)[:40]
+    return text_of(_find(fields, columns.target), f"field {columns.target!r}") if columns.target else None

@@ -1,16 +1,25 @@
 """Prompt templates: how a row becomes a prompt and a completion, the same in training and in scoring.
 
-``lesson`` and ``alpaca`` are plain text and need no tokenizer; ``chat`` is the tokenizer's own template.
+``lesson`` and ``alpaca`` are plain text; ``chat`` is the tokenizer's own template. Between the prompt and the answer of
+a plain template stands one separator, a blank or a newline. On which side of the border it belongs depends on the
+tokenizer: most write a blank and the word after it as one token, and Qwen writes a colon and a newline as one. A border
+inside such a token costs the answer's first token about ten nats, because the model has never seen the two apart.
+``lesson_exact`` and ``alpaca_exact`` keep the published texts, wherever their border falls.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from harness.config.schema import Template
+from harness.data import chat_fields
 from harness.data.rows import Row, question
+from harness.data.values import shown
 from harness.errors import DataFault, ModelFault
 
 # Stanford Alpaca's two prompts (github.com/tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
-# The completion follows the last colon directly, without a newline.
+# There the completion follows the last colon directly; ``alpaca`` adds a newline, as most later users do.
 _ALPACA_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request.\n\n"
@@ -30,28 +39,57 @@ _ALPACA = (
 _FIXED = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
+# What stands between prompt and answer, and whether it belongs to the answer if the tokenizer has no preference.
+_SEPARATORS = {Template.lesson: (" ", True), Template.alpaca: ("\n", False)}
+_PROBE = "Below is a question.\n\nAnswer:"  # both plain prompts end in a colon
+# How answers begin: a word, Chinese, a number, brackets, quotes, a list, a sign, an accent.
+_PROBE_ANSWERS = ("The cat", "yes", "推荐使用", "日本", "42", "(a)", '{"a": 1}', "[1]", '"a"', "- a", "$5", "<b>", "é")
+
+
 def render_row(row: Row, template: Template, tokenizer: Any) -> tuple[str, str]:
-    """Prompt and completion of a row; the completion has no end-of-text token (``tokenize`` adds it).
+    """Prompt and completion of a row; joined they are the whole text but for its end token (``tokenize`` adds it).
 
     With ``chat``, everything before the last assistant turn is the prompt, up to and including the header that opens
-    that turn, and the completion is what the template puts after it. If a turn ends with a token other than the
-    tokenizer's end-of-text token (Gemma's ``<end_of_turn>``), the completion keeps it. Raises DataFault, with only
-    the reason, for a row that the chat template refuses.
+    that turn, and the completion is what the template puts between it and the token that ends the turn. Raises
+    DataFault, with only the reason, for a row that the chat template refuses.
+
+    Args:
+        tokenizer: for a plain template, None gives the border of most tokenizers.
     """
     if template is not Template.chat:
-        return _plain(row.instruction, row.input, template), row.output
-    messages = [{"role": role, "content": content} for role, content in row.messages]
-    prompt = _chat(messages[:-1], tokenizer, ask=True)
-    whole = _chat(messages, tokenizer, ask=False)
+        _refuse_fields(row, template)
+        before, after = _separator(template, tokenizer)
+        return _plain(row.instruction, row.input, template) + before, after + row.output
+
+    def render(messages: Sequence[dict[str, Any]], tools: Sequence[Any], ask: bool = False) -> str:
+        return _chat(messages, tokenizer, ask, tools)
+
+    messages = chat_fields.as_template_takes_them(row, render)
+    chat_fields.refuse_hidden(row, messages, render)
+    prompt, whole = render(messages[:-1], row.tools, ask=True), render(messages, row.tools)
     if not whole.startswith(prompt):
-        raise DataFault("the tokenizer's chat template does not put the answer where its prompt ends")
-    return prompt, _without_end(whole[len(prompt) :], tokenizer)
+        own = ", ".join(row.messages[-1].fields)
+        remedy = f" (prompts ask for a direct answer; remove {own} from the last message)" if own else ""
+        raise DataFault(f"the tokenizer's chat template does not put the answer where its prompt ends{remedy}")
+    return prompt, _without_end(whole[len(prompt) :], turn_end(tokenizer))
+
+
+def _refuse_fields(row: Row, template: Template) -> None:
+    """A plain template shows roles and contents only."""
+    for number, message in enumerate(row.messages, start=1):
+        if message.fields:
+            raise DataFault(
+                f"message {number} has the field {shown(next(iter(message.fields)))}, which data.template="
+                f"{template.value} cannot show; use data.template=chat, or remove the field"
+            )
+    if row.tools:
+        raise DataFault(f"it has tools, which data.template={template.value} cannot show; use data.template=chat")
 
 
 def render_question(instruction: str, input: str, template: Template, tokenizer: Any) -> str:
     """The prompt of one question, equal to that of a row with the same instruction and input."""
     if template is not Template.chat:
-        return _plain(instruction, input, template)
+        return _plain(instruction, input, template) + _separator(template, tokenizer)[0]
     require_template(template, tokenizer)
     return _chat([{"role": "user", "content": question(instruction, input)}], tokenizer, ask=True)
 
@@ -64,30 +102,96 @@ def require_template(template: Template, tokenizer: Any) -> None:
         raise ModelFault(f"data.template=chat: the tokenizer of {name} has no chat template; {remedy}")
 
 
+@dataclass(frozen=True)
+class TurnEnd:
+    """What a chat template writes after an assistant's answer, and the token in it that ends the turn."""
+
+    text: str  # up to the next turn, without white space at its end
+    token: str
+    token_id: int
+
+
+@lru_cache(maxsize=8)
+def turn_end(tokenizer: Any) -> TurnEnd | None:
+    """How the tokenizer's chat template ends an assistant's turn; None without one, or if no single token ends it.
+
+    That token is the first one of the vocabulary's added tokens after an answer.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    mark = "Q7Q"
+    try:
+        asked = _chat([{"role": "user", "content": "a"}], tokenizer, ask=True)
+        whole = _chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}], tokenizer, ask=False)
+    except DataFault:
+        return None
+    answer = whole[len(asked) :] if whole.startswith(asked) else whole
+    if mark not in answer:
+        return None
+    rest = answer.rpartition(mark)[2].rstrip()
+    begun = rest.lstrip()
+    added = sorted(tokenizer.get_added_vocab().items(), key=lambda item: -len(item[0]))
+    if tokenizer.eos_token is not None:
+        added.append((tokenizer.eos_token, tokenizer.eos_token_id))
+    found = next(((token, number) for token, number in added if token and begun.startswith(token)), None)
+    return TurnEnd(rest, *found) if found else None
+
+
+def end_token(template: Template, tokenizer: Any) -> tuple[str, int]:
+    """The end that is trained, as text and id: the chat template's end of turn, else the tokenizer's end of text."""
+    end = turn_end(tokenizer) if template is Template.chat else None
+    return (end.token, end.token_id) if end else (tokenizer.eos_token, int(tokenizer.eos_token_id))
+
+
+def _separator(template: Template, tokenizer: Any) -> tuple[str, str]:
+    """What stands between prompt and answer, on its side of the border: the end of the one, the start of the other."""
+    if template not in _SEPARATORS:
+        return "", ""
+    separator, on_answer = _SEPARATORS[template]
+    on_answer = on_answer if tokenizer is None else _on_answer(separator, on_answer, tokenizer)
+    return ("", separator) if on_answer else (separator, "")
+
+
+@lru_cache(maxsize=16)
+def _on_answer(separator: str, preferred: bool, tokenizer: Any) -> bool:
+    """Whether the answer begins with the separator: the side on which fewer tokens would span the border.
+
+    A prompt's tokens must be those that the whole text begins with, whatever the answer is.
+    """
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    wholes = tokenizer([f"{_PROBE}{separator}{answer}" for answer in _PROBE_ANSWERS], **options)["input_ids"]
+    spanned = {}
+    for on_answer in (True, False):
+        [prompt] = tokenizer([_PROBE if on_answer else _PROBE + separator], **options)["input_ids"]
+        spanned[on_answer] = sum(whole[: len(prompt)] != prompt for whole in wholes)
+    return preferred if spanned[True] == spanned[False] else spanned[True] < spanned[False]
+
+
 def _plain(instruction: str, input: str, template: Template) -> str:
-    if template is Template.lesson:
+    if template is Template.lesson or template is Template.lesson_exact:
         # The lesson leaves the Input line out if there is none, and ends with a space.
-        return f"Instruction: {instruction}\n" + (f"Input: {input}\n" if input else "") + "Answer: "
+        text = f"Instruction: {instruction}\n" + (f"Input: {input}\n" if input else "") + "Answer:"
+        return text + " " if template is Template.lesson_exact else text
     return (_ALPACA_INPUT if input else _ALPACA).format(instruction=instruction, input=input)
 
 
-def _chat(messages: list[dict[str, str]], tokenizer: Any, ask: bool) -> str:
+def _chat(messages: Sequence[dict[str, Any]], tokenizer: Any, ask: bool, tools: Sequence[Any] = ()) -> str:
     from jinja2 import TemplateError
 
+    given = {"tools": list(tools) or None, "add_generation_prompt": ask, **_FIXED}
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask, **_FIXED)
-    except TemplateError as fault:  # How templates refuse a role or an order of turns.
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, **given)
+    # How templates refuse a role or an order of turns; the others, how they meet a field of another form.
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as fault:
         raise DataFault(f"the tokenizer's chat template refuses its messages: {str(fault)[:200]}") from fault
 
 
-def _without_end(completion: str, tokenizer: Any) -> str:
-    """``completion`` up to the end-of-text token that closes the turn, or up to another end-of-turn token.
+def _without_end(completion: str, end: TurnEnd | None) -> str:
+    """``completion`` up to the token that ends the turn.
 
     What a template writes after that token (Qwen: a newline) belongs to the next turn and is never generated.
     """
     text = completion.rstrip()
-    if tokenizer.eos_token and text.endswith(tokenizer.eos_token):
-        return text.removesuffix(tokenizer.eos_token)
-    if any(text.endswith(token) for token in tokenizer.get_added_vocab()):
-        return text
-    return completion
+    if end is None or not text.endswith(end.text):
+        return completion
+    return text[: len(text) - len(end.text) + end.text.index(end.token)]

@@ -1,23 +1,24 @@
 """Rows as token ids, with the length of the prompt.
 
-Prompt and completion are tokenized separately and joined. Tokenized together, a merge across the border could give the
-prompt different tokens in training than in generation; separately, both are the same by construction. The price is
-that no token spans the border.
+A row's ids are those of its whole text, because that is what the model has read in pretraining. Generation knows only
+the prompt, whose ids must be the same in both; so the templates put the border where no token spans it. A row in which
+one would (an answer that begins with a newline) is counted, and its completion is tokenized on its own.
 
-What is trained: the completion and one end-of-text token. The labels of prompt and padding are -100.
+What is trained: the completion and one end, the token that ends the template's turn or else the text. The labels of
+prompt and padding are -100.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import Data, OnBadRow, Template
+from harness.config.schema import Data, OnBadRow, Template, TrainOn
 from harness.data.dataset import SplitRows, bad_rows_fault
+from harness.data.json_rows import parse_json
 from harness.data.rows import BadRow, Row
 from harness.data.splits import SPLITS
-from harness.data.templates import render_row, require_template
+from harness.data.templates import end_token, render_row, require_template
 from harness.errors import DataFault, ModelFault
 
 if TYPE_CHECKING:
@@ -28,19 +29,29 @@ IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """Ids of prompt, completion and end-of-text token, length t; the first ``prompt_length`` (>= 1) are prompt."""
+    """Ids of prompt, completion and end token, length t; the first ``prompt_length`` (>= 1) are prompt."""
 
     input_ids: tuple[int, ...]
     prompt_length: int
     row: Row
     prompt: str
-    cut: bool = False  # the end of the completion, with its end-of-text token, did not fit
+    cut: bool = False  # the end of the completion, with its end token, did not fit
     start: int = 0  # 1 if the first id is the start token that the tokenizer adds
+    spanned: bool = False  # in its whole text, a token spans the border; its completion is tokenized on its own
+    turns: tuple[tuple[int, int], ...] = ()  # of the prompt, start and end of earlier turns that are trained too
+
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        """The completion's ids without its end token."""
+        return self.input_ids[self.prompt_length : None if self.cut else -1]
 
     @property
     def labels(self) -> tuple[int, ...]:
         """Length t like ``input_ids``, not shifted (the model's loss shifts)."""
-        return (IGNORED,) * self.prompt_length + self.input_ids[self.prompt_length :]
+        labels = [IGNORED] * self.prompt_length
+        for start, end in self.turns:
+            labels[start:end] = self.input_ids[start:end]
+        return (*labels, *self.input_ids[self.prompt_length :])
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,17 @@ class TokenizedSplits:
     splits: dict[str, list[TokenizedRow]]
     bad: tuple[BadRow, ...]  # left out here, of all splits
     cut: int  # rows whose completion was cut, of all splits
+    spanned: int  # rows in whose whole text a token spans the border, of all splits
+    end_id: int  # the end that is trained
+    apart: int = 0  # earlier turns that are rows of their own, because their conversation shows them otherwise later
 
 
 def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSplits:
     """Every row as at most ``data.max_tokens`` ids.
 
     A row is bad if its prompt fills the window, if it is too long and ``data.truncate`` is off, if the chat template
-    refuses it, or if its output has no token or contains the end-of-text token. With ``data.truncate`` the end of the
-    completion is cut and counted, but never the prompt or the whole completion.
+    refuses it, or if its output has no token, or contains the end that is trained or the end of text. With
+    ``data.truncate`` the end of the completion is cut and counted, but never the prompt or the whole completion.
 
     Raises:
         DataFault: there are bad rows and ``data.on_bad_row=error``, or they leave a split empty.
@@ -73,18 +87,32 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
     splits: dict[str, list[TokenizedRow]] = {}
     refused: dict[str, list[BadRow]] = {}
     for name in SPLITS:
-        splits[name], refused[name] = _tokenize(rows.splits[name], data, tokenizer)
+        every_turn = name == "train" and data.train_on is TrainOn.all
+        tokenize = _tokenize_turns if every_turn else _tokenize
+        splits[name], refused[name] = tokenize(rows.splits[name], data, tokenizer)
     # Sorted, because splits cut from one file mix its rows.
     bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
     if bad and data.on_bad_row is OnBadRow.error:
         raise bad_rows_fault(bad, sum(len(rows.splits[name]) for name in SPLITS))
     for name in SPLITS:
         if rows.splits[name] and not splits[name]:
+            first = refused[name][0].reason
+            setting = f"data.max_tokens={data.max_tokens}"
             raise DataFault(
-                f"data.max_tokens={data.max_tokens}: all {len(rows.splits[name])} rows of the {name} split"
-                f" are refused (the first: {refused[name][0].reason}); raise data.max_tokens or fix the data"
+                (setting if setting in first else f"data.path={data.path}")
+                + f": all {len(rows.splits[name])} rows of the {name} split"
+                f" are refused (the first: {first}); "
+                + ("raise data.max_tokens or fix the data" if setting in first else "fix the data")
             )
-    return TokenizedSplits(splits, tuple(bad), sum(row.cut for name in SPLITS for row in splits[name]))
+    everything = [row for name in SPLITS for row in splits[name]]
+    return TokenizedSplits(
+        splits,
+        tuple(bad),
+        cut=sum(row.cut for row in everything),
+        spanned=sum(row.spanned for row in everything),
+        end_id=end_token(data.template, tokenizer)[1],
+        apart=max(0, len(splits["train"]) - len(rows.splits["train"]) + len(refused["train"])),
+    )
 
 
 def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> list[list[int]]:
@@ -93,10 +121,43 @@ def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> li
     The tokenizer's start token is added if it has one, except with ``chat``, whose text already contains it. An
     end-of-text token that some tokenizers append is removed, because the text continues.
     """
-    ids = _ids(prompts, tokenizer, special=template is not Template.chat)
     if template is Template.chat:
-        return ids
-    return [row[:-1] if row and row[-1] == tokenizer.eos_token_id else row for row in ids]
+        return _ids(prompts, tokenizer, special=False)
+    ids = _ids(prompts, tokenizer, special=True)
+    [probe] = _ids(["a"], tokenizer, special=True)
+    return [row[:-1] for row in ids] if probe[-1:] == [tokenizer.eos_token_id] else ids
+
+
+def _tokenize_turns(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+    """Rows of which every turn by the assistant is trained, each with its end.
+
+    An earlier turn is trained where it stands in its conversation, if generation would see the same ids before it.
+    Where the template shows a turn otherwise once others follow (Qwen3 leaves out its thinking), it is a row of its
+    own. A conversation with a turn that cannot be used is left out as a whole.
+    """
+    tokenized, faults = _tokenize([turn for row in rows for turn in row.turns()], data, tokenizer)
+    bad = {(row.source, row.number): row for row in reversed(faults)}
+    conversations: dict[tuple[str, int], list[TokenizedRow]] = {}
+    for turn in tokenized:
+        key = (turn.row.source, turn.row.number)
+        if key not in bad:
+            conversations.setdefault(key, []).append(turn)
+    return [row for turns in conversations.values() for row in _joined(turns)], list(bad.values())
+
+
+def _joined(turns: Sequence[TokenizedRow]) -> list[TokenizedRow]:
+    """The turns of one conversation in as few rows as hold them, in order."""
+    rows: list[TokenizedRow] = []
+    for turn in reversed(turns):
+        ids = turn.input_ids
+        for at, row in enumerate(rows):
+            longer = len(row.row.messages) > len(turn.row.messages)
+            if longer and not turn.cut and row.input_ids[: len(ids)] == ids and len(ids) <= row.prompt_length:
+                rows[at] = replace(row, turns=((turn.prompt_length, len(ids)), *row.turns))
+                break
+        else:
+            rows.append(turn)
+    return rows[::-1]
 
 
 def _tokenize(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
@@ -104,33 +165,61 @@ def _tokenize(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[Tok
     bad: list[BadRow] = []
     for row in rows:
         try:
-            rendered.append((row, *render_row(row, data.template, tokenizer)))
+            prompt, completion = render_row(row, data.template, tokenizer)
+            # What a template makes of tool calls is the answer that generation can give.
+            answer = replace(row, output=completion) if row.messages[-1].fields else row
+            rendered.append((answer, prompt, completion))
         except DataFault as fault:
             bad.append(BadRow(row.source, row.number, str(fault)))
+    end, end_id = end_token(data.template, tokenizer)
     prompts = prompt_ids([prompt for _, prompt, _ in rendered], data.template, tokenizer)
-    completions = _ids([completion for _, _, completion in rendered], tokenizer, special=False)
+    completions = _completion_ids([(prompt, tail) for _, prompt, tail in rendered], prompts, data.template, tokenizer)
     tokenized: list[TokenizedRow] = []
-    for (row, prompt, _), head, tail in zip(rendered, prompts, completions, strict=True):
-        reason = _why_unusable(head, tail, data, tokenizer)
+    for (row, prompt, _), head, (tail, spanned) in zip(rendered, prompts, completions, strict=True):
+        ends = {end_id: end, int(tokenizer.eos_token_id): tokenizer.eos_token}
+        if len(tail) == 1 and not _ids([row.output], tokenizer, special=False)[0]:
+            tail = []  # nothing but the template's separator
+        reason = _why_unusable(head, tail, data, ends)
         if reason:
             bad.append(BadRow(row.source, row.number, reason))
             continue
-        ids = (*head, *tail, tokenizer.eos_token_id)
+        ids = (*head, *tail, end_id)
         cut = len(ids) > data.max_tokens
         start = int(tokenizer.bos_token_id is not None and head[0] == tokenizer.bos_token_id)
-        tokenized.append(TokenizedRow(ids[: data.max_tokens], len(head), row, prompt, cut, start))
+        tokenized.append(TokenizedRow(ids[: data.max_tokens], len(head), row, prompt, cut, start, spanned))
     return tokenized, bad
 
 
-def _why_unusable(prompt: Sequence[int], completion: Sequence[int], data: Data, tokenizer: Any) -> str | None:
+def _completion_ids(
+    texts: Sequence[tuple[str, str]], prompts: Sequence[Sequence[int]], template: Template, tokenizer: Any
+) -> list[tuple[list[int], bool]]:
+    """Ids of each completion, and whether in its whole text a token spans the border.
+
+    What follows the prompt's ids in those of the whole text; the completion's own ids if the whole does not begin with
+    the prompt's.
+    """
+    wholes = prompt_ids([prompt + completion for prompt, completion in texts], template, tokenizer)
+    found = [
+        (whole[len(head) :], False) if whole[: len(head)] == list(head) else ([], True)
+        for whole, head in zip(wholes, prompts, strict=True)
+    ]
+    spanned = [index for index, (_, spans) in enumerate(found) if spans]
+    alone = _ids([texts[index][1] for index in spanned], tokenizer, special=False)
+    for index, ids in zip(spanned, alone, strict=True):
+        found[index] = (ids, True)
+    return found
+
+
+def _why_unusable(prompt: Sequence[int], completion: Sequence[int], data: Data, ends: dict[int, str]) -> str | None:
     """Why a row cannot be used; None if it can."""
     window = f"data.max_tokens={data.max_tokens}"
     if not prompt:
         return "its prompt has no token in this model's vocabulary"
     if not completion:
         return "its output has no token in this model's vocabulary"
-    if tokenizer.eos_token_id in completion:
-        return f"its output contains the end-of-text token {tokenizer.eos_token!r}, at which generation would stop"
+    inside = next((end for number, end in ends.items() if number in completion), None)
+    if inside is not None:
+        return f"its output contains the end-of-text token {inside!r}, at which generation would stop"
     if len(prompt) >= data.max_tokens:
         return f"its prompt fills the whole window ({len(prompt)} tokens, {window})"
     length = len(prompt) + len(completion) + 1
@@ -165,7 +254,7 @@ def held_out_rows(
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     for number, line in enumerate(lines[:limit], 1):
         try:
-            text = json.loads(line)["text"]
+            text = parse_json(line)["text"]
             ids = tuple(tokenizer(text, verbose=False)["input_ids"][:max_tokens])
         except (ValueError, TypeError, KeyError) as error:
             raise DataFault(

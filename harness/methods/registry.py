@@ -60,6 +60,11 @@ def prompt_learning(method: str, settings: SheetValues) -> bool:
     return traits_of(method, settings).prompt_learning
 
 
+def keeps_prefix(method: str, settings: SheetValues) -> bool:
+    """Whether the method's own keys and values stand before the text, in the cache of every layer."""
+    return traits_of(method, settings).keeps_prefix
+
+
 def caveat(method: str, settings: SheetValues) -> str | None:
     """What a reader of this method's scores must know."""
     return library.CAVEATS.get(settings["type"].lower()) if method == "library" else None

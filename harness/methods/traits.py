@@ -19,6 +19,7 @@ class Traits:
     multi_adapter: bool = True  # several adapters on one base
     conv1d: bool = True  # adapts GPT-2's linear layers, which transformers keeps transposed as Conv1D
     prompt_learning: bool = False  # left padding changes its answers: generate in batches of equal length
+    keeps_prefix: bool = False  # its keys stand before the text in the cache: padding may push them out of a window
     rewrites_base: bool = False  # writes into base weights: disabling the adapter does not restore the base
     why_unquantized: str = NEEDS_WEIGHTS  # the reason if nf4 or int8 is false
     why_no_checkpointing: str = ""  # the reason if checkpointing is false
@@ -37,6 +38,7 @@ PROMPT = Traits(mergeable=False, identity_at_start=False, prompt_learning=True) 
 PREFIX = Traits(
     mergeable=False,
     identity_at_start=False,
+    keeps_prefix=True,
     checkpointing=False,
     why_no_checkpointing="keeps its prefix in the key-value cache, which gradient checkpointing turns off",
 )

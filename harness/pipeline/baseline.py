@@ -10,6 +10,7 @@ from harness.pipeline.values import PreparedRows
 from harness.plan.spec import Plan
 from harness.record.files import atomic_write_text
 from harness.scoring import score as scoring_score
+from harness.scoring.batching import needs_equal_lengths
 from harness.scoring.score import Scores
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ def measure_baseline(path: Path, plan: Plan, base: Base, rows: PreparedRows) -> 
         rows.splits[plan.scoring.split],
         rows.held_out,
         plan.scoring,
-        equal_lengths=False,
+        stops=rows.stops,
+        equal_lengths=needs_equal_lengths(base.model),
         seed=plan.seed,
     )
     atomic_write_text(path, json.dumps(vars(found), ensure_ascii=False, indent=1))

@@ -19,6 +19,7 @@ from harness.record import provenance, store
 from harness.record.run_record import Adapter, RunRecord, Training
 from harness.record.store import add_note
 from harness.runtime import distributed
+from harness.scoring.score import Scores
 from harness.training.distillation import Teacher
 
 
@@ -47,7 +48,8 @@ def _(value: AuditedRows, record: RunRecord) -> None:
     record.times_s.tokenize = value.prepared.seconds
     record.rows = value.prepared.rows
     record.audit = value.audit
-    for note in value.prepared.notes:
+    record.inferred |= {"stop_ids": list(value.stops), "trained_end_id": value.prepared.end_id}
+    for note in value.prepared.notes + value.notes:
         add_note(record, note, shared=True)
 
 
@@ -55,6 +57,7 @@ def _(value: AuditedRows, record: RunRecord) -> None:
 def _(value: Baseline, record: RunRecord) -> None:
     record.times_s.score_before = value.seconds
     record.scores.before = value.scores.values
+    _fill_answers("before", value.scores, record)
 
 
 @fill.register
@@ -112,6 +115,16 @@ def _(value: Scored, record: RunRecord) -> None:
     record.times_s.score_after = value.seconds
     record.memory_bytes.score_peak = value.peak_bytes
     record.scores.after, record.scores.signatures = value.scores.values, value.scores.signatures
+    _fill_answers("after", value.scores, record)
+
+
+def _fill_answers(when: str, scores: Scores, record: RunRecord) -> None:
+    """How many answers were cut, and how they had to be batched."""
+    if scores.cut is not None:
+        limit = record.plan["scoring"]["generation"]["max_new_tokens"]
+        record.scores.cut |= {when: scores.cut, "of": len(scores.answers), "limit": limit}
+    for note in scores.notes:
+        add_note(record, f"scoring {when}: {note}", shared=when == "before")
 
 
 @fill.register

@@ -8,6 +8,7 @@ from harness.data.sources import locate_data
 from harness.data.tokenize import held_out_rows, tokenize_splits
 from harness.errors import DataFault
 from harness.models.base import Base
+from harness.models.ends import end_ids, stops_for
 from harness.pipeline.values import PreparedRows
 from harness.plan.spec import Plan
 
@@ -29,14 +30,34 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
         notes.append(f"{read.duplicates_across_splits} prompts are in more than one split")
     if tokenized.bad:
         notes.append(f"{len(tokenized.bad)} unusable rows were skipped (data.on_bad_row=skip)")
+    notes += read.notes
+    if tokenized.apart:
+        notes.append(
+            f"{tokenized.apart} earlier turns are rows of their own (data.train_on=all): the template shows them"
+            " otherwise once other turns follow"
+        )
     if tokenized.cut:
         notes.append(f"{tokenized.cut} completions were cut to data.max_tokens={plan.data.max_tokens}")
+    if tokenized.spanned:
+        notes.append(
+            f"in {tokenized.spanned} rows the tokenizer would write one token across the border of prompt and answer; "
+            "their answers are tokenized on their own"
+        )
+    everything = [row for rows in tokenized.splits.values() for row in rows]
+    stops = stops_for(
+        end_ids(base.model, base.tokenizer),
+        tokenized.end_id,
+        [row.answer_ids for row in everything],
+        base.tokenizer,
+    )
     return PreparedRows(
         splits=tokenized.splits,
         held_out=_held_out(plan, base),
         rows={name: len(rows) for name, rows in tokenized.splits.items()} | {"bad": len(tokenized.bad)},
         refused=len(tokenized.bad),
-        notes=tuple(notes),
+        stops=stops.ids,
+        end_id=tokenized.end_id,
+        notes=(*notes, *stops.notes),
         seconds=time.perf_counter() - started,
     )
 
@@ -50,6 +71,19 @@ def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
             f"data.path={plan.data.path} leaves no row for the split {' and '.join(empty)}; add rows, or "
             "change data.splits, data.fractions or data.limits"
         )
+
+
+def cut_warning(rows: PreparedRows, plan: Plan) -> str | None:
+    """What to know before training if answers as long as their references do not fit; None if all fit."""
+    limit = plan.scoring.generation.max_new_tokens
+    lengths = [len(row.answer_ids) for row in rows.splits[plan.scoring.split]]
+    longer = [length for length in lengths if length > limit]
+    if not longer or not plan.scoring.metrics:
+        return None
+    return (
+        f"{len(longer)} of {len(lengths)} references are longer than scoring.generation.max_new_tokens={limit} (the "
+        f"longest has {max(longer)} tokens): their answers will be cut; raise it to {max(longer) + 1}"
+    )
 
 
 def _held_out(plan: Plan, base: Base) -> "list[TokenizedRow]":

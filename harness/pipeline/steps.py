@@ -3,23 +3,25 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.adapters import save_load
 from harness.adapters.save_load import SavedAdapter
+from harness.config.schema import Objective
 from harness.data.audit import label_audit
 from harness.data.tokenize import TokenizedRow
-from harness.methods.registry import prompt_learning
 from harness.models.base import Base
 from harness.pipeline.cache import ProcessCache
+from harness.pipeline.rows import cut_warning
 from harness.pipeline.values import AuditedRows, Baseline, Predictions, Scored, SharedBase, Tuned
 from harness.plan.spec import Plan
 from harness.record import store
 from harness.record.files import write_jsonl
 from harness.runtime import distributed, memory
 from harness.scoring import score as scoring_score
+from harness.scoring.batching import needs_equal_lengths
 from harness.trackers.base import TrackerRun
 
 if TYPE_CHECKING:
@@ -43,10 +45,13 @@ def load(plan: Plan, cache: ProcessCache, threads: int | None) -> SharedBase:
 
 
 def tokenize(plan: Plan, cache: ProcessCache, base: Base) -> AuditedRows:
-    """Rows as tokens, with the label audit of the training split."""
+    """Rows as tokens, with the label audit of the training split and what to know before training."""
     rows, objective = cache.rows(plan, base), plan.trainer.objective
     audit = label_audit(rows.splits["train"], rows.refused, objective)
-    return AuditedRows(rows, {"labels": objective.value, **audit})
+    notes = [cut_warning(rows, plan)]
+    if objective is Objective.lesson:
+        notes.append("trainer.objective=lesson: prompts as the lesson published them (data.template=lesson_exact)")
+    return AuditedRows(rows, {"labels": objective.value, **audit}, tuple(filter(None, notes)))
 
 
 def baseline(
@@ -85,7 +90,8 @@ def score(plan: Plan, model: "PeftModel", base: Base, rows: AuditedRows) -> Scor
                 rows.splits[plan.scoring.split],
                 rows.prepared.held_out,
                 plan.scoring,
-                equal_lengths=prompt_learning(plan.method, plan.settings),
+                stops=rows.stops,
+                equal_lengths=needs_equal_lengths(base.model, plan.method, plan.settings),
                 seed=plan.seed,
             )
         )
@@ -99,9 +105,16 @@ def write_predictions(
     if not after.scores.answers:
         return Predictions(None)
     rows = [
-        {"prompt": example.prompt, "reference": example.row.output, "before": old, "after": new}
+        {"prompt": example.prompt, **_references(example), "before": old, "after": new}
         for example, old, new in zip(scored, before.scores.answers, after.scores.answers, strict=True)
     ]
     write_jsonl(folder / PREDICTIONS, rows)
-    tracker.table("predictions", list(rows[0]), [list(row.values()) for row in rows[:SHOWN_PREDICTIONS]])
+    shown = ("prompt", "reference", "before", "after")
+    tracker.table("predictions", list(shown), [[row[name] for name in shown] for row in rows[:SHOWN_PREDICTIONS]])
     return Predictions(PREDICTIONS)
+
+
+def _references(example: TokenizedRow) -> dict[str, Any]:
+    """The row's reference, and all of them if there are more."""
+    texts = example.row.all_references
+    return {"reference": texts[0]} | ({"references": list(texts)} if len(texts) > 1 else {})

@@ -32,16 +32,24 @@ class PreparedRows:
     held_out: "list[TokenizedRow]"
     rows: dict[str, int]  # of each split, and ``bad`` ones
     refused: int
+    stops: tuple[int, ...]  # ids at which generation stops
+    end_id: int  # the one of them that is trained
     notes: tuple[str, ...]
     seconds: float  # spent on this plan; 0 if another of the process had the same rows
 
 
 @dataclass(frozen=True)
 class AuditedRows:
-    """Rows as tokens, and the label audit of the training split."""
+    """Rows as tokens, the label audit of the training split, and what to know before training."""
 
     prepared: PreparedRows
     audit: dict[str, int | str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Ids at which generation stops."""
+        return self.prepared.stops
 
     @property
     def splits(self) -> "dict[str, list[TokenizedRow]]":

@@ -13,6 +13,7 @@ from harness.config.schema import (
     Quantization,
     Template,
     Tracking,
+    TrainOn,
 )
 from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
@@ -20,7 +21,7 @@ from harness.methods import fields
 from harness.methods.registry import METHODS, traits_of
 from harness.plan import parallel_checks
 from harness.plan.values import is_text, path_faults, unwritable_folder, value_faults
-from harness.scoring.catalog import SCORES, TOKENIZE, metric_names
+from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
 
 
 def config_faults(config: Config) -> list[str]:
@@ -117,10 +118,12 @@ def _trainer(config: Config) -> Iterator[str]:
     yield from _checkpointing(config)
     yield from _distillation(config)
     yield from parallel_checks.parallel_faults(config)
-    if trainer.objective is Objective.lesson and config.data.template is not Template.lesson:
+    if trainer.objective is Objective.lesson and config.data.train_on is TrainOn.all:
+        yield "data.train_on=all needs trainer.objective=completion or distill; the lesson trains the last answer alone"
+    if trainer.objective is Objective.lesson and config.data.template not in (Template.lesson, Template.lesson_exact):
         yield (
             f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="
-            f"{config.data.template.value}; set data.template=lesson"
+            f"{config.data.template.value}; set data.template=lesson_exact"
         )
 
 
@@ -157,7 +160,7 @@ def _distillation(config: Config) -> Iterator[str]:
 def _scoring(config: Config) -> Iterator[str]:
     scoring = config.scoring
     yield from one_of("scoring.split", scoring.split, ("test", "validation"))
-    yield from one_of("scoring.tokenize", scoring.tokenize, tuple(TOKENIZE))
+    yield from one_of("scoring.tokenize", scoring.tokenize, (AUTO, *TOKENIZE))
     for metric in scoring.metrics:
         yield from one_of("scoring.metrics", metric, metric_names())
         if metric in SCORES and SCORES[metric].needs == "targets" and config.data.columns.target is None:

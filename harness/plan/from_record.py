@@ -7,7 +7,7 @@ from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault, DataFault, ModelFault
 from harness.frozen import freeze
 from harness.models import sources as model_sources
-from harness.plan.spec import Options, Plan, plan_from_dict
+from harness.plan.spec import PUBLISHED_TEMPLATES, Options, Plan, plan_from_dict
 from harness.record import store
 from harness.runtime.accelerator import accelerator
 
@@ -40,7 +40,11 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
         ConfigFault: another version of the harness wrote it.
         ModelFault: the files of the base model have changed since.
     """
-    plan = plan_from_dict(record["plan"], record["fingerprint"])
+    kept = dict(record["plan"])
+    if "stop_ids" not in record["inferred"]:  # from before the border between prompt and answer followed the tokenizer
+        template = PUBLISHED_TEMPLATES.get(kept["data"]["template"], kept["data"]["template"])
+        kept["data"] = kept["data"] | {"template": template}
+    plan = plan_from_dict(kept, record["fingerprint"])
     plan = replace(plan, model=freeze(replace(plan.model, device=_present(plan.model.device))))
     plan = plan if plan.fingerprint == record["fingerprint"] else replace(plan, known_as=record["fingerprint"])
     known = plan.inputs.get("model")

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import schema
 from harness.config.library_errors import omegaconf_message
-from harness.errors import ConfigFault, raise_together
+from harness.errors import ConfigFault, DataFault, raise_together
 from harness.frozen import freeze
 from harness.plan import checks
 from harness.plan.effective import in_canonical_order
@@ -22,6 +22,7 @@ from harness.plan.inputs import input_digests
 from harness.plan.rates import learning_rate
 from harness.plan.resolve import resolved_data, resolved_model
 from harness.plan.spec import Options, Plan, plain
+from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 
 
 def read_config(composed: DictConfig, here: bool = True) -> tuple[Plan, Options]:
@@ -81,6 +82,8 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _plan(config: schema.Config, here: bool) -> Plan:
     sheet = in_canonical_order(plain(getattr(config, config.peft.method)))
     sheet.pop("learning_rate")
+    inputs = input_digests(config)
+    _resolve(config, inputs.get("data"))
     return Plan(
         method=config.peft.method,
         settings=MappingProxyType(sheet),
@@ -90,8 +93,34 @@ def _plan(config: schema.Config, here: bool) -> Plan:
         trainer=freeze(config.trainer),
         scoring=freeze(config.scoring),
         seed=config.seed,
-        inputs=MappingProxyType(input_digests(config)),
+        inputs=MappingProxyType(inputs),
     )
+
+
+def _resolve(config: schema.Config, data_sha256: str | None) -> None:
+    """Put what follows from other settings in its place, so that the plan says what is run.
+
+    The published objective has the published prompt; ``scoring.tokenize=auto`` follows the data's outputs.
+    """
+    if config.trainer.objective is schema.Objective.lesson:
+        config.data.template = schema.Template.lesson_exact
+    if config.scoring.tokenize == AUTO:
+        config.scoring.tokenize = _tokenize_of_data(config, data_sha256)
+
+
+def _tokenize_of_data(config: schema.Config, data_sha256: str | None) -> str:
+    """The tokenizer for the script of the data's outputs; ``auto`` where this command need not read them."""
+    from harness.data.language import output_script
+
+    on_hub = data_sha256 is None
+    if on_hub and config.stage not in (schema.Stage.run, schema.Stage.plan):
+        return AUTO
+    try:
+        return TOKENIZE_OF_SCRIPT[output_script(config.data, data_sha256)]
+    except DataFault:
+        if on_hub and config.stage is schema.Stage.plan:  # counts parameters without a network, too
+            return AUTO
+        raise
 
 
 def _options(config: schema.Config) -> Options:

@@ -21,6 +21,12 @@ from harness.plan.effective import without_idle
 
 FINGERPRINT_DIGITS = 12
 
+# What the templates' names meant in earlier records: the published texts. Fingerprints keep that meaning, so that an
+# earlier run is never taken for one whose prompts end elsewhere.
+PUBLISHED_TEMPLATES = {"lesson": "lesson_exact", "alpaca": "alpaca_exact"}
+_TEMPLATE_NAMES = {exact: name for name, exact in PUBLISHED_TEMPLATES.items()}
+_TEMPLATE_NAMES |= {name: f"{name}, border by tokenizer" for name in PUBLISHED_TEMPLATES}
+
 DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
 
 # The plan has its own learning rate; the others change how a run is executed, not its result.
@@ -29,9 +35,15 @@ TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "che
 # Settings of the model, at the values at which they do nothing.
 MODEL_DEFAULTS_WITHOUT_EFFECT = (("quantization", "none"), ("prune", 0.0))
 
+# Likewise of the data; records that are older than these settings lack them.
+DATA_DEFAULTS_WITHOUT_EFFECT = (
+    ("instruction", None),
+    ("train_on", schema.TrainOn.last.value),
+    ("group_by_prompt", True),
+)
 
 # What plans of earlier versions did where they lack a setting.
-EARLIER: dict[str, dict[str, Any]] = {}
+EARLIER: dict[str, dict[str, Any]] = {"data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"}}
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,11 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
     # config_only serves to count parameters without weights; a run never reads it.
     model = {key: value for key, value in plan["model"].items() if key != "config_only"}
     # The data's suggestions for scoring have an effect only through the settings of scoring.
-    data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens")}
+    data = {key: value for key, value in plan["data"].items() if key not in ("metrics", "max_new_tokens", "tokenize")}
+    data["template"] = _TEMPLATE_NAMES.get(data["template"], data["template"])
+    data = {key: value for key, value in data.items() if (key, value) not in DATA_DEFAULTS_WITHOUT_EFFECT}
+    if data["format"] != schema.RowFormat.messages.value:
+        data.pop("train_on", None)  # such rows have one turn
     used = without_idle({**plan, "model": model, "data": data, "trainer": trainer, "scoring": scoring})
     model = {key: value for key, value in used["model"].items() if (key, value) not in MODEL_DEFAULTS_WITHOUT_EFFECT}
     return used | {"model": model}

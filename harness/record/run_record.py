@@ -91,6 +91,7 @@ class ScoreTable:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)  # answers cut at max_new_tokens: before, after, of, limit
 
 
 @dataclass

@@ -12,6 +12,7 @@ from rich.text import Text
 from harness.report.cells import NOT_STARTED, TableRow
 from harness.report.columns import EVERY_BLOCK, Column
 from harness.report.table import Table
+from harness.runtime.terminal import printable
 
 WIDTH_WITHOUT_TERMINAL = 140  # characters, if the output is a file or a pipe
 GAP = 2  # characters between columns
@@ -26,7 +27,7 @@ def to_console(table: Table, console: Console | None = None, title: str | None =
     """
     console = console or _console()
     if title is not None:
-        console.print(Text(f"\n{title}", style="bold"))
+        console.print(Text(f"\n{printable(title)}", style="bold"))
     blocks, left_out = _layout(table, console.width)
     for number, block in enumerate(blocks):
         if number:
@@ -36,7 +37,7 @@ def to_console(table: Table, console: Console | None = None, title: str | None =
     if left_out:
         notes.append(f"columns left out at this width: {', '.join(left_out)}; see table.csv or table.md")
     for note in notes:
-        console.print(Text(note, style="dim"))
+        console.print(Text(printable(note), style="dim"))
 
 
 def _segments(table: Table, columns: Sequence[Column], console: Console, shorten: bool) -> list[Segment]:
@@ -51,7 +52,7 @@ def _segments(table: Table, columns: Sequence[Column], console: Console, shorten
     for row in (None, *table.rows):
         parts = []
         for column in columns:
-            text = column.show(row) if row else column.label
+            text = printable(column.show(row) if row else column.label, one_line=True)
             too_long = column.folds and cell_len(text) > widths[column.name]
             lines = Text(text).wrap(console, widths[column.name], overflow="fold") if too_long else [text]
             if shorten and len(lines) > 1:

@@ -19,6 +19,7 @@ def notes_on(rows: Sequence[TableRow], records: Mapping[str, Mapping[str, Any]],
     finished = [(row, records[row["fingerprint"]]) for row in rows if row["state"] == "finished"]
     return [
         *_baseline(finished, scores),
+        *_cut(finished),
         *_legend(rows),
         *_failures(rows),
         *_other_code(rows),
@@ -46,6 +47,19 @@ def _baseline(runs: Sequence[Run], scores: Sequence[str]) -> Iterator[str]:
         yield "changes are relative to each row's own baseline, because the baselines of the rows differ"
     elif any(baselines):
         yield f"baseline (the untouched base model): {baselines.pop()}"
+
+
+def _cut(runs: Sequence[Run]) -> Iterator[str]:
+    """How many answers reached the limit of their length, where any did."""
+    counts: dict[str, list[str]] = {}
+    for row, record in runs:
+        cut = record["scores"].get("cut") or {}
+        if cut.get("before") or cut.get("after"):
+            text = f"{cut.get('after', 0)} of {cut['of']} (baseline {cut.get('before', 0)}) at {cut['limit']} tokens"
+            counts.setdefault(text, []).append(str(row["row"]))
+    if counts:
+        parts = [f"row{'s' if numbers[1:] else ''} {','.join(numbers)}: {text}" for text, numbers in counts.items()]
+        yield f"answers cut by scoring.generation.max_new_tokens: {'; '.join(parts)}"
 
 
 def _legend(rows: Sequence[TableRow]) -> Iterator[str]:

@@ -17,11 +17,17 @@ Aggregation = Literal["mean over rows", "mean over tokens", "corpus"]
 # English BLEU; the rows below set the tokenizers of published English ROUGE-L and SQuAD F1 beside it.
 TOKENIZE: Mapping[str, str] = MappingProxyType(
     {
-        "zh": "Chinese, and Chinese mixed with other scripts",
+        "zh": "Chinese, and Chinese mixed with other scripts; others with spaces between words, such as Russian",
         "13a": "English, for comparison with papers",
         "char": "any script, by character",
         "jieba": "Chinese, by word",
     }
+)
+
+AUTO = "auto"  # the value of scoring.tokenize that takes the data's own; a plan never holds it once rows can be read
+# By the script of the data's outputs (``harness.data.language``).
+TOKENIZE_OF_SCRIPT: Mapping[str, str] = MappingProxyType(
+    {"latin": "13a", "han": "zh", "unspaced": "char", "other": "zh"}
 )
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,46 +16,89 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer."""
+
+    text: str  # as ``answer_text`` writes it
+    cut: bool  # it reached ``max_new_tokens`` before an end
+
+
 def generate(
     model: Any,
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[Sequence[int]],
     generation: schema.Generation,
     *,
+    stops: Sequence[int],
     equal_lengths: bool,
-) -> list[str]:
-    """Answers to ``prompts`` (token ids), in the same order, stripped, without special tokens.
+) -> list[Answer]:
+    """Answers to ``prompts`` (token ids), in the same order.
 
     Args:
         generation: the protocol of decoding, with ``batch_size`` in prompts.
+        stops: ids that end an answer, at least one.
         equal_lengths: batch prompts of one length only, so that nothing is padded.
     """
-    device = next(model.parameters()).device
     model.eval()
-    answers: dict[int, str] = {}
-    decoding = decoding_config(generation, tokenizer)
+    answers: dict[int, Answer] = {}
+    decoding = decoding_config(generation, tokenizer, stops)
     for batch in by_length([len(prompt) for prompt in prompts], generation.batch_size, equal=equal_lengths):
-        width = max(len(prompts[index]) for index in batch)
-        # Left-pad: generation continues from the last column.
-        ids_bt = [[tokenizer.pad_token_id] * (width - len(prompts[i])) + list(prompts[i]) for i in batch]
-        mask_bt = [[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch]
-        with (
-            torch.no_grad(),
-            base_precision(model),
-            _without_own_generation_config(model),
-            _without_position_id_warning(),
-        ):
-            output_bt = model.generate(
-                input_ids=torch.tensor(ids_bt, device=device),
-                attention_mask=torch.tensor(mask_bt, device=device),
-                generation_config=decoding,
-            )
-        texts = tokenizer.batch_decode(output_bt[:, width:], skip_special_tokens=True)
-        answers.update({index: text.strip() for index, text in zip(batch, texts, strict=True)})
+        output_bt = continuations(model, [prompts[index] for index in batch], decoding).sequences
+        for index, ids in zip(batch, output_bt.tolist(), strict=True):
+            length = next((at for at, number in enumerate(ids) if number in stops), len(ids))
+            cut = length == len(ids) and len(ids) >= generation.max_new_tokens
+            answers[index] = Answer(answer_text(ids[:length], tokenizer), cut)
     return [answers[index] for index in range(len(prompts))]
 
 
-def decoding_config(generation: schema.Generation, tokenizer: "PreTrainedTokenizerBase") -> Any:
+def continuations(model: Any, prompts: Sequence[Sequence[int]], decoding: Any) -> Any:
+    """What ``generate`` of transformers returns for one batch, its ``sequences`` without the prompts.
+
+    Args:
+        decoding: a ``GenerationConfig``; nothing comes from the model's own.
+    """
+    device = next(model.parameters()).device
+    width = max(len(prompt) for prompt in prompts)
+    # Left-pad: generation continues from the last column.
+    ids_bt = [[decoding.pad_token_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask_bt = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    with (
+        torch.no_grad(),
+        base_precision(model),
+        _without_own_generation_config(model),
+        _without_position_id_warning(),
+    ):
+        output = model.generate(
+            input_ids=torch.tensor(ids_bt, device=device),
+            attention_mask=torch.tensor(mask_bt, device=device),
+            generation_config=decoding,
+            return_dict_in_generate=True,
+        )
+    output.sequences = output.sequences[:, width:]
+    return output
+
+
+def answer_text(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The text of these ids, stripped; special tokens stay, and no space is tidied away.
+
+    References keep theirs, so an answer that lost them could not equal a reference that holds any.
+    """
+    text = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return str(text).strip()
+
+
+def reference_text(reference: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """A reference as the model would write it: with special tokens in it, what its own ids decode to.
+
+    Some decoders put spaces around special tokens; the answer then has them, and so must the reference.
+    """
+    ids = tokenizer(reference, add_special_tokens=False, verbose=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    return answer_text(ids, tokenizer) if any(number in special for number in ids) else reference
+
+
+def decoding_config(generation: schema.Generation, tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int]) -> Any:
     """The ``GenerationConfig`` of this protocol; nothing comes from the model's own."""
     from transformers import GenerationConfig
 
@@ -65,7 +109,7 @@ def decoding_config(generation: schema.Generation, tokenizer: "PreTrainedTokeniz
         **(sampling if generation.do_sample else {}),
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=list(stops),
         bos_token_id=tokenizer.bos_token_id,
     )
 

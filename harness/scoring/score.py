@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,8 +10,9 @@ import torch
 from harness.config import schema
 from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.errors import RunFault
+from harness.scoring.batching import Batching, check_batches
 from harness.scoring.compute import compute_metrics
-from harness.scoring.generate import generate
+from harness.scoring.generate import generate, reference_text
 from harness.scoring.losses import mean_completion_loss
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Scores:
     values: dict[str, float]  # by name in the catalog, in its unit
     signatures: dict[str, str]  # of each metric: how its value was computed
     answers: list[str] = field(repr=False)  # one per scored row; empty without metrics
+    cut: int | None = None  # answers that reached max_new_tokens before an end; None without metrics
+    notes: list[str] = field(default_factory=list)  # what the check of batches found
 
 
 def score(
@@ -37,6 +40,7 @@ def score(
     held_out: Sequence[TokenizedRow],
     scoring: schema.Scoring,
     *,
+    stops: Sequence[int],
     equal_lengths: bool,
     seed: int,
 ) -> Scores:
@@ -46,14 +50,18 @@ def score(
         examples: rows of the scored split.
         held_out: general text, for ``forgetting_loss``; empty: that score is left out.
         scoring: the protocol; without metrics, no answers are generated.
-        equal_lengths: generate in batches of one prompt length, for methods whose output depends on left padding.
+        stops: ids that end an answer.
+        equal_lengths: generate in batches of one prompt length, where left padding is known to change the answers; a
+            check of a few rows finds the other cases.
         seed: of sampled decoding; greedy decoding draws nothing.
 
     Raises:
         RunFault: the loss on ``examples`` is not finite, so that no score would mean anything.
     """
     pad_id = int(tokenizer.pad_token_id)
-    loss = mean_completion_loss(model, examples, pad_id=pad_id, batch_size=scoring.loss_batch_size)
+    check = check_batches(model, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
+    loss_batch = 1 if check.losses is Batching.single else scoring.loss_batch_size
+    loss = mean_completion_loss(model, examples, pad_id=pad_id, batch_size=loss_batch)
     if not math.isfinite(loss):
         raise RunFault(
             f"the loss on scoring.split={scoring.split} is not finite ({loss}); lower trainer.learning_rate, or use "
@@ -61,15 +69,21 @@ def score(
         )
     values = {"loss": loss, "perplexity": math.exp(min(loss, LARGEST_EXPONENT))}
     if held_out:
-        values["forgetting_loss"] = mean_completion_loss(
-            model, held_out, pad_id=pad_id, batch_size=scoring.loss_batch_size
-        )
+        values["forgetting_loss"] = mean_completion_loss(model, held_out, pad_id=pad_id, batch_size=loss_batch)
     if not scoring.metrics:
-        return Scores(values, {}, [])
+        return Scores(values, {}, [], None, list(check.notes))
     torch.manual_seed(seed)
-    prompts = [prompt_of(example) for example in examples]
-    answers = generate(model, tokenizer, prompts, scoring.generation, equal_lengths=equal_lengths)
-    references = [[example.row.output] for example in examples]
+    single = check.answers is Batching.single
+    answers = generate(
+        model,
+        tokenizer,
+        [prompt_of(example) for example in examples],
+        replace(scoring.generation, batch_size=1) if single else scoring.generation,
+        stops=stops,
+        equal_lengths=check.answers is Batching.equal,
+    )
+    references = [[reference_text(text, tokenizer) for text in example.row.all_references] for example in examples]
     targets = [example.row.target or "" for example in examples]
-    metrics, signatures = compute_metrics(scoring.metrics, answers, references, targets, scoring.tokenize)
-    return Scores(values | metrics, signatures, answers)
+    texts = [answer.text for answer in answers]
+    metrics, signatures = compute_metrics(scoring.metrics, texts, references, targets, scoring.tokenize)
+    return Scores(values | metrics, signatures, texts, sum(answer.cut for answer in answers), list(check.notes))

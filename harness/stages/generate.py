@@ -1,11 +1,13 @@
 """stage=generate: one prompt, answered by the base model and by the tuned one."""
 
+from functools import partial
 from typing import Any
 
 from harness.errors import ConfigFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options
 from harness.record import store
+from harness.runtime.terminal import printable
 
 
 def show_answers(options: Options) -> None:
@@ -18,8 +20,9 @@ def show_answers(options: Options) -> None:
         raise ConfigFault("stage=generate needs run=<fingerprint> and prompt='...'; the table shows the fingerprints")
     record = find_record(options)
     before, after = _answers(record, options)
-    print(f"prompt: {options.prompt}" + (f"\ninput:  {options.input}" if options.input else ""))
-    print(f"before: {before}\nafter:  {after}")
+    shown = {"prompt": options.prompt} | ({"input": options.input} if options.input else {})
+    for name, text in (shown | {"before": before, "after": after}).items():
+        print(f"{name + ':':<7} {printable(text)}")
 
 
 def _answers(record: dict[str, Any], options: Options) -> tuple[str, str]:
@@ -27,18 +30,21 @@ def _answers(record: dict[str, Any], options: Options) -> tuple[str, str]:
     from harness.adapters import save_load
     from harness.data import templates
     from harness.data.tokenize import prompt_ids
-    from harness.methods.registry import changes_base, prompt_learning
+    from harness.methods.registry import changes_base
     from harness.models import base as model_base
+    from harness.models.ends import end_ids
     from harness.scoring.generate import generate
 
     plan = plan_of_record(record)
     base = model_base.load_base(plan.model)
     text = templates.render_question(options.prompt or "", options.input, plan.data.template, base.tokenizer)
     prompts_ids = prompt_ids([text], plan.data.template, base.tokenizer)
-    equal = prompt_learning(plan.method, plan.settings)
-    [before] = generate(base.model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
+    stops = record["inferred"].get("stop_ids") or end_ids(base.model, base.tokenizer)
+    # One prompt is alone in its batch.
+    answer = partial(generate, generation=plan.scoring.generation, stops=stops, equal_lengths=True)
+    [before] = answer(base.model, base.tokenizer, prompts_ids)
     fork = model_base.fork(base, changes_base(plan.method, plan.settings))
     folder = store.adapter_folder(options.runs_dir, record)
     model = save_load.load_adapter(fork, folder, plan)
-    [after] = generate(model, base.tokenizer, prompts_ids, plan.scoring.generation, equal_lengths=equal)
-    return before, after
+    [after] = answer(model, base.tokenizer, prompts_ids)
+    return before.text, after.text

@@ -55,6 +55,7 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
     from harness.models.base import load_base
     from harness.pipeline.cache import ProcessCache
     from harness.scoring import score as scoring_score
+    from harness.scoring.batching import needs_equal_lengths
 
     require_same_rows(plan)
     model = replace(
@@ -75,7 +76,8 @@ def _scored(plan: Plan, folder: Path) -> "tuple[Scores, int]":
         rows.splits[plan.scoring.split],
         rows.held_out,
         plan.scoring,
-        equal_lengths=False,
+        stops=rows.stops,
+        equal_lengths=needs_equal_lengths(base.model),
         seed=plan.seed,
     )
     return scores, quantization.storage_bytes(base.model)

@@ -1,5 +1,6 @@
 """The data set of a run: every row accepted, or reported with file, row number and reason."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def test_bad_rows_are_listed_ten_at_most_with_file_number_and_reason(tmp_path: P
         {"instruction": "q", "output": " \n"},
         {"instruction": 3, "output": "a"},
         {"instruction": "q", "output": None},
-        {"instruction": "q", "output": ["a"]},
+        {"instruction": "q", "output": ["a", 1]},
         {"instruction": "q", "input": 1, "output": "a"},
         [1],
         "text",
@@ -29,7 +30,7 @@ def test_bad_rows_are_listed_ten_at_most_with_file_number_and_reason(tmp_path: P
     assert "rows.jsonl, row 22: field 'output' is empty" in text
     assert "row 23: field 'instruction' is a number, not text" in text
     assert "row 24: field 'output' is null, not text" in text
-    assert "row 25: field 'output' is a list" in text
+    assert "row 25: field 'output', text 2 is a number" in text
     assert "row 27: the row is a list" in text
     assert text.count(", row ") == 10
     assert "and 3 more" in text
@@ -69,8 +70,11 @@ def test_the_embedded_data_is_found_by_name_from_any_folder(tmp_path: Path, monk
 
 
 def test_empty_splits_are_faults_where_rows_were_asked_for(tmp_path: Path) -> None:
-    assert "none of 1 rows for training" in fault(jsonl(tmp_path, ROWS[:1]))
-    assert "none of 1 rows for training" in fault(jsonl(tmp_path, ROWS[:1]), fractions=(0.1, 0))
+    for shares in ((0.1, 0.1), (0.1, 0)):
+        assert "has 1 rows, too few for training, validation and test; add rows" in fault(
+            jsonl(tmp_path, ROWS[:1]), fractions=shares
+        )
+    assert "leave none of 4 rows for training; lower them" in fault(jsonl(tmp_path, ROWS[:4]), fractions=(0.5, 0.49))
     assert "data.fractions.test=1.0" in fault(jsonl(tmp_path, ROWS), fractions=(0, 1.0))
     assert "data.fractions.test=nan" in fault(jsonl(tmp_path, ROWS), fractions=(0, float("nan")))
     none = read_splits(settings(jsonl(tmp_path, ROWS), fractions=(0, 0)))
@@ -101,5 +105,11 @@ def test_real_files_read_with_a_column_mapping() -> None:
     assert len(flat(ner)) == 657
     # Several answers for each meaning: a cut by rows would put one meaning on both sides.
     e2e = read_splits(settings(shared("e2e_nlg/devset.csv"), {"instruction": "mr", "output": "ref"}))
-    assert len(flat(e2e)) == 4672
+    references = [text for row in flat(e2e) for text in row.all_references]
+    file = shared("e2e_nlg/devset.csv")
+    with file.open(encoding="utf-8", newline="") as stream:
+        assert set(references) == {line["ref"] for line in csv.DictReader(stream)}
+    held_out = [*e2e.splits["validation"], *e2e.splits["test"]]
+    assert len({row.instruction for row in held_out}) == len(held_out) < 547
+    assert all(not row.references for row in e2e.splits["train"])
     assert e2e.duplicates_across_splits == 0

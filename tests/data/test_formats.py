@@ -66,7 +66,7 @@ def test_bytes_that_are_not_utf8_name_their_row(tmp_path: Path) -> None:
         ("x.json", b'[{"instruction": "q", "output": "a"},\n {"instruction": ', "row 2: broken JSON: Expecting value"),
         ("x.json", b'[{"instruction": "q", "output": "a"} 5]', "after row 1: no ','"),
         ("x.json", b"[1] 2", "text follows the end"),
-        ("x.json", b"[1,]", "row 2: broken JSON"),
+        ("x.json", b"[1,", "row 2: broken JSON"),
         ("x.json", b'{\n"data": []\n}', "it is one JSON object (keys 'data')"),
         ("x.json", b"[" + b"9" * 5000 + b"]", "row 1: a number with too many digits"),
         ("x.json", b"[" * 200_000, "row 1: nested too deeply"),
@@ -80,13 +80,13 @@ def test_bytes_that_are_not_utf8_name_their_row(tmp_path: Path) -> None:
         ("x.csv", b"instruction,output,output,input\nq,a,b,\n", "names 'output' twice"),
         ("x.csv", b'instruction,output,input\n"q"x,a,\nq,a,\n', "row 1: broken CSV"),
         ("x.csv", b'instruction,output,input\nq,"a', "row 1: broken CSV"),
-        ("x.csv", b"instruction;output;input\nq;a;\n", "it has instruction;output;input"),
+        ("x.csv", b"instruction|output|input\nq|a|\n", "it has instruction|output|input"),
         ("x.csv", b"instruction,output,input\n", "has no usable row (0 rows read"),
         ("x.parquet", b"PAR1junkPAR1", "not a Parquet file that can be read"),
         (
             "x.txt",
             b"hello",
-            "the format cannot be told from its ending; rename it to one of .json, .jsonl, .csv, .parquet",
+            "from its ending .txt; write its rows as one of .json, .jsonl, .ndjson, .csv, .tsv, .parquet",
         ),
     ],
 )
@@ -131,7 +131,7 @@ def accepted_or_one_fault(file: Path) -> None:
                 str(caught).encode()  # printable on any terminal that speaks UTF-8
                 continue
             assert rows.splits["train"]
-            assert all(row.output.strip() and row.messages[-1][1] == row.output for row in rows.splits["train"])
+            assert all(row.output.strip() and row.messages[-1].content == row.output for row in rows.splits["train"])
             assert not rows.bad or on_bad_row == "skip"
 
 

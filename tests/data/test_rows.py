@@ -13,6 +13,7 @@ from tests.support.data_cases import (
     fault,
     jsonl,
     settings,
+    turns,
 )
 
 
@@ -22,7 +23,7 @@ def test_columns_are_mapped_and_dotted_names_descend(tmp_path: Path) -> None:
     rows = read_splits(settings(jsonl(tmp_path, [row]), columns, fractions=(0, 0)))
     (got,) = rows.splits["train"]
     assert (got.instruction, got.input, got.output, got.target) == ("ask", "", "yes", "y")
-    assert got.messages == (("user", "ask"), ("assistant", "yes"))
+    assert got.messages == turns(("user", "ask"), ("assistant", "yes"))
 
 
 def test_a_missing_column_is_one_message_naming_key_and_columns(tmp_path: Path) -> None:
@@ -37,17 +38,17 @@ def test_a_missing_column_is_one_message_naming_key_and_columns(tmp_path: Path) 
 
 def test_messages_keep_their_turns_and_flatten_for_plain_templates(tmp_path: Path) -> None:
     chat = [("system", "be kind"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
-    turns = [{"role": role, "content": content} for role, content in chat]
-    file = jsonl(tmp_path, [{"messages": turns}, {"messages": turns[1:3]}])
+    written = [{"role": role, "content": content} for role, content in chat]
+    file = jsonl(tmp_path, [{"messages": written}, {"messages": written[1:3]}])
     long, short = read_splits(settings(file, MESSAGES, fractions=(0, 0))).splits["train"]
-    assert long.messages == tuple(chat)
+    assert long.messages == turns(*chat)
     assert (long.instruction, long.input, long.output) == ("be kind", "User: a\nAssistant: b\nUser: c", "d")
     assert (short.instruction, short.input, short.output) == ("a", "", "b")
     table = tmp_path / "x.csv"
     with table.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([["messages"], [json.dumps(turns)], ["[oops"]])
+        csv.writer(stream).writerows([["messages"], [json.dumps(written)], ["[oops"]])
     rows = read_splits(settings(table, MESSAGES, fractions=(0, 0), on_bad_row="skip"))
-    assert rows.splits["train"][0].messages == tuple(chat)
+    assert rows.splits["train"][0].messages == turns(*chat)
     assert "text that is not JSON" in rows.bad[0].reason
 
 
@@ -58,7 +59,7 @@ def test_messages_keep_their_turns_and_flatten_for_plain_templates(tmp_path: Pat
         ([{"role": "user", "content": "a"}], "not by the assistant"),
         ([{"role": "assistant", "content": "a"}], "no message is by the user"),
         ([{"role": "bot", "content": "a"}], "message 1: role bot is not one of"),
-        ([{"role": 3, "content": "a"}], "message 1: role a number is not one of"),
+        ([{"role": 3, "content": "a"}], "message 1: role 3 is not one of"),
         ([{"role": "user"}, {"role": "assistant", "content": "a"}], "content of message 1 is missing"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}], "content of message 2 is empty"),
         (["hello"], "message 1 is text"),

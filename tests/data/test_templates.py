@@ -6,12 +6,12 @@ from harness.config.schema import Template
 from harness.data import templates
 from harness.data.rows import Row, question
 from harness.errors import DataFault, ModelFault
-from tests.support.data_cases import CHATML, byte_tokenizer, qwen_tokenizer
+from tests.support.data_cases import CHATML, byte_tokenizer, qwen_tokenizer, turns
 
 
 def row(instruction: str = "翻译", input: str = "你好", output: str = "hello", history: tuple = ()) -> Row:
-    turns = (*history, ("user", question(instruction, input)), ("assistant", output))
-    return Row(1, "here", instruction, input, output, turns, None)
+    messages = turns(*history, ("user", question(instruction, input)), ("assistant", output))
+    return Row(1, "here", instruction, input, output, messages, None)
 
 
 def test_the_lesson_prompt_is_the_published_one_and_drops_an_empty_input() -> None:

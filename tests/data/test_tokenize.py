@@ -1,7 +1,9 @@
 """Rows as token ids: what is trained on, what is cut, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,10 +12,12 @@ from hypothesis import strategies as st
 
 from harness.config.schema import Template
 from harness.data.audit import label_audit
+from harness.data.collate import collate, positions_needed, with_needed_logits
 from harness.data.dataset import SplitRows, read_splits
+from harness.data.messages import Message
 from harness.data.rows import Row
 from harness.data.templates import render_question
-from harness.data.tokenize import held_out_rows, prompt_ids, tokenize_splits
+from harness.data.tokenize import TokenizedRow, held_out_rows, prompt_ids, tokenize_splits
 from harness.errors import DataFault, ModelFault
 from tests.support.data_cases import (
     ALPACA,
@@ -25,6 +29,7 @@ from tests.support.data_cases import (
     settings,
     shared,
     tokenized,
+    turns,
 )
 from tests.support.runs import loaded
 
@@ -134,6 +139,87 @@ def test_an_unusable_tokenizer_is_reported_before_any_row() -> None:
         tokenized("a", template="chat")
 
 
+def conversations(*rows: tuple[tuple[str, str], ...]) -> SplitRows:
+    """Training rows of these turns; a role with a 0 has weight 0."""
+    made = []
+    for number, pairs in enumerate(rows, start=1):
+        messages = tuple(Message(role.rstrip("0"), text, trained="0" not in role) for role, text in pairs)
+        made.append(Row(number, "rows.jsonl", "q", "", messages[-1].content, messages, None))
+    return SplitRows({"train": tuple(made), "validation": tuple(made), "test": ()}, (), 0)
+
+
+LONG = (("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "dd"))
+
+
+def trained_text(row: TokenizedRow, tokenizer: Any) -> str:
+    return tokenizer.decode([label for label in row.labels if label != -100])
+
+
+def test_all_turns_are_trained_where_they_stand_each_with_its_end() -> None:
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=CHATML)
+    chosen = settings("x", template="chat", train_on="all")
+    done = tokenize_splits(conversations(LONG), chosen, tokenizer)
+    [row] = done.splits["train"]
+    assert trained_text(row, tokenizer) == "b<|im_end|>dd<|im_end|>"
+    assert (
+        row.input_ids
+        == tokenize_splits(conversations(LONG), settings("x", template="chat"), tokenizer).splits["train"][0].input_ids
+    )
+    # What is validated and scored is the last turn in both modes, so that the two can be compared.
+    [held_out] = done.splits["validation"]
+    assert trained_text(held_out, tokenizer) == "dd<|im_end|>"
+    [last] = tokenize_splits(conversations(LONG), settings("x", template="chat"), tokenizer).splits["train"]
+    assert trained_text(last, tokenizer) == "dd<|im_end|>"
+    audits = [label_audit([each]) for each in (row, last)]
+    assert [audit["supervised_tokens"] for audit in audits] == [5, 3]
+    assert sum(audits[0][name] for name in ("supervised_tokens", "prompt_tokens")) == len(row.input_ids)
+    assert audits[0]["supervised_sha256"] != audits[1]["supervised_sha256"]
+
+
+def test_turns_of_weight_0_are_history_in_both_modes() -> None:
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=CHATML)
+    weighted = (("user", "a"), ("assistant0", "b"), ("user", "c"), ("assistant", "d"))
+    for mode in ("all", "last"):
+        chosen = settings("x", template="chat", train_on=mode)
+        [row] = tokenize_splits(conversations(weighted), chosen, tokenizer).splits["train"]
+        assert trained_text(row, tokenizer) == "d<|im_end|>"
+
+
+def test_a_turn_that_the_template_rewrites_later_is_a_row_of_its_own() -> None:
+    direct = CHATML.replace("assistant\n' }}", "assistant\n<think></think>' }}").replace(
+        "+ message['content']",
+        "+ ('<think></think>' if loop.last and message.role == 'assistant' else '') + message['content']",
+    )
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=direct)
+    for template, size in (("chat", 2), ("lesson", 2)):
+        chosen = settings("x", template=template, train_on="all")
+        done = tokenize_splits(conversations(LONG, LONG[1:3]), chosen, tokenizer)
+        assert [trained_text(row, tokenizer).strip() for row in done.splits["train"]] == [
+            "b<|im_end|>", "dd<|im_end|>", "b<|im_end|>"
+        ]  # fmt: skip
+        assert done.apart == size - 1
+
+
+def test_a_conversation_with_one_unusable_turn_is_one_bad_row() -> None:
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=CHATML)
+    broken = (("user", "a"), ("assistant", "b<|im_end|>"), ("user", "c"), ("assistant", "d"))
+    chosen = settings("x", template="chat", train_on="all", on_bad_row="skip")
+    rows = conversations(LONG, broken)
+    done = tokenize_splits(replace(rows, splits={**rows.splits, "validation": ()}), chosen, tokenizer)
+    assert [row.row.number for row in done.splits["train"]] == [1]
+    assert [row.number for row in done.bad] == [2]
+
+
+def test_several_turns_give_the_same_loss_positions_in_a_batch() -> None:
+    tokenizer = byte_tokenizer(eos="<|im_end|>", chat_template=CHATML)
+    chosen = settings("x", template="chat", train_on="all")
+    [row] = tokenize_splits(conversations(LONG), chosen, tokenizer).splits["train"]
+    batch = collate([row], pad_id=0, side="right")
+    shifted = with_needed_logits(batch)
+    assert (shifted["shift_labels"] != -100).sum() == 5
+    assert positions_needed(batch) == len(row.input_ids) - row.turns[0][0] + 1
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
 
 
@@ -143,7 +229,7 @@ def test_every_row_is_tokenized_or_bad_and_none_is_lost(
     pairs: list[tuple[str, str]], window: int, truncate: bool, bos: bool
 ) -> None:
     made = tuple(
-        Row(number, "x", instruction, "", output, (("user", instruction), ("assistant", output)), None)
+        Row(number, "x", instruction, "", output, turns(("user", instruction), ("assistant", output)), None)
         for number, (instruction, output) in enumerate(pairs, start=1)
     )
     rows = SplitRows({"train": made, "validation": (), "test": ()}, (), 0)

@@ -82,6 +82,8 @@ EFFECTIVE = [
     "data.limits.validation=1",
     "data.limits.test=1",
     "data.columns.instruction=output",
+    "data.instruction=Answer.",
+    "data.group_by_prompt=false",
     "data.columns.input=null",
     "data.columns.output=instruction",
     "data.columns.target=output",
@@ -163,6 +165,7 @@ IDLE += [
     "trainer.distill_weight=0.1",
     "model.quantization=none",
     "model.prune=0.0",
+    "data.train_on=all",  # rows of instructions have one turn
 ]
 
 
@@ -176,10 +179,23 @@ def test_epochs_are_idle_under_max_steps(base):
     assert base("trainer.epochs=1", steps).fingerprint == base("trainer.epochs=2", steps).fingerprint
 
 
+def test_the_turns_that_are_trained_count_for_conversations(base):
+    chats = ("data.format=messages", "data.columns.messages=messages")
+    assert base(*chats).fingerprint != base(*chats, "data.train_on=all").fingerprint
+
+
+def test_records_from_before_a_setting_of_the_data_keep_their_fingerprint(base):
+    kept = base().as_dict()
+    for key in ("instruction", "train_on", "group_by_prompt", "tokenize"):
+        del kept["data"][key]
+    assert plan_from_dict(kept).fingerprint == base().fingerprint == digest(effective_settings(kept))
+
+
 def test_what_the_data_suggests_for_scoring_counts_once(base):
     suggested, given = base("data.max_new_tokens=5"), base("scoring.generation.max_new_tokens=5")
     assert suggested.fingerprint == given.fingerprint
     assert base("scoring.metrics=[bleu]").fingerprint == base("data.metrics=[bleu]").fingerprint
+    assert base("scoring.tokenize=char").fingerprint == base("data.tokenize=char").fingerprint
 
 
 def test_sampling_settings_count_when_sampling(base):

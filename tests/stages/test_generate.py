@@ -1,6 +1,7 @@
 """stage=generate: one prompt before and after tuning, by the run's own template."""
 
 import json
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -43,6 +44,24 @@ def test_what_the_run_answered_in_scoring_it_answers_again(finished):
     thing = row["prompt"].split("Input: ")[1].split("\n")[0]
     done = ask(runs_dir, f"run='{record['fingerprint']}'", "prompt=Colour?", f"input='{thing}'")
     assert f"before: {row['before']}\nafter:  {row['after']}" in done.out
+
+
+def test_control_characters_of_prompt_and_answers_reach_no_terminal(finished):
+    runs_dir, _, record = finished
+    hostile = "\x1b]0;title\x07\x1b[2J\u202e"
+
+    def answers(*given, **options):
+        return [replace(answer, text=f"say{hostile}\nmore") for answer in real(*given, **options)]
+
+    real = scoring_generate.generate
+    with mock.patch.object(scoring_generate, "generate", side_effect=answers):
+        done = ask(runs_dir, f"run='{record['fingerprint']}'", f"prompt={hostile}", f"input={hostile}")
+    assert done.code == 0, done.err
+    assert not any(char in done.out for char in "\x1b\x07\u202e")
+    shown = "\\x1b]0;title\\x07\\x1b[2J\\u202e"
+    assert done.out.splitlines() == [
+        f"prompt: {shown}", f"input:  {shown}", f"before: say{shown}", "more", f"after:  say{shown}", "more"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

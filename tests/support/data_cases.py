@@ -9,6 +9,7 @@ import pytest
 
 from harness.config import schema
 from harness.data.dataset import SplitRows, read_splits
+from harness.data.messages import Message
 from harness.data.rows import Row
 from harness.data.tokenize import TokenizedRow, tokenize_splits
 from harness.errors import DataFault
@@ -38,16 +39,21 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "fractions": (0.1, 0.1),
         "split_seed": 0,
         "limits": (None, None, None),
+        "instruction": None,
+        "train_on": "last",
+        "group_by_prompt": True,
         "template": "lesson",
         "max_tokens": 512,
         "truncate": False,
         "on_bad_row": "error",
         "metrics": ["token_f1"],
         "max_new_tokens": 16,
+        "tokenize": "auto",
         **changes,
     }
     values["format"] = schema.RowFormat(values["format"])
     values["template"] = schema.Template(values["template"])
+    values["train_on"] = schema.TrainOn(values["train_on"])
     values["on_bad_row"] = schema.OnBadRow(values["on_bad_row"])
     values["splits"] = schema.SplitNames(*values["splits"])
     values["fractions"] = schema.Fractions(*values["fractions"])
@@ -74,10 +80,15 @@ def flat(rows: SplitRows) -> list[Row]:
     return sorted((row for split in rows.splits.values() for row in split), key=lambda row: row.number)
 
 
+def turns(*pairs: tuple[str, str]) -> tuple[Message, ...]:
+    """Messages without other fields."""
+    return tuple(Message(role, content) for role, content in pairs)
+
+
 def rows_of(*outputs: str, instruction: str = "q") -> SplitRows:
     """Training rows with these outputs."""
     made = tuple(
-        Row(number, "rows.jsonl", instruction, "", output, (("user", instruction), ("assistant", output)), None)
+        Row(number, "rows.jsonl", instruction, "", output, turns(("user", instruction), ("assistant", output)), None)
         for number, output in enumerate(outputs, start=1)
     )
     return SplitRows({"train": made, "validation": (), "test": ()}, (), 0)
