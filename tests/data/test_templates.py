@@ -14,20 +14,36 @@ def row(instruction: str = "翻译", input: str = "你好", output: str = "hello
     return Row(1, "here", instruction, input, output, messages, None)
 
 
-def test_the_lesson_prompt_is_the_published_one_and_drops_an_empty_input() -> None:
-    assert templates.render_row(row(), Template.lesson, None) == ("Instruction: 翻译\nInput: 你好\nAnswer: ", "hello")
-    assert templates.render_row(row(input=""), Template.lesson, None)[0] == "Instruction: 翻译\nAnswer: "
+def test_the_exact_lesson_prompt_is_the_published_one_and_drops_an_empty_input() -> None:
+    exact = Template.lesson_exact
+    assert templates.render_row(row(), exact, None) == ("Instruction: 翻译\nInput: 你好\nAnswer: ", "hello")
+    assert templates.render_row(row(input=""), exact, None)[0] == "Instruction: 翻译\nAnswer: "
 
 
-def test_the_alpaca_prompts_are_the_published_ones() -> None:
-    with_input, completion = templates.render_row(row(), Template.alpaca, None)
+def test_the_blank_of_the_lesson_belongs_to_the_answer_and_the_newline_of_alpaca_to_the_prompt() -> None:
+    assert templates.render_row(row(input=""), Template.lesson, None) == ("Instruction: 翻译\nAnswer:", " hello")
+    prompt, completion = templates.render_row(row(), Template.alpaca, None)
+    assert prompt == templates.render_row(row(), Template.alpaca_exact, None)[0] + "\n"
+    assert completion == "hello"
+
+
+@pytest.mark.parametrize(("merge", "side"), [(("Ġ", "y"), "answer"), ((":", "Ġ"), "prompt")])
+def test_the_border_goes_where_the_tokenizer_does_not_merge(merge: tuple[str, str], side: str) -> None:
+    tokenizer = byte_tokenizer(merges=[merge])
+    prompt, completion = templates.render_row(row(input="", output="yes"), Template.lesson, tokenizer)
+    assert (prompt[-1], completion) == ((":", " yes") if side == "answer" else (" ", "yes"))
+    assert templates.render_question("翻译", "", Template.lesson, tokenizer) == prompt
+
+
+def test_the_exact_alpaca_prompts_are_the_published_ones() -> None:
+    with_input, completion = templates.render_row(row(), Template.alpaca_exact, None)
     assert completion == "hello"
     assert with_input == (
         "Below is an instruction that describes a task, paired with an input that provides further context. Write"
         " a response that appropriately completes the request.\n\n### Instruction:\n翻译\n\n### Input:\n你好\n\n"
         "### Response:"
     )
-    assert templates.render_row(row(input=""), Template.alpaca, None)[0] == (
+    assert templates.render_row(row(input=""), Template.alpaca_exact, None)[0] == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request."
         "\n\n### Instruction:\n翻译\n\n### Response:"
     )
@@ -65,11 +81,31 @@ def test_chat_of_the_real_qwen_tokenizer_adds_its_system_turn() -> None:
     assert completion == "hello"
 
 
-def test_another_end_of_turn_token_stays_as_the_end_of_the_completion() -> None:
+def test_the_end_of_turn_that_the_template_writes_is_the_end_that_is_trained() -> None:
     gemma = CHATML.replace("<|im_start|>", "<start_of_turn>").replace("<|im_end|>", "<end_of_turn>")
     tokenizer = byte_tokenizer(eos="<eos>", chat_template=gemma)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>"]})
-    assert templates.render_row(row(), Template.chat, tokenizer)[1] == "hello<end_of_turn>"
+    assert templates.render_row(row(), Template.chat, tokenizer)[1] == "hello"
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    assert templates.end_token(Template.chat, tokenizer) == ("<end_of_turn>", end)
+    assert templates.end_token(Template.lesson, tokenizer) == ("<eos>", tokenizer.eos_token_id)
+
+
+@pytest.mark.parametrize(
+    ("written", "completion", "end"),
+    [
+        (" </s>", "hello ", "</s>"),  # Llama 2: a blank before its end
+        ("<end_of_turn>\n<eos>\n", "hello", "<end_of_turn>"),  # the first of two
+        ("\n\n", "hello\n\n", "<eos>"),  # no token: the end of text closes the turn
+        (" [end]\n", "hello [end]\n", "<eos>"),  # plain text
+    ],
+)
+def test_what_the_template_writes_after_an_answer_decides_its_end(written: str, completion: str, end: str) -> None:
+    template = CHATML.replace("<|im_end|>\n", written)
+    tokenizer = byte_tokenizer(eos="<eos>", chat_template=template)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>", "</s>"]})
+    assert templates.render_row(row(), Template.chat, tokenizer)[1] == completion
+    assert templates.end_token(Template.chat, tokenizer)[0] == end
 
 
 def test_chat_prompts_do_not_change_overnight() -> None:

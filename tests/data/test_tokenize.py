@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ def test_labels_are_the_completion_and_one_end_of_text_token() -> None:
 
 def test_the_prompt_has_the_same_ids_in_training_and_in_generation() -> None:
     for tokenizer in (byte_tokenizer(), byte_tokenizer(bos=True), qwen_tokenizer()):
-        for output in ("ab", " ab", "\nab", "答"):
-            (row,) = tokenized(output, tokenizer=tokenizer)
-            prompt = render_question("q", "", Template.lesson, tokenizer)
-            (alone,) = prompt_ids([prompt], Template.lesson, tokenizer)
+        cases = product(("ab", " ab", "\nab", "答"), (Template.lesson, Template.lesson_exact, Template.alpaca))
+        for output, template in cases:
+            (row,) = tokenized(output, tokenizer=tokenizer, template=template.value)
+            prompt = render_question("q", "", template, tokenizer)
+            (alone,) = prompt_ids([prompt], template, tokenizer)
             assert list(row.input_ids[: row.prompt_length]) == alone
             assert alone == tokenizer(prompt)["input_ids"]
 
@@ -84,7 +86,37 @@ def test_chat_ends_with_the_turns_own_end_and_the_token_that_stops_generation() 
     gemma = byte_tokenizer(eos="<eos>", chat_template=CHATML)
     gemma.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
     (row,) = tokenized("ab", tokenizer=gemma, template="chat")
-    assert gemma.decode(row.input_ids[row.prompt_length :]) == "ab<|im_end|><eos>"
+    assert gemma.decode(row.input_ids[row.prompt_length :]) == "ab<|im_end|>"  # not trained to write <eos> besides
+    with pytest.raises(DataFault, match=r"contains the end-of-text token '<\|im_end\|>'"):
+        tokenized("ab<|im_end|>c", tokenizer=gemma, template="chat")
+    with pytest.raises(DataFault, match="contains the end-of-text token '<eos>'"):
+        tokenized("ab<eos>", tokenizer=gemma, template="chat")
+
+
+ANSWERS = ("The cat", "推荐使用", "42", "(a)", '{"a": 1}', "- item", '"Quoted"', "<b>", "$5", "...", "é", "  two")
+
+
+@pytest.mark.parametrize("template", [Template.lesson, Template.alpaca, Template.chat])
+def test_prompt_and_answer_have_the_ids_of_the_whole_text(template: Template) -> None:
+    tiny = loaded(Path("data/tiny").absolute()).tokenizer
+    for tokenizer in (tiny, qwen_tokenizer()):
+        answers = ANSWERS[:-1] if template is Template.alpaca else ANSWERS  # "\n  two" has one token for its start
+        done = tokenize_splits(rows_of(*answers), settings("x", template=template.value), tokenizer)
+        assert done.spanned == 0
+        for row in done.splits["train"]:
+            text = tokenizer.decode(row.input_ids)
+            assert row.input_ids == tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_a_row_whose_tokens_span_the_border_is_counted_and_keeps_its_prompt() -> None:
+    qwen = qwen_tokenizer()
+    done = tokenize_splits(rows_of("\n\nab", "ab"), settings("x", template="alpaca"), qwen)
+    first, second = done.splits["train"]
+    assert (done.spanned, first.spanned, second.spanned) == (1, True, False)
+    assert first.input_ids[: first.prompt_length] == second.input_ids[: second.prompt_length]
+    assert qwen.decode(first.answer_ids) == "\n\nab"
+    published = tokenize_splits(rows_of("yes", "no"), settings("x", template="lesson_exact"), qwen)
+    assert published.spanned == 2
 
 
 def test_a_row_fits_up_to_max_tokens_and_is_refused_above() -> None:
@@ -260,7 +292,8 @@ def test_real_rows_and_the_real_tokenizer_agree_with_its_decoder(template: Templ
     for row in done.splits["train"]:
         assert tokenizer.decode(row.input_ids[: row.prompt_length]) == row.prompt
         answer = tokenizer.decode(row.input_ids[row.prompt_length :])
-        assert answer == row.row.output + tokenizer.eos_token
+        blank = " " if template is Template.lesson else ""
+        assert answer == blank + row.row.output + tokenizer.eos_token
     assert label_audit(done.splits["train"]) == label_audit(tokenize_splits(rows, chosen, tokenizer).splits["train"])
 
 

@@ -9,6 +9,7 @@ import torch
 
 from harness.errors import RunFault
 from harness.scoring import score as scoring_score
+from harness.scoring.generate import Answer
 from harness.scoring.score import score
 from tests.support.runs import prepared, write_rows
 
@@ -29,7 +30,7 @@ def test_sampling_follows_the_seed(make):
 
     def answers(seed):
         scoring, examples = made.plan.scoring, made.rows.splits["test"]
-        return score(model, tokenizer, examples, [], scoring, equal_lengths=False, seed=seed).answers
+        return score(model, tokenizer, examples, [], scoring, stops=(2,), equal_lengths=False, seed=seed).answers
 
     assert answers(3) == answers(3)
     assert answers(3) != answers(4)
@@ -39,7 +40,7 @@ def test_a_loss_that_is_not_finite_is_a_fault_not_a_result(make):
     made = make()
     with torch.no_grad():
         next(weight for weight in made.model.parameters() if weight.requires_grad).fill_(math.inf)
-    arguments = {"equal_lengths": False, "seed": 0}
+    arguments = {"stops": (2,), "equal_lengths": False, "seed": 0}
     with pytest.raises(RunFault, match=r"scoring\.split=test is not finite"):
         score(made.model, made.base.tokenizer, made.rows.splits["test"], [], made.plan.scoring, **arguments)
 
@@ -49,7 +50,22 @@ def test_without_metrics_nothing_is_generated(make):
     scoring = replace(made.plan.scoring, metrics=[])
     with mock.patch.object(scoring_score, "generate", side_effect=AssertionError):
         found = score(made.model, made.base.tokenizer, made.rows.splits["test"], made.rows.splits["train"],
-                            scoring, equal_lengths=False, seed=0)  # fmt: skip
+                            scoring, stops=(2,), equal_lengths=False, seed=0)  # fmt: skip
     assert found.answers == []
     assert found.values["perplexity"] == pytest.approx(math.exp(found.values["loss"]))
     assert "forgetting_loss" in found.values
+
+
+def test_a_row_with_several_references_is_scored_against_all(make):
+    made = make("scoring.metrics=[exact_match,token_f1,rouge_l,bleu]", "scoring.generation.max_new_tokens=1")
+    row = made.rows.splits["test"][0]
+    rows = [replace(row, row=replace(row.row, references=(row.row.output, "blue sky over us"))) for _ in range(2)]
+    answers = [Answer("blue sky over us", cut=False), Answer(row.row.output, cut=True)]
+    with mock.patch.object(scoring_score, "generate", return_value=answers):
+        found = score(made.model, made.base.tokenizer, rows, [], made.plan.scoring,
+                      stops=(2,), equal_lengths=False, seed=0)  # fmt: skip
+    assert {name: found.values[name] for name in made.plan.scoring.metrics} == pytest.approx(
+        dict.fromkeys(made.plan.scoring.metrics, 100.0)
+    )
+    assert "nrefs:2" in found.signatures["bleu"]
+    assert found.cut == 1

@@ -1,6 +1,7 @@
 """Settings, tokenizers and files that the tests of the data package share."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "instruction": None,
         "train_on": "last",
         "group_by_prompt": True,
-        "template": "lesson",
+        "template": "lesson_exact",  # its texts can be counted by hand
         "max_tokens": 512,
         "truncate": False,
         "on_bad_row": "error",
@@ -100,13 +101,19 @@ def tokenized(*outputs: str, tokenizer: Any = None, **changes: Any) -> list[Toke
     return tokenize_splits(rows_of(*outputs), settings("x", **changes), tokenizer).splits["train"]
 
 
-def byte_tokenizer(bos: bool = False, eos: str | None = "</s>", **more: Any) -> Any:
-    """One token per byte, so that lengths can be counted by hand; ``bos`` adds a start token like Llama's."""
+def byte_tokenizer(
+    bos: bool = False, eos: str | None = "</s>", merges: Sequence[tuple[str, str]] = (), **more: Any
+) -> Any:
+    """One token per byte, so that lengths can be counted by hand, but for ``merges`` of two of them.
+
+    ``bos`` adds a start token like Llama's.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    vocabulary = [*alphabet, *("".join(merge) for merge in merges)]
+    inner = Tokenizer(models.BPE({text: number for number, text in enumerate(vocabulary)}, list(merges)))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
