@@ -10,7 +10,7 @@ from harness.adapters import initializers
 from harness.errors import ModelFault
 from harness.methods.registry import hooks_of
 from harness.plan.spec import Plan
-from harness.record.files import atomic_write_text, partial_path, remove, replacing
+from harness.record.files import partial_path, redact_json, remove, replacing, write_json
 from harness.runtime import distributed
 
 if TYPE_CHECKING:
@@ -66,8 +66,11 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     with replacing(folder, PARTIAL_TAG) as partial:
         write(partial)
         (partial / "README.md").unlink(missing_ok=True)  # PEFT's model card, an empty form
-        note = {"fingerprint": plan.fingerprint, "method": plan.method, "plan": plan.as_dict()}
-        atomic_write_text(partial / ADAPTER_NOTE, json.dumps(note, ensure_ascii=False, indent=1))
+        write_json(
+            partial / ADAPTER_NOTE, {"fingerprint": plan.fingerprint, "method": plan.method, "plan": plan.as_dict()}
+        )
+        for file in partial.rglob("*.json"):  # PEFT's own, which name the base by its path
+            redact_json(file)
     files = {path.name: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     numbers = _numbers(folder)
     return SavedAdapter(

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -80,6 +80,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     first, _state.noted, _state.noted_at = _state.noted is None, signum, time.monotonic()
     if _state.deferring and first:
         # Not print, which is not safe in a handler.
-        os.write(2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n")
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n")
         return
     raise Interrupted(signum)

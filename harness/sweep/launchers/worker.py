@@ -20,7 +20,9 @@ from harness.errors import ConfigFault, HeldByAnotherProcess
 from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
+from harness.record.redact import RedactedStream
 from harness.runtime import memory
+from harness.runtime.terminal import PrintableFormatter
 from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell
 from harness.sweep.outcome import Outcome, Status, outcome_of_error
@@ -160,14 +162,15 @@ def _logged(job: WorkerJob) -> Iterator[None]:
     before = logger.handlers, logger.level, logger.propagate
     # Line by line, so that the lines before a kill are kept.
     with (
-        open(log_file(job), "a", buffering=1, encoding="utf-8") as file,
+        open(log_file(job), "a", buffering=1, encoding="utf-8", errors="backslashreplace") as plain,
+        RedactedStream(plain) as file,
         redirect_stdout(file),
         redirect_stderr(file),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", FutureWarning)  # meant for the developers of other packages
         handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
         try:
