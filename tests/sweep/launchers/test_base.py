@@ -24,6 +24,7 @@ class ThreadWorker(Worker):
 
     def __init__(self, dead: bool = False) -> None:
         self.ran, self.restarts, self.closed, self._dead = [], 0, threading.Event(), dead
+        self.asked = 0
         self._pool = ThreadPoolExecutor(1)
 
     def submit(self, job: WorkerJob) -> "Future[Outcome]":
@@ -39,6 +40,9 @@ class ThreadWorker(Worker):
         if job.fingerprint.startswith("s"):
             self.closed.wait(60)
         return finished(job.fingerprint)
+
+    def ask_to_stop(self) -> None:
+        self.asked += 1
 
     def restart(self) -> None:
         self.restarts, self._dead = self.restarts + 1, False
