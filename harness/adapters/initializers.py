@@ -96,6 +96,9 @@ class _Repeated:
     def __init__(self, batches: list[dict[str, Any]]) -> None:
         self._batches, self._given = batches, 0
 
+    def __len__(self) -> int:
+        return len(self._batches)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self._batches:
             self._given += 1

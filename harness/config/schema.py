@@ -97,7 +97,9 @@ class OnOom(Enum):
     """What running out of memory in training causes."""
 
     fail = "fail"
-    halve = "halve"  # the run starts again with half the rows per pass and twice the accumulation: equivalent
+    # The run starts again with half the rows per pass and twice the accumulation: the same but for rounding and random
+    # draws. Refused for losses that depend on the passes.
+    halve = "halve"
 
 
 class Schedule(Enum):

@@ -34,6 +34,7 @@ def replacing(path: Path, tag: str | None = None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        _share(partial)
         if path.is_dir():
             shutil.rmtree(path)  # a rename cannot replace a folder that has content
         os.replace(partial, path)
@@ -41,6 +42,18 @@ def replacing(path: Path, tag: str | None = None) -> Iterator[Path]:
         with suppress(OSError):
             remove(partial)
         raise
+
+
+def _share(folder: Path) -> None:
+    """Give the files of a new folder the permissions that the umask gives, as all others have.
+
+    safetensors makes its files for their owner alone (0600), and a group's shared runs must stay readable.
+    """
+    for each in [folder, *folder.rglob("*")] if folder.is_dir() else []:
+        for file in each.iterdir() if each.is_dir() else []:
+            if file.is_file() and not file.is_symlink():
+                # A folder's own mode is what the umask left of 0777.
+                file.chmod(each.stat().st_mode & 0o666 | file.stat().st_mode & 0o111)
 
 
 def remove(path: Path) -> None:

@@ -47,6 +47,9 @@ _SECRET_QUERY = re.compile(  # https://host/rows?access_token=value
 _LEAST_SECRET = 8  # shorter values ("true", "0") are flags, and redacting them would garble the record
 
 
+REDACTED = re.compile(r"<secret>|<[A-Za-z_][A-Za-z0-9_]*>")  # what stands in place of a secret
+
+
 def redactor() -> Callable[[str], str]:
     """A function that redacts known shapes of keys, and the values of environment variables named like one.
 

@@ -8,6 +8,7 @@ from harness.errors import ConfigFault, ModelFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options, Plan
 from harness.record import store
+from harness.record.adapter_files import require_whole
 from harness.record.files import replacing, write_json
 from harness.runtime.notices import without_progress_bars
 
@@ -41,7 +42,7 @@ def export_model(options: Options) -> None:
     kind = options.export.quantization
     with without_progress_bars(), replacing(folder) as partial:
         partial.mkdir()
-        note = _write_plain(plan, store.adapter_folder(options.runs_dir, record), partial)
+        note = _write_plain(plan, require_whole(store.adapter_folder(options.runs_dir, record), record), partial)
         if kind is not Quantization.none:
             _quantize(partial, kind, plan)
         note |= {"quantization": kind.value, "bytes": _size(partial)}
