@@ -1,20 +1,22 @@
 """The command line around Hydra: schema, free text, exit codes, and errors that read as one message."""
 
 import functools
+import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from harness.config.compose import register_schema
+from harness.config.free_text import quote_free_text
 from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups
 from harness.errors import RankFailedAlone, RunFault, raise_together
+from harness.record.redact import redactor
 from harness.runtime import signals
 from harness.runtime.notices import quiet_libraries
-from harness.runtime.terminal import printable
-from harness.shipped import shipped_folder
+from harness.runtime.terminal import PrintableFormatter, printable, sturdy_streams
+from harness.shipped import VERSION, shipped_folder
 
 
 class Stopped(BaseException):
@@ -26,8 +28,16 @@ def start(task: Callable[..., Any]) -> None:
 
     Exits with 0 if everything finished, 1 if a run failed, 2 on wrong input, 130 on Ctrl-C and 143 on SIGTERM.
     """
+    with sturdy_streams():
+        _start(task)
+
+
+def _start(task: Callable[..., Any]) -> None:
     import hydra
 
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        print(f"peft-harness {VERSION}")
+        return
     wants_traceback = os.environ.get(TRACEBACK) == "1" or os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Makes Hydra pass errors on instead of printing them itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -57,31 +67,15 @@ def start(task: Callable[..., Any]) -> None:
     except (Exception, Stopped, RankFailedAlone) as caught:
         error = caught.__cause__ if isinstance(caught, Stopped | RankFailedAlone) and caught.__cause__ else caught
         if wants_traceback:
-            traceback.print_exception(error)
-        sys.stderr.write(printable(explain(error)) + "\n")
+            _say("".join(traceback.format_exception(error)).rstrip("\n"))
+        _say(explain(error))
         # Before the first run starts, only the command can be wrong.
         wrong = is_input_fault(error) or not (started or isinstance(error, RunFault))
         sys.exit(2 if wrong else 1)
 
 
-def quote_free_text(arguments: list[str]) -> list[str]:
-    """The command as Hydra reads it: ``-m`` before the overrides, and free text in quotes.
-
-    Hydra refuses a flag after an override, reads ``run=39e5`` as a number, and cannot read ``prompt=a, b``.
-    """
-    flags = [each for each in arguments if each in ("-m", "--multirun")]
-    rest = [each for each in arguments if each not in flags]
-    return flags[:1] + [_quoted(each) for each in rest]
-
-
-def _quoted(argument: str) -> str:
-    """``run``, ``prompt`` and ``input`` are text as typed, never a number, a list or an interpolation."""
-    key, equals, value = argument.partition("=")
-    if key not in ("run", "prompt", "input") or not equals or value == "null" or value[:1] in ("'", '"'):
-        return argument
-    # Double the backslashes before a quote, where Hydra halves them, and add one before ${, which OmegaConf drops.
-    escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ("\\" + match[2] if match[2] else ""), value)
-    return f'{key}="{escaped.replace("${", chr(92) + "${")}"'
+def _say(text: str) -> None:
+    sys.stderr.write(printable(redactor()(text)) + "\n")
 
 
 def _in_sweep() -> bool:
@@ -91,19 +85,23 @@ def _in_sweep() -> bool:
     return not OmegaConf.is_missing(HydraConfig.get().job, "num")
 
 
+class _ConsoleFormatter(PrintableFormatter):
+    """Lines without control characters and without secrets: a console may be a file that others read."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(form)
+        self._redact = redactor()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line for the console."""
+        return self._redact(super().format(record))
+
+
 def _log_to_console() -> None:
     """Show the harness's messages on the console, and of the libraries only their warnings and errors."""
-    import logging
-
-    class Printable(logging.Formatter):
-        """Messages may quote rows and names of files."""
-
-        def format(self, record: logging.LogRecord) -> str:
-            return printable(super().format(record))
-
     quiet_libraries()
     handler = logging.StreamHandler()
-    handler.setFormatter(Printable("%(message)s"))
+    handler.setFormatter(_ConsoleFormatter("%(message)s"))
     logger = logging.getLogger("harness")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -1,6 +1,22 @@
 """Configuration nodes: settable while they are built, constant afterwards."""
 
+import dataclasses
+from enum import Enum
 from typing import Any
+
+TEXT = "text"  # key in the metadata of a field
+
+
+class Text(Enum):
+    """How the command line takes the value of a setting that is text."""
+
+    plain = "plain"  # as typed; ${...} refers to another setting, and in a sweep a comma separates values
+    verbatim = "verbatim"  # as typed, whatever it is
+
+
+def text(kind: Text = Text.plain) -> Any:
+    """A field that takes a path, a name or other free text, or a list of them."""
+    return dataclasses.field(metadata={TEXT: kind})
 
 
 class ConfigNode:

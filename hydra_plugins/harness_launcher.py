@@ -36,6 +36,7 @@ class GridSweeper(BasicSweeper):
         """
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
+        from harness.config.free_text import quoted
         from harness.errors import ConfigFault
 
         assert self.hydra_context is not None
@@ -46,7 +47,8 @@ class GridSweeper(BasicSweeper):
                 "them runs, so it cannot be run in batches; leave it null"
             )
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        [grid] = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        preset = [quoted(each, sweeps=True) for each in self._parse_config()]
+        [grid] = self.split_arguments(parser.parse_overrides([*preset, *arguments]), None)
         return [list(self.launcher.launch(grid, initial_job_idx=0))]
 
 

@@ -36,13 +36,14 @@ class OptunaSweeper(Sweeper):
         """
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
+        from harness.config.free_text import quoted
         from harness.sweep import search_space, study
         from hydra_plugins.harness_launcher import job_return
 
         assert self.hydra_context is not None
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        preset = [f"{key!s}={value!s}" for key, value in (self.params or {}).items()]
+        preset = [quoted(f"{key!s}={value!s}", sweeps=True) for key, value in (self.params or {}).items()]
         overrides = parser.parse_overrides([*preset, *arguments])
         shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)

@@ -15,7 +15,7 @@ from harness.config.messages import TRACEBACK
 from harness.errors import ConfigFault, ModelFault, RunFault
 from harness.pipeline.cache import ProcessCache
 from harness.runtime import signals
-from tests.support.configs import CONF, overridden
+from tests.support.configs import CONF
 
 ROW = {"instruction": "q", "input": "", "output": "a", "target": "a"}
 
@@ -213,27 +213,3 @@ def test_whole_command_as_users_run_it(tmp_path):
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == "error: lora.rr=4: there is no setting lora.rr; did you mean lora.r?\n"
     assert list(tmp_path.iterdir()) == []
-
-
-# --- flags and free text ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("typed", "taken"),
-    [
-        (["stage=plan", "-m", "peft=lora,ia3"], ["-m", "stage=plan", "peft=lora,ia3"]),
-        (["--multirun", "peft=lora"], ["--multirun", "peft=lora"]),
-        (["stage=generate", "run=39e5", "prompt=x"], ["stage=generate", 'run="39e5"', 'prompt="x"']),
-        (["run=null", "prompt='a b'"], ["run=null", "prompt='a b'"]),
-    ],
-)
-def test_flags_may_follow_overrides_and_fingerprints_stay_text(typed, taken):
-    assert cli.quote_free_text(typed) == taken
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["腹胀，嗳气。", "a, b", "[1", "{x: 1}", 'say "no"', "it's", "${seed}", "a\\", 'a\\"b', "1e5", "a=b", "  x "],
-)
-def test_prompts_arrive_as_typed(text):
-    assert overridden(*cli.quote_free_text([f"prompt={text}"])).prompt == text

@@ -11,8 +11,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.cli import quote_free_text
 from harness.config.compose import register_schema
+from harness.config.free_text import quote_free_text
 from tests.support.configs import CONF
 from tests.support.paths import ROOT
 

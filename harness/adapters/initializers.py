@@ -1,5 +1,8 @@
 """Initializations of LoRA that use training rows: CorDA and LoRA-GA before the adapter is made, EVA after it."""
 
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault
@@ -10,6 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BATCHES = {"corda": 16, "lora_ga": 4, "eva": 64}  # at most; the papers use far less than an epoch
+
+EVA_PASSES = 1000  # batches; on real rows its directions settle within a few dozen
 
 
 def rewrites_base(init: Any) -> bool:
@@ -71,13 +76,35 @@ def initialize_after(model: "PeftModel", config: Any, context: BuildContext) -> 
 
     device = next(model.parameters()).device
     batches = [_on(batch, device) for batch in first_batches(context, BATCHES["eva"], _who("eva"))]
+    most = max(batch["input_ids"].numel() for batch in batches)
+    wanted = round(max([config.r, *config.rank_pattern.values()]) * max(config.eva_config.rho, 1))
     try:
-        initialize_lora_eva_weights(model, batches, show_progress_bar=False)
+        if most < wanted:
+            raise ValueError(f"the largest has {most} tokens, and {wanted} directions are sought")
+        with redirect_stdout(io.StringIO()):  # PEFT prints a line for each layer and each batch that is too small
+            initialize_lora_eva_weights(model, _Repeated(batches), show_progress_bar=False)
     except ValueError as error:
         raise ModelFault(
             f"lora.init_lora_weights=eva failed on {len(batches)} training batches ({error}); use larger batches "
             "(trainer.batch_size), more rows, or a lower lora.r"
         ) from error
+
+
+class _Repeated:
+    """Batches that PEFT may go through again and again until EVA's directions settle, but not forever."""
+
+    def __init__(self, batches: list[dict[str, Any]]) -> None:
+        self._batches, self._given = batches, 0
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._batches:
+            self._given += 1
+            if self._given > EVA_PASSES:
+                raise ValueError(f"its directions did not settle in {EVA_PASSES} batches")
+            yield batch
 
 
 def _who(init: str) -> str:

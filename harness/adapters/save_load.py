@@ -10,7 +10,7 @@ from harness.adapters import initializers
 from harness.errors import ModelFault
 from harness.methods.registry import hooks_of
 from harness.plan.spec import Plan
-from harness.record.files import atomic_write_text, partial_path, remove, replacing
+from harness.record.files import file_sha256, partial_path, redact_json, remove, replacing, write_json
 from harness.runtime import distributed
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class SavedAdapter:
 
     bytes: int
     files: dict[str, int]  # bytes by file name
+    sha256: dict[str, str]  # by file name
     numbers: int  # parameters and buffers in the weight files
     trainable_final: int | None  # trainable parameters that pruning left, for methods that prune
 
@@ -66,13 +67,17 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     with replacing(folder, PARTIAL_TAG) as partial:
         write(partial)
         (partial / "README.md").unlink(missing_ok=True)  # PEFT's model card, an empty form
-        note = {"fingerprint": plan.fingerprint, "method": plan.method, "plan": plan.as_dict()}
-        atomic_write_text(partial / ADAPTER_NOTE, json.dumps(note, ensure_ascii=False, indent=1))
-    files = {path.name: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+        write_json(
+            partial / ADAPTER_NOTE, {"fingerprint": plan.fingerprint, "method": plan.method, "plan": plan.as_dict()}
+        )
+        for file in partial.rglob("*.json"):  # PEFT's own, which name the base by its path
+            redact_json(file)
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {name: path.stat().st_size for name, path in paths.items()}
+    hashes = {name: file_sha256(path) for name, path in paths.items()}
     numbers = _numbers(folder)
-    return SavedAdapter(
-        sum(files.values()), files, numbers, hooks_of(plan.method, plan.settings).remaining_parameters(model)
-    )
+    left = hooks_of(plan.method, plan.settings).remaining_parameters(model)
+    return SavedAdapter(sum(files.values()), files, hashes, numbers, left)
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftModel":

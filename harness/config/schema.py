@@ -2,14 +2,15 @@
 
 Each dataclass mirrors one node of the composed config. Hydra merges the YAML files into these classes,
 so that a misspelled key or a wrong type fails before anything runs. ``Any`` is used if PEFT takes
-"a string or a list of strings", which structured configs cannot express; ``plan`` checks those.
+"a string or a list of strings", which structured configs cannot express; ``plan`` checks those. Settings that take a
+path, a name or other free text are marked with ``text()``: the command line takes them as typed.
 """
 
 from dataclasses import dataclass, make_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from harness.frozen import ConfigNode
+from harness.frozen import ConfigNode, Text, text
 from harness.methods.registry import METHODS
 
 
@@ -96,7 +97,9 @@ class OnOom(Enum):
     """What running out of memory in training causes."""
 
     fail = "fail"
-    halve = "halve"  # the run starts again with half the rows per pass and twice the accumulation: equivalent
+    # The run starts again with half the rows per pass and twice the accumulation: the same but for rounding and random
+    # draws. Refused for losses that depend on the passes.
+    halve = "halve"
 
 
 class Schedule(Enum):
@@ -136,7 +139,7 @@ class Retry(Enum):
     none = "none"  # left alone and shown
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Package(ConfigNode):
     """One Python distribution that carries (a part of) a model file."""
 
@@ -145,17 +148,17 @@ class Package(ConfigNode):
     sha256: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Model(ConfigNode):
     """Base model and how it is loaded."""
 
-    name: str
+    name: str = text()
     source: ModelSource
-    path: str | None  # hub name, folder or GGUF file, by source
-    revision: str | None
+    path: str | None = text()  # hub name, folder or GGUF file, by source
+    revision: str | None = text()
     packages: list[Package]  # source=package: parts in order; their bytes are concatenated
     sha256: str | None  # of the whole GGUF file
-    config_only: Any  # config.json path or its content: count parameters without weights (stage=plan)
+    config_only: Any = text()  # config.json path or its content: count parameters without weights (stage=plan)
     dtype: DType
     quantization: Quantization
     prune: float  # share of the linear weights set to zero before tuning
@@ -165,23 +168,23 @@ class Model(ConfigNode):
     trust_remote_code: bool
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Peft(ConfigNode):
     """The method of the run; its settings stand in the sheet of the same name."""
 
     method: str
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SplitNames(ConfigNode):
     """File names inside ``data.path``, or split names on the hub; null cuts the split from ``train``."""
 
-    train: str | None
-    validation: str | None
-    test: str | None
+    train: str | None = text()
+    validation: str | None = text()
+    test: str | None = text()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Fractions(ConfigNode):
     """Fractions of the rows that become a split if the source does not name one."""
 
@@ -189,7 +192,7 @@ class Fractions(ConfigNode):
     test: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Limits(ConfigNode):
     """At most so many rows of each split, drawn by ``data.split_seed``; null: all."""
 
@@ -198,26 +201,26 @@ class Limits(ConfigNode):
     test: int | None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Columns(ConfigNode):
     """Column names in the source; null: the format has no such column here."""
 
-    instruction: str | None
-    input: str | None
-    output: str | None
-    messages: str | None
-    target: str | None  # short answer that the completion must name, for scoring.metrics=names_target
+    instruction: str | None = text()
+    input: str | None = text()
+    output: str | None = text()
+    messages: str | None = text()
+    target: str | None = text()  # short answer that the completion must name, for scoring.metrics=names_target
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Data(ConfigNode):
     """Rows, splits and the prompt template."""
 
-    name: str
+    name: str = text()
     format: RowFormat
-    path: str  # a file, a folder or a hub name
-    revision: str | None
-    subset: str | None  # configuration name on the hub
+    path: str = text()  # a file, a folder or a hub name
+    revision: str | None = text()
+    subset: str | None = text()  # configuration name on the hub
     splits: SplitNames
     fractions: Fractions
     split_seed: int
@@ -235,16 +238,16 @@ class Data(ConfigNode):
     tokenize: str  # for its language; likewise scoring.tokenize
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Fsdp(ConfigNode):
     """Fully sharded training; transformers' names."""
 
     reshard_after_forward: bool
     cpu_offload: bool
-    transformer_layer_cls_to_wrap: list[str] | None  # null: the model's own blocks
+    transformer_layer_cls_to_wrap: list[str] | None = text()  # null: the model's own blocks
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Parallel(ConfigNode):
     """Several processes for one run, one a device; torchrun or accelerate starts them."""
 
@@ -255,12 +258,12 @@ class Parallel(ConfigNode):
     deepspeed: dict[str, Any]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Trainer(ConfigNode):
     """Optimization; fields mean what they mean in transformers."""
 
     objective: Objective
-    teacher: str | None  # objective=distill: a model folder, a hub name or a run's fingerprint
+    teacher: str | None = text()  # objective=distill: a model folder, a hub name or a run's fingerprint
     distill_temperature: float
     distill_weight: float  # of the teacher's term, 0 to 1
     epochs: float
@@ -283,7 +286,7 @@ class Trainer(ConfigNode):
     parallel: Parallel
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Generation(ConfigNode):
     """Decoding of the answers that are scored."""
 
@@ -294,7 +297,7 @@ class Generation(ConfigNode):
     top_p: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Scoring(ConfigNode):
     """The protocol: the same prompts before and after tuning."""
 
@@ -303,50 +306,50 @@ class Scoring(ConfigNode):
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     loss_batch_size: int
-    forgetting: str | None  # JSONL file with a `text` column; null: not measured
+    forgetting: str | None = text()  # JSONL file with a `text` column; null: not measured
     forgetting_limit: int | None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Tracker(ConfigNode):
     """Where curves and scores are shown besides the local record."""
 
     name: Tracking
-    project: str
+    project: str = text()
     mode: str  # wandb: offline or online
-    dir: str  # wandb and tensorboard files
+    dir: str = text()  # wandb and tensorboard files
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Export(ConfigNode):
     """A tuned model without PEFT, for stage=export and stage=score."""
 
-    dir: str | None  # folder to write, or to score
+    dir: str | None = text()  # folder to write, or to score
     quantization: Quantization
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SweepSettings(ConfigNode):
     """How a sweep runs its plans."""
 
-    name: str | None  # null: from the overrides
+    name: str | None = text()  # null: from the overrides
     max_failures: int | None  # failed runs of one command beyond which no further run starts
     retry: Retry
     reuse: Reuse
     watch: bool | None  # stage=status: redraw until the sweep ends; null: only on a terminal
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Common(ConfigNode):
     """The composed configuration without the sheets."""
 
     stage: Stage
     seed: int
-    runs_dir: str
+    runs_dir: str = text()
     rerun: bool
-    run: str | None  # stage=generate, export and score: fingerprint of the run
-    prompt: str | None  # stage=generate: the instruction
-    input: str | None  # stage=generate: the input beside it
+    run: str | None = text(Text.verbatim)  # stage=generate, export and score: fingerprint of the run
+    prompt: str | None = text(Text.verbatim)  # stage=generate: the instruction
+    input: str | None = text(Text.verbatim)  # stage=generate: the input beside it
     model: Model
     peft: Peft
     data: Data

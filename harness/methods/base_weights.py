@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, frequent_tokens, peft_kwargs
 from harness.methods.fields import (
     Sheet,
@@ -45,7 +46,7 @@ class Partial(Sheet):
     last_layers: int | None = count()
     modules: Any = module_names()
     norms: bool
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def build_partial(settings: SheetValues, context: BuildContext) -> "PeftConfig":
@@ -61,7 +62,7 @@ class BitFit(Sheet):
 
     modules: Any = module_names()
     add_missing: bool
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def build_bitfit(settings: SheetValues, context: BuildContext) -> "PeftConfig":
@@ -84,7 +85,7 @@ class DiffPruning(Sheet):
     gate_speed: float
     stretch_lower: float
     stretch_upper: float
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def build_diff_pruning(settings: SheetValues, context: BuildContext) -> "PeftConfig":
@@ -105,7 +106,7 @@ class LnTuning(Sheet):
 
     target_modules: Any = module_names()
     exclude_modules: Any = module_names()
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def build_ln_tuning(settings: SheetValues, context: BuildContext) -> "PeftConfig":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues
 from harness.methods.fields import Sheet, choice, count, module_names
 from harness.methods.method import Method
@@ -27,7 +28,7 @@ class Adapter(Sheet):
     adapter_layer_norm: bool
     train_layer_norms: bool
     target_modules: Any = module_names()
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def build_adapter(settings: SheetValues, context: BuildContext) -> "PeftConfig":

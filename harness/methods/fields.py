@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import above, at_least, brief, fraction, one_of
-from harness.frozen import ConfigNode
+from harness.frozen import TEXT, ConfigNode, Text, text
 
 Check = Callable[[str, Any, Any], Iterator[str]]  # key, value, sheet -> faults
 
@@ -99,7 +99,7 @@ def between(low: float, high: float) -> Any:
 
 def module_names() -> Any:
     """Names of modules: a list of endings, a regular expression, a keyword such as all-linear, or null."""
-    return checked(_module_names)
+    return checked(_module_names, **{TEXT: Text.plain})
 
 
 def layer_numbers() -> Any:
@@ -125,7 +125,7 @@ class Placed(Sheet):
 
     target_modules: Any = module_names()
     exclude_modules: Any = module_names()
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
     layers_to_transform: list[int] | None = layer_numbers()
 
 
@@ -134,7 +134,7 @@ class Targeted(Sheet):
     """The same for methods that exclude nothing and have no layer numbers."""
 
     target_modules: Any = module_names()
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def field_faults(method: str, sheet: Any) -> Iterator[str]:

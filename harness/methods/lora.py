@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault, one_of
+from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs, refuse_wider_than
 from harness.methods.fields import (
     Placed,
@@ -108,7 +109,7 @@ class AdaLora(Sheet):
     lora_dropout: float = share()
     target_modules: Any = module_names()
     exclude_modules: Any = module_names()
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def check_adalora(sheet: AdaLora) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
 from harness.methods.fields import Placed, Sheet, Targeted, choice, count, module_names, share
 from harness.methods.method import Method
@@ -21,7 +22,7 @@ class Ia3(Sheet):
     target_modules: Any = module_names()
     feedforward_modules: Any = module_names()
     exclude_modules: Any = module_names()
-    modules_to_save: list[str] | None
+    modules_to_save: list[str] | None = text()
 
 
 def check_ia3(sheet: Ia3) -> Iterator[str]:

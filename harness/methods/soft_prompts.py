@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import ModelFault
+from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, cpt_context, peft_kwargs
 from harness.methods.fields import Sheet, choice, count, module_names, share
 from harness.methods.hooks import Hooks
@@ -24,7 +25,7 @@ class PromptTuning(Sheet):
 
     num_virtual_tokens: int = count()
     prompt_tuning_init: str = choice("RANDOM", "SAMPLE_VOCAB", "TEXT")  # RANDOM, SAMPLE_VOCAB or TEXT
-    prompt_tuning_init_text: str | None
+    prompt_tuning_init_text: str | None = text()
 
 
 def check_prompt_tuning(sheet: PromptTuning) -> Iterator[str]:

@@ -47,6 +47,15 @@ def loading_arguments(kind: Quantization, dtype: "torch.dtype") -> dict[str, Any
     return {"quantization_config": nf4}
 
 
+def dequantized(net: "PreTrainedModel", dtype: "torch.dtype") -> "PreTrainedModel":
+    """The network with plain weights, for merging; it no longer says that it is quantized, which PEFT goes by."""
+    plain: Any = net.dequantize(dtype=dtype)
+    for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if hasattr(plain, name):
+            setattr(plain, name, False)
+    return plain
+
+
 def kind(net: "nn.Module") -> Quantization:
     """How the network's linear layers are stored; every quantizer except LLM.int8() packs them and counts as nf4."""
     if not getattr(net, "is_quantized", False):

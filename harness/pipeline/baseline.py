@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.models.base import Base
 from harness.pipeline.values import PreparedRows
 from harness.plan.spec import Plan
-from harness.record.files import atomic_write_text
+from harness.record.files import write_json
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
 from harness.scoring.score import Scores
@@ -47,5 +47,5 @@ def measure_baseline(path: Path, plan: Plan, base: Base, rows: PreparedRows) -> 
         equal_lengths=needs_equal_lengths(base.model),
         seed=plan.seed,
     )
-    atomic_write_text(path, json.dumps(vars(found), ensure_ascii=False, indent=1))
+    write_json(path, vars(found))
     return found

@@ -76,7 +76,10 @@ def _(value: Attached, record: RunRecord) -> None:
 def _(value: SmallerBatch, record: RunRecord) -> None:
     trainer = value.plan.trainer
     size, passes = trainer.batch_size, trainer.gradient_accumulation_steps
-    retry = f"training again with {size} rows per pass and {passes} passes per step"
+    retry = (
+        f"training again with {size} rows per pass and {passes} passes per step, which is the same training but for "
+        "rounding and for what a pass draws at random (dropout, gates)"
+    )
     add_note(record, f"out of memory ({value.reason}): {retry}")
     record.inferred |= {"batch_size": size, "gradient_accumulation_steps": passes}
 
@@ -106,7 +109,7 @@ def _(value: Trained, record: RunRecord) -> None:
 
 @fill.register
 def _(value: SavedAdapter, record: RunRecord) -> None:
-    record.adapter = Adapter(store.ADAPTER, value.bytes, value.files)
+    record.adapter = Adapter(store.ADAPTER, value.bytes, value.files, value.sha256)
     record.parameters.stored, record.parameters.trainable_final = value.numbers, value.trainable_final
 
 

@@ -19,6 +19,7 @@ from harness.pipeline.values import AuditedRows, Baseline, Predictions, Scored, 
 from harness.plan.spec import Plan
 from harness.record import store
 from harness.record.files import write_jsonl
+from harness.record.redact import redactor
 from harness.runtime import distributed, memory
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
@@ -104,13 +105,15 @@ def write_predictions(
     """Write prompt, reference and both answers of every scored row as JSONL; the tracker gets the first ones."""
     if not after.scores.answers:
         return Predictions(None)
+    redact = redactor()
     rows = [
         {"prompt": example.prompt, **_references(example), "before": old, "after": new}
         for example, old, new in zip(scored, before.scores.answers, after.scores.answers, strict=True)
     ]
     write_jsonl(folder / PREDICTIONS, rows)
     shown = ("prompt", "reference", "before", "after")
-    tracker.table("predictions", list(shown), [[row[name] for name in shown] for row in rows[:SHOWN_PREDICTIONS]])
+    table = [[redact(str(row[name])) for name in shown] for row in rows[:SHOWN_PREDICTIONS]]
+    tracker.table("predictions", list(shown), table)
     return Predictions(PREDICTIONS)
 
 

@@ -23,6 +23,7 @@ from harness.runtime.seeding import seed_everything
 from harness.training import train as training_train
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.train import Observers, TrainingInputs
+from harness.training.trainer import loss_sums_over_step
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -44,6 +45,7 @@ def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
         this.record.inferred["learning_rate_rule"] = options.rate_rule
         this.note(f"learning rate {plan.learning_rate:g}: {options.rate_rule}")
     observers = Observers(this.name or plan.method, this.tracker.log, this.note, this.progress)
+    attached: Attached | None = None
     while True:
         try:
             attached = this.keep(attach(this.plan, base, rows))
@@ -59,12 +61,18 @@ def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
         except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
             # Of several processes one may run out alone, while the others wait for it within the step.
             may_halve = options.halve_on_oom and distributed.processes() == 1 and memory.ran_out(error)
+            if may_halve and attached is not None and not loss_sums_over_step(attached.model):
+                this.note(
+                    "trainer.on_oom=halve does not apply: the loss of this model is a mean over each pass, and smaller "
+                    "passes would change the result; lower trainer.batch_size yourself"
+                )
+                may_halve = False
             smaller = with_smaller_batch(plan) if may_halve else None
             if smaller is None:
                 raise
             plan, reason = smaller, str(error).partition("\n")[0][:200]
         # Outside the handler: the error holds on to the frames of training, and they to its tensors.
-        attached = write = None  # type: ignore[assignment]
+        attached, write = None, None  # type: ignore[assignment]
         memory.release_memory()
         this.keep(SmallerBatch(plan, reason))
 

@@ -10,6 +10,7 @@ from harness.config.schema import (
     Config,
     ModelSource,
     Objective,
+    OnOom,
     Quantization,
     Template,
     Tracking,
@@ -18,7 +19,7 @@ from harness.config.schema import (
 from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
 from harness.methods import fields
-from harness.methods.registry import METHODS, traits_of
+from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import parallel_checks
 from harness.plan.values import is_text, path_faults, unwritable_folder, value_faults
 from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
@@ -116,6 +117,7 @@ def _trainer(config: Config) -> Iterator[str]:
     if trainer.keep_best and trainer.evaluations < 1:
         yield "trainer.keep_best=true needs trainer.evaluations of at least 1; raise it, or set trainer.keep_best=false"
     yield from _checkpointing(config)
+    yield from _halving(config)
     yield from _distillation(config)
     yield from parallel_checks.parallel_faults(config)
     if trainer.objective is Objective.lesson and config.data.train_on is TrainOn.all:
@@ -132,6 +134,24 @@ def _checkpointing(config: Config) -> Iterator[str]:
     traits = traits_of(method, vars(getattr(config, method)))
     if config.trainer.gradient_checkpointing and not traits.checkpointing:
         yield f"peft={method} {traits.why_no_checkpointing}; set trainer.gradient_checkpointing=false"
+
+
+def _halving(config: Config) -> Iterator[str]:
+    """Losses that depend on how the rows of a step are divided into passes: halving a pass would change the result."""
+    if config.trainer.on_oom is not OnOom.halve:
+        return
+    method = config.peft.method
+    advice = "set trainer.on_oom=fail, and lower trainer.batch_size yourself if memory runs out"
+    if hooks_of(method, vars(getattr(config, method))).own_loss:
+        yield (
+            f"trainer.on_oom=halve would change the result of peft={method}, whose loss is a mean over each pass, not "
+            f"over the tokens of a step; {advice}"
+        )
+    if config.trainer.objective is Objective.lesson:
+        yield (
+            "trainer.on_oom=halve would change the result of trainer.objective=lesson, which trains on the padding of "
+            f"each pass; {advice}"
+        )
 
 
 def _distillation(config: Config) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Plans of earlier runs, read from their records."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness.frozen import freeze
 from harness.models import sources as model_sources
 from harness.plan.spec import PUBLISHED_TEMPLATES, Options, Plan, plan_from_dict
 from harness.record import store
+from harness.record.redact import REDACTED
 from harness.runtime.accelerator import accelerator
 
 
@@ -37,9 +39,16 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
     """The plan of a record.
 
     Raises:
-        ConfigFault: another version of the harness wrote it.
+        ConfigFault: another version of the harness wrote it, or it has lost a secret that the plan needs.
         ModelFault: the files of the base model have changed since.
     """
+    hidden = [f"{key}={value}" for key, value in _texts(record["plan"]) if REDACTED.search(value)]
+    hidden = [each for each in hidden if not each.partition("=")[0].endswith("name")]
+    if hidden:
+        raise ConfigFault(
+            f"run={record['fingerprint']}: its record has {', '.join(hidden)}, where its command had a secret, so that "
+            "its plan cannot be read from it; run it again with a path or name that holds no secret"
+        )
     kept = dict(record["plan"])
     if "stop_ids" not in record["inferred"]:  # from before the border between prompt and answer followed the tokenizer
         template = PUBLISHED_TEMPLATES.get(kept["data"]["template"], kept["data"]["template"])
@@ -60,6 +69,18 @@ def _present(device: str) -> str:
     """The run's device, or ``auto`` if this machine has no such one: what is read here may have run elsewhere."""
     found = accelerator()
     return "auto" if found is not None and found.kind == "cpu" and device.startswith("cuda") else device
+
+
+def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """The texts of a plan, by dotted name."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _texts(item, key)
+    elif isinstance(node, str):
+        yield key, node
 
 
 def require_same_rows(plan: Plan) -> None:

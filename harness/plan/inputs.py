@@ -13,6 +13,7 @@ from harness.errors import ConfigFault
 from harness.models import sources as model_sources
 from harness.models.hub import COMMIT, resolved_commit
 from harness.record import store
+from harness.record.adapter_files import require_whole
 
 
 def input_digests(config: schema.Config) -> dict[str, str]:
@@ -35,10 +36,11 @@ def teacher_digest(teacher: str, runs_dir: Path) -> str:
 
     Raises:
         ConfigFault: the run is not finished or has no adapter.
+        ModelFault: its adapter is damaged.
     """
     record = teacher_run(teacher, runs_dir)
     if record is not None:
-        folder = store.adapter_folder(runs_dir, record)
+        folder = require_whole(store.adapter_folder(runs_dir, record), record)
         return f"run {record['fingerprint']} {_files_digest(folder)}"
     if model_sources.local_path(teacher).is_dir():
         return str(model_sources.weights_hash(teacher_model(teacher)))

@@ -34,6 +34,7 @@ def replacing(path: Path, tag: str | None = None) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        _share(partial)
         if path.is_dir():
             shutil.rmtree(path)  # a rename cannot replace a folder that has content
         os.replace(partial, path)
@@ -41,6 +42,18 @@ def replacing(path: Path, tag: str | None = None) -> Iterator[Path]:
         with suppress(OSError):
             remove(partial)
         raise
+
+
+def _share(folder: Path) -> None:
+    """Give the files of a new folder the permissions that the umask gives, as all others have.
+
+    safetensors makes its files for their owner alone (0600), and a group's shared runs must stay readable.
+    """
+    for each in [folder, *folder.rglob("*")] if folder.is_dir() else []:
+        for file in each.iterdir() if each.is_dir() else []:
+            if file.is_file() and not file.is_symlink():
+                # A folder's own mode is what the umask left of 0777.
+                file.chmod(each.stat().st_mode & 0o666 | file.stat().st_mode & 0o111)
 
 
 def remove(path: Path) -> None:
@@ -99,8 +112,11 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def atomic_write_text(path: str | Path, content: str) -> None:
-    """``atomic_write_bytes`` of UTF-8 text; line ends stay as they are."""
-    atomic_write_bytes(path, content.encode("utf-8"))
+    """``atomic_write_bytes`` of UTF-8 text; line ends stay as they are.
+
+    Secrets are not redacted here, where the text may be escaped already.
+    """
+    atomic_write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -109,12 +125,23 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     atomic_write_bytes(path, text.encode("utf-8", "backslashreplace") + b"\n")
 
 
+def redact_json(file: Path) -> None:
+    """Redact the secrets in a JSON file that a library has written; a file without any is left as it is."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    redacted = clean(content, "", [], redactor())
+    if redacted != content:
+        write_json(file, redacted)
+
+
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write one JSON object per line, atomically; return how many. If the iterator fails, the old file stays."""
-    count = 0
+    """Write one JSON object per line, atomically, with secrets redacted; return how many.
+
+    If the iterator fails, the old file stays.
+    """
+    count, redact = 0, redactor()
     with _replacing_file(Path(path)) as file:
         for row in rows:
-            file.write(_json_line(row) + b"\n")
+            file.write(_json_line(clean(row, "", [], redact)) + b"\n")
             count += 1
     return count
 

@@ -96,11 +96,12 @@ class ScoreTable:
 
 @dataclass
 class Adapter:
-    """The saved adapter: its folder, relative to the run's, and the bytes of each file."""
+    """The saved adapter: its folder, relative to the run's, and size and checksum of each file."""
 
     path: str
     bytes: int
     files: dict[str, int]
+    sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -31,6 +31,10 @@ class TableCell:
 _WORD = re.compile(r"""(?:[^\s"'\[({]|"[^"]*"|'[^']*'|\[[^\]]*\]|\([^)]*\)|\{[^}]*\})+|\S""")
 
 
+# In these the quotes of a value tell where it ends, or belong to it.
+_NEEDED_QUOTES = re.compile(r"""[\s,(){}\[\]\\]|.['"].""", re.DOTALL)
+
+
 def split_overrides(overrides: str | Sequence[str]) -> list[str]:
     """Single overrides; white space within quotes and brackets does not separate them."""
     return _WORD.findall(overrides) if isinstance(overrides, str) else list(overrides)
@@ -51,6 +55,7 @@ def setting_of(overrides: str | Sequence[str], method: str, shared: Collection[s
     parts = []
     for override in split_overrides(overrides):
         key, _, value = override.lstrip("+~").partition("=")
+        value = value if _NEEDED_QUOTES.search(value) else value.strip("'\"")
         sheet, _, rest = key.partition(".")
         if key == "peft" or (override in shared and sheet != method):
             continue

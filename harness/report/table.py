@@ -4,13 +4,15 @@ A row is a cell of the grid, in grid order. Cells with equal plans share one run
 shared run is not a replicate.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.record.redact import redactor
 from harness.report.cells import NOT_STARTED, TableCell, TableRow
 from harness.report.columns import Column, run_columns
 from harness.report.notes import answered_elsewhere, notes_on
+from harness.runtime.terminal import printable
 from harness.scoring.catalog import SCORES
 
 
@@ -36,13 +38,20 @@ def build_table(cells: Sequence[TableCell], records: Mapping[str, Mapping[str, A
     present = {name for record in chosen for name in record["scores"]["after"] | record["scores"]["before"]}
     scores = [name for name in SCORES if name in present] + sorted(present - set(SCORES))
     first: dict[str, int] = {}
-    rows = []
+    rows, shown = [], _shown_text()
     for number, cell in enumerate(cells, start=1):
         owner = first.setdefault(cell.fingerprint, number)
         shares = owner if owner != number else None
-        rows.append(_row(number, shares, cell, records.get(cell.fingerprint), scores))
+        row = _row(number, shares, cell, records.get(cell.fingerprint), scores)
+        rows.append({key: shown(value) if isinstance(value, str) else value for key, value in row.items()})
     notes = [*answered_elsewhere(cells), *notes_on(rows, records, scores)]
-    return Table(rows, run_columns(rows, scores), scores, notes)
+    return Table(rows, run_columns(rows, scores), scores, list(map(_shown_text(), notes)))
+
+
+def _shown_text() -> Callable[[str], str]:
+    """What a table shows of a text: no secret, and no control character; here, before a file escapes it."""
+    redact = redactor()
+    return lambda text: printable(redact(text))
 
 
 def validation_loss(record: Mapping[str, Any]) -> float | None:

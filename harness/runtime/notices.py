@@ -1,6 +1,8 @@
 """Notices of libraries that nobody who runs a comparison can act on."""
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,9 @@ def quiet_libraries() -> None:
     which of its CPU kernels this processor could use if another package were there. Its errors are still shown.
     """
     warnings.simplefilter("ignore", FutureWarning)  # written for the developers of other packages
+    if sys.stderr is None or not sys.stderr.isatty():  # a bar in a pipe or a file is one long line
+        for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 

@@ -1,6 +1,6 @@
-"""SIGTERM and Ctrl-C: training writes a checkpoint first; everything else stops at once.
+"""SIGTERM, Ctrl-C and a closed terminal: training writes a checkpoint first; everything else stops at once.
 
-``listening`` turns both signals into ``Interrupted``. Inside ``deferred``, the first signal is only noted: whoever
+``listening`` turns the signals into ``Interrupted``. Inside ``deferred``, the first signal is only noted: whoever
 checks ``requested()`` writes what is worth keeping and then raises. A second signal does not wait.
 """
 
@@ -9,10 +9,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP: the terminal is gone.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 ECHO_S = 2.0  # a terminal and a parent process may both forward the same stop
@@ -37,19 +38,27 @@ class _State:
     deferring = False
     noted: int | None = None
     noted_at = 0.0
+    forwarded: int | None = None
 
 
 _state = _State()
 
 
 @contextmanager
-def listening(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
-    """Raise ``Interrupted`` on these signals; outside the main thread, which receives them, do nothing."""
+def listening(signals: tuple[signal.Signals, ...] = SIGNALS, forwarded: signal.Signals | None = None) -> Iterator[None]:
+    """Raise ``Interrupted`` on these signals; outside the main thread, which receives them, do nothing.
+
+    A signal that this process was started to ignore (SIGHUP, by nohup) stays ignored.
+
+    Args:
+        forwarded: what the parent process sends when it is stopped itself. It is never a second signal: the terminal
+            may have sent the first, at any time before.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _state.noted = None
-    former = {signum: signal.signal(signum, _handle) for signum in signals}
+    _state.noted, _state.forwarded = None, forwarded
+    former = {signum: signal.signal(signum, _handle) for signum in signals if not _ignored(signum)}
     try:
         yield
     finally:
@@ -74,12 +83,18 @@ def requested() -> int | None:
     return _state.noted
 
 
+def _ignored(signum: signal.Signals) -> bool:
+    return signum not in (signal.SIGTERM, signal.SIGINT) and signal.getsignal(signum) is signal.SIG_IGN
+
+
 def _handle(signum: int, frame: FrameType | None) -> None:
-    if _state.noted is not None and time.monotonic() - _state.noted_at < ECHO_S:
+    echo = time.monotonic() - _state.noted_at < ECHO_S or signum == _state.forwarded
+    if _state.noted is not None and echo:
         return
     first, _state.noted, _state.noted_at = _state.noted is None, signum, time.monotonic()
     if _state.deferring and first:
         # Not print, which is not safe in a handler.
-        os.write(2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n")
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n")
         return
     raise Interrupted(signum)

@@ -1,6 +1,5 @@
 """stage=export: a tuned model as a plain transformers folder, merged and without PEFT."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,9 @@ from harness.errors import ConfigFault, ModelFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options, Plan
 from harness.record import store
-from harness.record.files import replacing
+from harness.record.adapter_files import require_whole
+from harness.record.files import replacing, write_json
+from harness.runtime.notices import without_progress_bars
 
 if TYPE_CHECKING:
     import torch
@@ -39,15 +40,14 @@ def export_model(options: Options) -> None:
     plan = plan_of_record(record)
     _refuse_unmergeable(plan)
     kind = options.export.quantization
-    with replacing(folder) as partial:
+    with without_progress_bars(), replacing(folder) as partial:
         partial.mkdir()
-        note = _write_plain(plan, store.adapter_folder(options.runs_dir, record), partial)
+        note = _write_plain(plan, require_whole(store.adapter_folder(options.runs_dir, record), record), partial)
         if kind is not Quantization.none:
             _quantize(partial, kind, plan)
         note |= {"quantization": kind.value, "bytes": _size(partial)}
         about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
-        text = json.dumps(about | {"export": note, "plan": plan.as_dict()}, ensure_ascii=False, indent=1)
-        (partial / note_name()).write_text(text, encoding="utf-8")
+        write_json(partial / note_name(), about | {"export": note, "plan": plan.as_dict()})
         _refuse_existing(folder)  # again, because writing takes minutes
     print(
         f"{folder}: run {plan.fingerprint} ({plan.method}) merged, {note['bytes']:,} bytes, quantization={kind.value}; "
@@ -86,6 +86,7 @@ def _write_plain(plan: Plan, adapter: Path, folder: Path) -> dict[str, Any]:
     from harness.adapters import save_load
     from harness.methods.registry import changes_base
     from harness.models import base as model_base
+    from harness.models import quantization
 
     base = model_base.load_base(plan.model)
     is_quantized = bool(getattr(base.model, "is_quantized", False))
@@ -94,7 +95,7 @@ def _write_plain(plan: Plan, adapter: Path, folder: Path) -> dict[str, Any]:
     del unmerged
     fork = model_base.fork(base, private_weights=True)
     if is_quantized:
-        fork = fork.dequantize(dtype=base.dtype)
+        fork = quantization.dequantized(fork, base.dtype)
     tuned: Any = save_load.load_adapter(fork, adapter, plan)
     merged = tuned.merge_and_unload().to(base.dtype)
     merged.save_pretrained(folder)

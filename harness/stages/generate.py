@@ -7,6 +7,7 @@ from harness.errors import ConfigFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options
 from harness.record import store
+from harness.record.adapter_files import require_whole
 from harness.runtime.terminal import printable
 
 
@@ -44,7 +45,7 @@ def _answers(record: dict[str, Any], options: Options) -> tuple[str, str]:
     answer = partial(generate, generation=plan.scoring.generation, stops=stops, equal_lengths=True)
     [before] = answer(base.model, base.tokenizer, prompts_ids)
     fork = model_base.fork(base, changes_base(plan.method, plan.settings))
-    folder = store.adapter_folder(options.runs_dir, record)
+    folder = require_whole(store.adapter_folder(options.runs_dir, record), record)
     model = save_load.load_adapter(fork, folder, plan)
     [after] = answer(model, base.tokenizer, prompts_ids)
     return before.text, after.text

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.errors import HarnessError, raise_together
+from harness.runtime.terminal import printable
 from harness.sweep.cells import Cell
 from harness.sweep.grid import unique_plans
 from harness.sweep.reuse import other_code, reusable
@@ -38,7 +39,7 @@ def show_plan(cells: Sequence[Cell]) -> None:
             continue
         table.add_row(
             cell.plan.fingerprint,
-            escape("\n".join(sharing[cell.plan.fingerprint])),
+            escape("\n".join(printable(name, one_line=True) for name in sharing[cell.plan.fingerprint])),
             f"{counts.trainable:,}",
             f"{counts.share:.3%}",
             f"{counts.total:,}",

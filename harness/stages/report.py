@@ -1,18 +1,14 @@
 """stage=report: tabulate the records in a folder."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import ConfigFault
 from harness.record import store
 from harness.report.cells import cells_from_records
-from harness.report.files import outcome_line, write_tables
 from harness.report.table import build_table
 from harness.sweep.reuse import other_code
-from harness.sweep.summary import print_table, short_path
-
-log = logging.getLogger(__name__)
+from harness.sweep.summary import show_table
 
 
 def report_records(runs_dir: Path) -> None:
@@ -29,5 +25,4 @@ def report_records(runs_dir: Path) -> None:
         replace(cell, other_code=other_code(by_fingerprint[cell.fingerprint])) for cell in cells_from_records(records)
     ]
     table = build_table(cells, by_fingerprint)
-    write_tables(runs_dir, table, print_table(table, by_fingerprint))
-    log.info("%s; the table as CSV and Markdown: %s", outcome_line(table), short_path(runs_dir))
+    show_table(table, by_fingerprint, runs_dir)

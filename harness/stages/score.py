@@ -12,7 +12,8 @@ from harness.errors import ConfigFault, ModelFault
 from harness.plan.from_record import find_record, plan_of_record, require_same_rows
 from harness.plan.spec import Options, Plan
 from harness.record import provenance, store
-from harness.record.files import atomic_write_text
+from harness.record.files import write_json
+from harness.runtime.terminal import printable
 from harness.stages.export import note_name
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def score_export(options: Options) -> None:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     place = store.record_path(options.runs_dir, record["fingerprint"]).parent / f"export-{made['quantization']}.json"
-    atomic_write_text(place, json.dumps(content, ensure_ascii=False, indent=1))
+    write_json(place, content)
     _show(content["scores"], f"{plan.fingerprint} ({plan.method}), export.quantization={made['quantization']}")
     print(place)
 
@@ -102,8 +103,9 @@ def _read_note(folder: Path, plan: Plan) -> dict[str, Any]:
 def _show(scores: dict[str, dict[str, float]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for column in ("score", *scores):
         table.add_column(column, justify="left" if column == "score" else "right")
     for name in scores["export"]:

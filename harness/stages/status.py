@@ -11,6 +11,7 @@ from rich.text import Text
 from harness.estimate import duration
 from harness.report.cells import NOT_STARTED
 from harness.report.console import WIDTH_WITHOUT_TERMINAL
+from harness.runtime.terminal import printable
 from harness.stages.sweep_view import RUNNING, STARTING, WAITING, RunView, SweepView, find_sweep, view_sweep
 
 REDRAW_S = 1.0
@@ -68,7 +69,9 @@ def render(view: SweepView, room: int | None = None) -> Table:
         rank = {state: number for number, state in enumerate(SHOWN_FIRST)}
         runs = sorted(runs, key=lambda run: rank.get(run.state, len(rank)))[:room]
         caption += f"; {len(view.runs) - room} of them do not fit here"
-    table = Table(title=Text(view.title), title_justify="left", caption=Text(caption), caption_justify="left")
+    table = Table(
+        title=Text(printable(view.title)), title_justify="left", caption=Text(caption), caption_justify="left"
+    )
     for column in ("run", "state", "step", "loss", "tokens/s", "time left", "host", "setting"):
         right = column in ("step", "loss", "tokens/s", "time left")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "setting", overflow="fold")
@@ -81,8 +84,8 @@ def render(view: SweepView, room: int | None = None) -> Table:
             "" if now is None or now.loss is None else f"{now.loss:.3f}",
             "" if now is None or now.tokens_per_s is None else f"{now.tokens_per_s:.0f}",
             _time(run),
-            Text(run.host),
-            Text(run.name),
+            Text(printable(run.host, one_line=True)),
+            Text(printable(run.name, one_line=True)),
         )
     return table
 

@@ -17,6 +17,7 @@ from typing import Any
 from harness.plan.spec import digest
 from harness.record import provenance
 from harness.record.files import write_json
+from harness.record.redact import redactor
 from harness.record.run_record import Code
 from harness.sweep.cells import Cell, effective_overrides
 
@@ -51,9 +52,10 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 def recorded_command(folder: Path) -> Iterator[None]:
     """Record that this command runs the sweep, and how it ended."""
     owner = provenance.owner()
+    arguments = list(map(redactor(), sys.argv[1:]))  # now: the shell's quotes would hide a secret
     content: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
-        "arguments": sys.argv[1:],
+        "command": shlex.join(["python", "-m", "harness", *arguments]),
+        "arguments": arguments,
         "folder": os.getcwd(),
         "started": _now(),
         "ended": None,

@@ -7,6 +7,7 @@ from harness.config.schema import DType, Retry, Reuse
 from harness.errors import RunFault
 from harness.models import digests
 from harness.record import locks, provenance, store
+from harness.record.adapter_files import adapter_fault
 from harness.sweep.cells import Cell
 
 
@@ -64,13 +65,18 @@ def failure_of(record: Mapping[str, Any]) -> RunFault:
 
 
 def _is_result(cell: Cell, record: Mapping[str, Any]) -> bool:
-    """Whether the record is finished, of an accepted code version, and complete: the files that it names exist."""
+    """Whether the record is finished, of an accepted code version, and complete: its files are as they were written."""
     if record["status"] != "finished" or (cell.options.reuse is Reuse.same_code and other_code(record) is not None):
         return False
     if _other_weights(cell, record):
         return False
-    names = [record["adapter"]["path"] if record["adapter"] else None, record["predictions"]]
-    return all((cell.folder / name).exists() for name in names if name)
+    predictions, adapter = record["predictions"], record["adapter"]
+    if predictions and not (cell.folder / predictions).exists():
+        return False
+    fault = adapter_fault(cell.folder / adapter["path"], adapter) if adapter else None
+    if fault:
+        store.say_once(f"{cell.plan.fingerprint}: its adapter cannot be reused ({fault}); the plan runs again")
+    return fault is None
 
 
 def _other_weights(cell: Cell, record: Mapping[str, Any]) -> bool:

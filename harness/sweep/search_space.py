@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from harness.config.names import known_settings
 from harness.errors import ConfigFault, raise_together
 from harness.plan.spec import Plan
+from harness.record.redact import redactor
 from harness.report.table import validation_loss
 from harness.scoring.catalog import SCORES, Direction
 
@@ -69,6 +70,24 @@ def space(overrides: "Sequence[Override]") -> "tuple[dict[str, BaseDistribution]
             "'trainer.learning_rate=tag(log,interval(1e-4,1e-2))' or peft=glob(*)"
         )
     return searched, [str(each.input_line) for each in overrides if not each.is_sweep_override()]
+
+
+def without_secrets(
+    searched: "Mapping[str, BaseDistribution]",
+) -> "tuple[dict[str, BaseDistribution], dict[str, dict[str, str]]]":
+    """The space as the journal may keep it, and by key the text behind each choice that holds a secret."""
+    from optuna.distributions import CategoricalDistribution
+
+    redact, shown, plain = redactor(), dict[str, Any](), dict[str, dict[str, str]]()
+    for key, distribution in searched.items():
+        shown[key] = distribution
+        if isinstance(distribution, CategoricalDistribution):
+            texts = [str(choice) for choice in distribution.choices]
+            # Two secrets may redact to the same text; their places tell them apart.
+            names = [text if redact(text) == text else f"{redact(text)}#{place}" for place, text in enumerate(texts)]
+            plain[key] = {name: text for name, text in zip(names, texts, strict=True) if name != text}
+            shown[key] = CategoricalDistribution(names) if plain[key] else distribution
+    return shown, plain
 
 
 def _distribution(override: "Override") -> "BaseDistribution":

@@ -14,6 +14,7 @@ from harness.config.schema import Stage
 from harness.errors import ConfigFault, HarnessError, RunFault
 from harness.plan.spec import digest, plan_from_dict
 from harness.record import locks, store
+from harness.record.redact import redactor
 from harness.sweep import execute, journal, manifest, search_space
 from harness.sweep.cells import OVERRIDES_WITHOUT_EFFECT, Cell
 from harness.sweep.grid import check_models
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
+    from optuna.trial import FrozenTrial, Trial
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class Session:
     """One command's work on a study."""
 
     settings: search_space.StudySettings
-    space: "dict[str, BaseDistribution]"
+    space: "dict[str, BaseDistribution]"  # choices with secrets redacted, as the journal keeps them
+    plain: dict[str, dict[str, str]]  # by key, the text of each choice that was redacted
     fixed: list[str]
     prepare: Prepare
     folder: Path
@@ -92,7 +94,7 @@ class Session:
         if not completed:
             return True
         try:
-            return reusable(self._checked_cell(completed[-1].user_attrs["overrides"], 0)) is not None
+            return reusable(self._checked_cell(self._overrides(completed[-1]), 0)) is not None
         except HarnessError:
             return False
 
@@ -104,7 +106,7 @@ class Session:
         if not proposed:
             return {}, frozenset()
         _, dispatch = self.prepare(
-            [trial.user_attrs["overrides"] for trial, _ in proposed], min(trial.number for trial, _ in proposed)
+            [self._overrides(trial) for trial, _ in proposed], min(trial.number for trial, _ in proposed)
         )
         cells = [cell for _, cell in proposed]
         outcomes, earlier = execute.run_cells(cells, dispatch, self.folder, worklist)
@@ -119,8 +121,8 @@ class Session:
 
         proposed, refusal = list[tuple["Trial", Cell]](), ""
         for trial in [study.ask(self.space) for _ in range(size)]:
-            overrides = [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.space)]
-            trial.set_user_attr("overrides", overrides)
+            overrides = self._overrides(trial)
+            trial.set_user_attr("overrides", list(map(redactor(), overrides)))  # for readers of the journal
             try:
                 proposed.append((trial, self._checked_cell(overrides, trial.number)))
             except search_space.ObjectiveFault:
@@ -133,6 +135,11 @@ class Session:
         if not proposed:
             journal.refuse_hopeless(study, refusal, min(HOPELESS, self.settings.n_trials))
         return proposed
+
+    def _overrides(self, trial: "Trial | FrozenTrial") -> list[str]:
+        """The overrides of a trial, which the journal has only without their secrets."""
+        chosen = {key: self.plain.get(key, {}).get(trial.params[key], trial.params[key]) for key in self.space}
+        return [*self.fixed, *(f"{key}={value}" for key, value in chosen.items())]
 
     def _checked_cell(self, overrides: list[str], number: int) -> Cell:
         from hydra.errors import HydraException
@@ -192,12 +199,11 @@ class Session:
             record = store.read_record(self.runs_dir, trial.user_attrs.get("fingerprint", "none"))
             if record is None:
                 continue
+            overrides = self._overrides(trial)
             if options is None:
-                [cell], _ = self.prepare([trial.user_attrs["overrides"]], 0)
+                [cell], _ = self.prepare([overrides], 0)
                 options = cell.options
-            yield Cell(
-                tuple(trial.user_attrs["overrides"]), plan_from_dict(record["plan"], record["fingerprint"]), options
-            )
+            yield Cell(tuple(overrides), plan_from_dict(record["plan"], record["fingerprint"]), options)
 
 
 def open_session(
@@ -224,9 +230,12 @@ def open_session(
             "stage, or set hydra/sweeper=basic"
         )
     searched, fixed = search_space.space(overrides)
+    searched, plain = search_space.without_secrets(searched)
     lines = sorted(
         line for each in overrides if not (line := str(each.input_line)).startswith(OVERRIDES_WITHOUT_EFFECT)
     )
     key = digest([lines, settings.objective, settings.towards, settings.sampler, settings.seed])
     runs_dir = Path(composed.runs_dir).expanduser().absolute()
-    return Session(settings, searched, fixed, prepare, runs_dir / "sweeps" / key, runs_dir, composed.sweep.max_failures)
+    return Session(
+        settings, searched, plain, fixed, prepare, runs_dir / "sweeps" / key, runs_dir, composed.sweep.max_failures
+    )

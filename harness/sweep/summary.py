@@ -77,20 +77,20 @@ def show_results(
         for cell in cells
     ]
     table = build_table(rows, records)
-    over_seeds = print_table(table, records)
-    if folder is not None:
-        write_tables(folder, table, over_seeds)
-        log.info("%s; the table as CSV and Markdown: %s", outcome_line(table), short_path(folder))
+    show_table(table, records, folder)
     return all(f in records and records[f]["status"] == "finished" for f in found)
 
 
-def print_table(table: Table, records: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """Print the table and, beneath it, the summary of its runs over seeds, which is returned."""
-    console.to_console(table)
+def show_table(table: Table, records: Mapping[str, Mapping[str, Any]], folder: Path | None) -> None:
+    """Write the table and the summary of its runs over seeds into ``folder``, then print both."""
     over_seeds = replicates.seed_table(table, records)
+    if folder is not None:
+        write_tables(folder, table, over_seeds)  # first: whatever happens to the console, the files are there
+    console.to_console(table)
     if over_seeds is not None:
         console.to_console(over_seeds, title=replicates.TITLE)
-    return over_seeds
+    if folder is not None:
+        log.info("%s; the table as CSV and Markdown: %s", outcome_line(table), short_path(folder))
 
 
 def short_path(path: Path) -> str:

@@ -5,11 +5,13 @@ needs a login; ``wandb sync DIR`` uploads later. Neither library is imported unl
 """
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.config.schema import Tracker, Tracking
 from harness.errors import RunFault
+from harness.record.redact import clean, redactor
 from harness.runtime import distributed
 from harness.trackers.tensorboard import TensorBoardRun
 from harness.trackers.wandb import WandbRun
@@ -52,15 +54,18 @@ def start_tracker(
         return NoRun()
     # With the fingerprint alone, a rerun of the plan would be joined to the earlier run.
     run_id = run_id or f"{fingerprint[:12]}-{secrets.token_hex(3)}"
+    tracker = replace(tracker, dir=str(Path(tracker.dir).expanduser()))
     try:
         Path(tracker.dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFault(
             f"tracker.dir={tracker.dir} cannot be made ({error.strerror}); set a writable folder, or tracker=none"
         ) from error
-    config = {**config, "fingerprint": fingerprint}
+    redact = redactor()
+    config = clean({**config, "fingerprint": fingerprint}, "", [], redact)
+    group, name, tags = redact(group), redact(name), [redact(tag) for tag in tags]
     if tracker.name is Tracking.wandb:
-        return WandbRun(tracker, config, group, name, tags, run_id)
+        return WandbRun(replace(tracker, project=redact(tracker.project)), config, group, name, tags, run_id)
     return TensorBoardRun(Path(tracker.dir) / run_id, config, group, name, tags, run_id)
 
 

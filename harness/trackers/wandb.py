@@ -1,9 +1,18 @@
 """Weights & Biases."""
 
+import hashlib
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from harness.config.schema import Tracker
 from harness.errors import RunFault
+from harness.record.redact import redactor
+
+# Its limits, in characters. A longer text is an error there, and a tracker must not fail a run.
+TAG, NAME = 64, 128
 
 
 class WandbRun:
@@ -25,18 +34,18 @@ class WandbRun:
             )
         try:
             self._run = wandb.init(
-                project=tracker.project,
+                project=fitting(re.sub(r"[/\\\\#?%:]", "-", tracker.project), NAME),
                 dir=tracker.dir,
                 id=run_id,
                 resume="allow",
-                group=group,
-                name=name,
-                tags=tags,
+                group=fitting(group, NAME),
+                name=fitting(name, NAME),
+                tags=fitting_tags(tags),
                 config=config,
                 reinit="create_new",  # never joined to a run that is still open in this process
                 settings=_wandb_settings(tracker.mode),
             )
-        except wandb.errors.Error as error:
+        except (wandb.errors.Error, ValueError) as error:
             raise RunFault(
                 f"tracker=wandb with tracker.mode={tracker.mode} cannot start a run ({error}); "
                 "use tracker.mode=offline or tracker=none"
@@ -54,7 +63,33 @@ class WandbRun:
         self._run.log({name: wandb.Table(columns=list(columns), data=rows, allow_mixed_types=True)})
 
     def finish(self, ok: bool) -> None:
+        folder = Path(self._run.dir).parent
         self._run.finish(exit_code=0 if ok else 1)
+        _redact_logs(folder)
+
+
+def fitting(text: str, limit: int) -> str:
+    """The text in at most ``limit`` characters: without its middle, in whose place a digest keeps it apart."""
+    if len(text) <= limit:
+        return text
+    mark = f"…{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:8]}…"
+    rest = limit - len(mark)
+    return text[: rest - rest // 2] + mark + text[len(text) - rest // 2 :]
+
+
+def fitting_tags(tags: Sequence[str]) -> list[str]:
+    """The tags without empty and repeated ones, none too long."""
+    return list(dict.fromkeys(fitting(tag.strip(), TAG) for tag in tags if tag.strip()))
+
+
+def _redact_logs(folder: Path) -> None:
+    """Redact what W&B itself writes beside the run: its log of settings, which names folders and the environment."""
+    redact = redactor()
+    for file in [*folder.glob("logs/*.log"), *folder.glob("files/*.json"), *folder.glob("files/*.yaml")]:
+        with suppress(OSError, UnicodeDecodeError):
+            text = file.read_text(encoding="utf-8")
+            if redact(text) != text:
+                file.write_text(redact(text), encoding="utf-8")
 
 
 def _wandb_settings(mode: Any) -> Any:

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from harness.record.progress import ProgressWriter
 from harness.runtime import distributed
+from harness.runtime.terminal import printable
 from harness.training.counters import StepTimer, TokenCounter
 from harness.training.validation import Log, Validate
 
@@ -23,7 +24,7 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._bar = tqdm(
             total=state.max_steps,
-            desc=self._label,
+            desc=printable(self._label, one_line=True),
             unit="step",
             leave=False,
             disable=not (distributed.is_main_process() and sys.stderr.isatty()),

@@ -1,5 +1,6 @@
 """transformers' Trainer with this project's order of rows, losses and checkpoints."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +134,14 @@ class HarnessTrainer(Trainer):
                 "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
             )
         return loss
+
+
+def loss_sums_over_step(model: Any) -> bool:
+    """Whether the model's loss is divided by the tokens of a whole step, however many passes it takes."""
+    network = model.get_base_model()
+    if hasattr(network, "accepts_loss_kwargs"):
+        return bool(network.accepts_loss_kwargs)
+    return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(network.forward).parameters.values())
 
 
 @contextmanager

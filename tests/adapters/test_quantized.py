@@ -94,9 +94,13 @@ def faults(case: str, kind: str, folder: Path) -> list[str]:
     write(folder / "adapter")
     reloaded = distance(logits(adapter_attach.load_peft_model(fork(kind), folder / "adapter")), trained)
     found += [f"reloaded, it is {reloaded:.1e} away"] if reloaded > 1e-6 else []
-    dense = adapter_attach.load_peft_model(fork(kind, private=True).dequantize(dtype=torch.float32), folder / "adapter")
+    plain_weights = quantization.dequantized(fork(kind, private=True), torch.float32)
+    dense = adapter_attach.load_peft_model(plain_weights, folder / "adapter")
     unpacked = distance(logits(dense), trained)
     found += [f"over the unpacked base it is {unpacked:.1e} away"] if unpacked > ROUNDED[kind] else []
+    if traits_of(method, settings).mergeable:  # as stage=export does
+        merged = distance(logits(dense.merge_and_unload()), trained)
+        found += [f"merged into the unpacked base it is {merged:.1e} away"] if merged > ROUNDED[kind] else []
     if model_base.fingerprint_weights(plain.model) != plain.bytes or not torch.equal(logits(plain.model), plain.logits):
         base.cache_clear()
         found.append("the shared base changed")

@@ -5,6 +5,7 @@ from unittest import mock
 import pytest
 import torch
 
+from harness.pipeline import tune
 from harness.pipeline.tune import with_smaller_batch
 from harness.training import trainer
 from tests.support.runs import command, overrides, plan_of, records_of, write_rows
@@ -46,12 +47,20 @@ def test_out_of_memory_halves_the_batch_if_asked_and_trains_the_same(run):
     assert halved["inferred"]["batch_size"] == 2
     assert halved["inferred"]["gradient_accumulation_steps"] == 4
     prefix = "out of memory (CUDA out of memory. Tried to allocate 2 GiB): training again with "
-    first, second = [note.removeprefix(prefix) for note in halved["notes"] if note.startswith(prefix)]
+    notes = [note.removeprefix(prefix) for note in halved["notes"] if note.startswith(prefix)]
+    first, second = (note.partition(", which is the same training but for")[0] for note in notes)
     assert (first, second) == ("4 rows per pass and 2 passes per step", "2 rows per pass and 4 passes per step")
     _, same = run("trainer.batch_size=2", "trainer.gradient_accumulation_steps=4", "rerun=true")
     assert same["fingerprint"] != halved["fingerprint"]
     assert same["training"]["curve"] == halved["training"]["curve"]
     assert same["scores"]["after"] == halved["scores"]["after"]
+
+
+def test_a_batch_is_not_halved_where_the_loss_is_a_mean_over_each_pass(run):
+    with out_of_memory_above(3), mock.patch.object(tune, "loss_sums_over_step", return_value=False):
+        done, kept = run("trainer.on_oom=halve", "trainer.batch_size=8")
+    assert (done.code, kept["status"]) == (1, "failed")
+    assert any("trainer.on_oom=halve does not apply" in note for note in kept["notes"])
 
 
 @pytest.mark.parametrize("words", [(), ("trainer.on_oom=halve",)])

@@ -31,6 +31,8 @@ def test_default_configuration_of_every_method_has_no_fault():
 # Changes; the key and value that the message must begin with; a word of the remedy.
 GUARDS = [
     (["peft.method=loar"], "peft.method=loar", "choose one of"),
+    (["peft.method=cpt", "trainer.on_oom=halve"], "trainer.on_oom=halve would change the result of peft=cpt", "=fail"),
+    (["trainer.objective=lesson", "trainer.on_oom=halve"], "trainer.on_oom=halve would change", "set trainer.on_oom"),
     (["seed=-1"], "seed=-1", "at least 0"),
     (["seed=4294967296"], "seed=4294967296", "at most 4294967295"),
     (["model.path=null"], "model.path is empty", "model.source=folder needs it"),

@@ -65,6 +65,36 @@ def test_a_second_signal_does_not_wait_but_its_echo_is_ignored(monkeypatch):
     assert reached == ["echo"]
 
 
+def test_what_a_parent_forwards_is_never_a_second_signal(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    reached = []
+
+    def train():
+        with signals.listening(forwarded=signal.SIGTERM), signals.deferred():
+            send(signal.SIGINT)  # the terminal's
+            for word in ("forwarded", "again"):
+                now[0] += signals.ECHO_S * 10
+                send(signal.SIGTERM)
+                reached.append(word)
+            send(signal.SIGINT)
+            reached.append("second")
+
+    with pytest.raises(signals.Interrupted):
+        train()
+    assert reached == ["forwarded", "again"]
+
+
+def test_a_closed_terminal_stops_unless_nohup_started_the_command():
+    with pytest.raises(signals.Interrupted) as caught:
+        send(signal.SIGHUP)
+    assert caught.value.exit_code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.listening():
+        send(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_outside_the_main_thread_nothing_is_installed():
     def work():
         before = signal.getsignal(signal.SIGTERM)

@@ -26,7 +26,7 @@ def test_manifest_holds_plans_and_commands_and_no_secret(grid, tmp_path, monkeyp
     assert [cell["fingerprint"] for cell in content["cells"]] == [cell.plan.fingerprint for cell in grid]
     assert content["cells"][1]["overrides"] == ["seed=0", "lora.r=2"]
     [command] = [json.loads(file.read_text()) for file in (folder / "commands").iterdir()]
-    assert command["command"] == "python -m harness -m lora.r=1,2 tracker.project=<MY_API_KEY>"
+    assert command["command"] == "python -m harness -m lora.r=1,2 'tracker.project=<MY_API_KEY>'"
     assert {"started", "ended", "owner", "code", "arguments", "folder"} <= command.keys()
     assert command["outcome"] == "RunFault: stopped"
 

@@ -3,15 +3,26 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from harness.config.schema import Retry, Reuse
 from harness.errors import RunFault
 from harness.record import provenance
+from harness.record.files import file_sha256
+from harness.record.run_record import Adapter
+from harness.record.store import say_once
 from harness.sweep import reuse
 from tests.support.stored_records import fail, started
 from tests.support.sweeps import finish_record, make_cell
 
 OTHER = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def console():
+    """As of a new process: what is said once is said again."""
+    say_once.cache_clear()
 
 
 @pytest.fixture
@@ -50,6 +61,47 @@ def test_record_whose_files_are_gone_is_not_reused(cell, setting):
     assert reuse.reusable(cell) is None
     (cell.folder / "predictions.jsonl").touch()
     assert reuse.reusable(cell) is not None
+
+
+@pytest.fixture
+def saved(cell):
+    """The cell's finished record with an adapter of one file, and that file."""
+    file = cell.folder / "adapter" / "adapter_model.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file({"weight": torch.ones(2)}, file)
+    size = file.stat().st_size
+    finish_record(cell, adapter=Adapter("adapter", size, {file.name: size}, {file.name: file_sha256(file)}))
+    return file
+
+
+DAMAGE = {
+    "empty": (lambda content: b"", "has 0 bytes instead of"),
+    "cut": (lambda content: content[:-3], "bytes instead of"),
+    "other bytes": (lambda content: content[:-1] + b"x", "checksum differs"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("setting", list(Reuse))
+def test_record_whose_adapter_is_damaged_is_not_reused_and_the_console_says_why(cell, saved, caplog, kind, setting):
+    damage, reason = DAMAGE[kind]
+    cell = with_options(cell, reuse=setting)
+    assert reuse.reusable(cell) is not None
+    saved.write_bytes(damage(saved.read_bytes()))
+    assert reuse.reusable(cell) is None
+    assert f"adapter cannot be reused (adapter_model.safetensors {'is not' if 'checksum' in reason else 'has'}" in (
+        caplog.text
+    )
+    assert reason in caplog.text
+    saved.unlink()
+    assert reuse.reusable(cell) is None
+
+
+def test_adapter_of_an_earlier_record_without_checksums_is_judged_by_its_header(cell, saved):
+    finish_record(cell, adapter=Adapter("adapter", 1, {saved.name: saved.stat().st_size}, {}))
+    assert reuse.reusable(cell) is not None
+    saved.write_bytes(b"\0" * saved.stat().st_size)
+    assert reuse.reusable(cell) is None
 
 
 def test_failure_is_kept_with_retry_none_and_only_of_this_code(cell):

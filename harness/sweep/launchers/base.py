@@ -4,7 +4,6 @@ A launcher gets jobs and yields their outcomes as they end. A worker that is kil
 """
 
 import os
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.errors import ConfigFault, raise_together
-from harness.runtime import signals
 from harness.runtime.distributed import processes
 from harness.sweep.launchers.worker import WorkerJob
 from harness.sweep.outcome import Outcome, Status
+
+GRACE_S = 60.0  # for workers to write a checkpoint and a record that says "interrupted"
 
 
 class Launcher(ABC):
@@ -62,8 +62,9 @@ class Worker(ABC):
     def restart(self) -> None:
         """Replace a dead process."""
 
-    def ask_to_stop(self) -> None:  # noqa: B027 (most workers cannot be asked)
-        """Let the process write a checkpoint and end its run; its future then has a result."""
+    @abstractmethod
+    def ask_to_stop(self) -> None:
+        """Let the process write a checkpoint and end its run; its future then has a result. Twice is as once."""
 
     @abstractmethod
     def close(self, busy: bool = False) -> None:
@@ -87,12 +88,15 @@ def run_jobs(workers: Sequence[Worker], jobs: Sequence[WorkerJob], grace_s: floa
                 worker, job = running.pop(future)
                 yield _outcome(future, worker, job)
     except BaseException:
-        if running and signals.requested() != signal.SIGINT:  # the terminal has sent that one to all of them
-            for worker, _ in running.values():
-                worker.ask_to_stop()
-        still_running = wait(running, timeout=grace_s).not_done
-        for worker in [running[future][0] for future in still_running]:
-            worker.close(busy=True)
+        # In any case: whoever stopped this process (a supervisor, timeout, an IDE) may have told nobody else.
+        for worker, _ in running.values():
+            worker.ask_to_stop()
+        try:
+            wait(running, timeout=grace_s)
+        finally:  # a second signal does not wait
+            for future, (worker, _) in running.items():
+                if not future.done():
+                    worker.close(busy=True)
         raise
 
 

@@ -11,15 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.runtime import signals
 from harness.sweep.launchers import worker
-from harness.sweep.launchers.base import Launcher, Worker, check_settings, cores, run_jobs
+from harness.sweep.launchers.base import GRACE_S, Launcher, Worker, check_settings, cores, run_jobs
 from harness.sweep.launchers.worker import WorkerJob
-from harness.sweep.outcome import Outcome, Status
+from harness.sweep.outcome import Outcome
 
 log = logging.getLogger(__name__)
-
-GRACE_S = 60.0  # for workers to write a checkpoint and a record that says "interrupted"
 
 
 @dataclass
@@ -104,16 +101,9 @@ _running = threading.Lock()  # of a worker process: held during a run
 
 
 def run_guarded(job: WorkerJob) -> Outcome:
-    """``worker.run_job``, during which this process does not exit if its parent is gone.
-
-    A worker that is told to stop answers with an outcome, and can take another job.
-    """
+    """``worker.run_until_stopped``, during which this process does not exit if its parent is gone."""
     with _running:
-        try:
-            with signals.listening():
-                return worker.run_job(job)
-        except signals.Interrupted as stop:
-            return Outcome(job.fingerprint, Status.died, f"its process was {stop}")
+        return worker.run_until_stopped(job)
 
 
 def exit_with_parent(parent: int, poll_s: float = 2.0) -> None:

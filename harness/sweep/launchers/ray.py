@@ -4,13 +4,15 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigFault
+from harness.record.files import atomic_write_text
 from harness.sweep.launchers import worker
-from harness.sweep.launchers.base import Launcher, Worker, check_settings, run_jobs
+from harness.sweep.launchers.base import GRACE_S, Launcher, Worker, check_settings, run_jobs
 from harness.sweep.launchers.worker import ConfigSource, WorkerJob
 from harness.sweep.outcome import Outcome
 
@@ -46,7 +48,7 @@ class Ray(Launcher):
         count = min(room, self.max_workers or room, len(jobs))
         log.info("%d workers on %d ray nodes; their logs: %s", count, len(nodes), folder / "logs")
         self._workers += [RayWorker(ray, self.num_cpus, gpus) for _ in range(len(self._workers), count)]
-        return run_jobs(self._workers[:count], jobs, grace_s=0.0)  # ray's workers do not receive Ctrl-C
+        return run_jobs(self._workers[:count], jobs, GRACE_S)
 
     def close(self) -> None:
         while self._workers:
@@ -107,8 +109,10 @@ class RayWorker(Worker):
 
         self._kind = ray.remote(Actor).options(num_cpus=num_cpus, num_gpus=num_gpus, max_restarts=0, max_task_retries=0)
         self._actor = self._kind.remote()
+        self._job: WorkerJob | None = None
 
     def submit(self, job: WorkerJob) -> "Future[Outcome]":
+        self._job = job
         future: Future[Outcome] = Future()
         future.set_running_or_notify_cancel()
 
@@ -121,6 +125,12 @@ class RayWorker(Worker):
         self._actor.run.remote(asdict(job)).future().add_done_callback(settle)
         return future
 
+    def ask_to_stop(self) -> None:
+        file = worker.stop_file(self._job) if self._job else None
+        if file is not None:
+            with suppress(OSError):
+                atomic_write_text(file, "")  # no signal reaches another machine
+
     def restart(self) -> None:
         self._actor = self._kind.remote()
 
@@ -129,7 +139,7 @@ class RayWorker(Worker):
 
 
 def run_plain(job: dict[str, Any]) -> dict[str, Any]:
-    """``worker.run_job`` on plain values, the only ones that ray need send."""
+    """``worker.run_until_stopped`` on plain values, the only ones that ray need send."""
     source = ConfigSource(**{**job["source"], "searchpath": tuple(job["source"]["searchpath"])})
-    outcome = worker.run_job(WorkerJob(**{**job, "overrides": tuple(job["overrides"]), "source": source}))
+    outcome = worker.run_until_stopped(WorkerJob(**{**job, "overrides": tuple(job["overrides"]), "source": source}))
     return outcome.to_plain()

@@ -7,6 +7,8 @@ The result is the record in ``runs_dir``; the outcome says only how the run went
 import json
 import logging
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,7 +22,9 @@ from harness.errors import ConfigFault, HeldByAnotherProcess
 from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
-from harness.runtime import memory
+from harness.record.redact import RedactedStream
+from harness.runtime import memory, signals
+from harness.runtime.terminal import PrintableFormatter
 from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell
 from harness.sweep.outcome import Outcome, Status, outcome_of_error
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
+
+STOP_POLL_S = 1.0  # between looks for the file that stops a running job
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,47 @@ def run_job(job: WorkerJob) -> Outcome:
         memory.drop_frames(error)  # the same process takes the next job
         return outcome_of_error(job.fingerprint, error, time.monotonic() - started)
     return Outcome(job.fingerprint, Status.finished, remark, time.monotonic() - started, made_by)
+
+
+def run_until_stopped(job: WorkerJob) -> Outcome:
+    """``run_job`` in a process that may be told to stop: by SIGTERM, or by the file ``stop_file`` of a command.
+
+    A worker that is told to stop answers with an outcome, and can take another job. The signal of the terminal and
+    that of the command may both arrive, in any order.
+    """
+    try:
+        with signals.listening(forwarded=signal.SIGTERM), _heeding_stop_file(job):
+            return run_job(job)
+    except signals.Interrupted as stop:
+        return Outcome(job.fingerprint, Status.died, f"its process was {stop}")
+
+
+def stop_file(job: WorkerJob) -> Path | None:
+    """The file by which a command stops its running jobs on machines that no signal of its reaches."""
+    return Path(f"{job.stop}.now") if job.stop else None
+
+
+@contextmanager
+def _heeding_stop_file(job: WorkerJob) -> Iterator[None]:
+    """Send this process SIGTERM once the file exists."""
+    file, ended = stop_file(job), threading.Event()
+    if file is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def watch() -> None:
+        while not ended.wait(STOP_POLL_S):
+            if file.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, name="stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def run_plan(job: WorkerJob) -> tuple[str, str]:
@@ -160,14 +207,15 @@ def _logged(job: WorkerJob) -> Iterator[None]:
     before = logger.handlers, logger.level, logger.propagate
     # Line by line, so that the lines before a kill are kept.
     with (
-        open(log_file(job), "a", buffering=1, encoding="utf-8") as file,
+        open(log_file(job), "a", buffering=1, encoding="utf-8", errors="backslashreplace") as plain,
+        RedactedStream(plain) as file,
         redirect_stdout(file),
         redirect_stderr(file),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", FutureWarning)  # meant for the developers of other packages
         handler = logging.StreamHandler(file)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
         try:

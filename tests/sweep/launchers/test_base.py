@@ -1,5 +1,6 @@
 """Jobs on workers: every job has one outcome, and a worker's death costs one run."""
 
+import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from harness.errors import ConfigFault
+from harness.runtime import signals
 from harness.sweep.launchers import base
 from harness.sweep.launchers.base import Worker, reason_of_death, run_jobs
 from harness.sweep.launchers.ray import Ray
@@ -24,6 +26,7 @@ class ThreadWorker(Worker):
 
     def __init__(self, dead: bool = False) -> None:
         self.ran, self.restarts, self.closed, self._dead = [], 0, threading.Event(), dead
+        self.asked = 0
         self._pool = ThreadPoolExecutor(1)
 
     def submit(self, job: WorkerJob) -> "Future[Outcome]":
@@ -39,6 +42,9 @@ class ThreadWorker(Worker):
         if job.fingerprint.startswith("s"):
             self.closed.wait(60)
         return finished(job.fingerprint)
+
+    def ask_to_stop(self) -> None:
+        self.asked += 1
 
     def restart(self) -> None:
         self.restarts, self._dead = self.restarts + 1, False
@@ -74,6 +80,31 @@ def test_worker_in_the_middle_of_a_job_is_ended_when_the_sweep_is():
     outcomes = run_jobs(workers, [worker_job(name) for name in "asb"], 0.0)
     assert next(outcomes).fingerprint == "a"
     outcomes.close()
+    assert [worker.closed.is_set() for worker in workers if "s" in worker.ran] == [True]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_every_running_worker_is_asked_to_stop_whoever_stopped_the_command(stop):
+    """The terminal may have told them, or not (a supervisor, timeout, an IDE): asked twice is as once."""
+    workers = [ThreadWorker(), ThreadWorker()]
+    outcomes = run_jobs(workers, [worker_job(name) for name in "ast"], 0.0)
+    next(outcomes)
+    with pytest.raises(signals.Interrupted):
+        outcomes.throw(signals.Interrupted(stop))
+    assert sorted(worker.asked for worker in workers if "s" in worker.ran) == [1]
+
+
+def test_a_second_stop_ends_workers_at_once(monkeypatch):
+    workers = [ThreadWorker(), ThreadWorker()]
+    outcomes = run_jobs(workers, [worker_job(name) for name in "asb"], 60.0)
+    next(outcomes)
+
+    def second(*_, **__):
+        raise signals.Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(base, "wait", second)
+    with pytest.raises(signals.Interrupted):
+        outcomes.throw(signals.Interrupted(signal.SIGINT))
     assert [worker.closed.is_set() for worker in workers if "s" in worker.ran] == [True]
 
 
