@@ -26,7 +26,7 @@ for _ in range(3):
         for path in (metric_folder(name), metric_folder(name) / f"{name}.py"):
             metric = evaluate.load(str(path), keep_in_memory=True)
             assert metric.name == name and metric.description and metric.citation
-            result = metric.compute(predictions=["abcd efgh"], references=["abcd efgh"])
+            result = metric.compute(predictions=["abcd 12"], references=["abcd 12"])
             assert result["signature"] and (name == "bleu" or result[name] > 99.9), result
 
 copy = pathlib.Path(sys.argv[1]) / "exact_match"
