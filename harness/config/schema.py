@@ -226,7 +226,7 @@ class Data(ConfigNode):
     split_seed: int
     limits: Limits
     columns: Columns
-    instruction: str | None  # of rows that have none of their own
+    instruction: str | None = text()  # of rows that have none of their own
     train_on: TrainOn
     group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
     template: Template

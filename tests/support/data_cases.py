@@ -12,6 +12,7 @@ from harness.config import schema
 from harness.data.dataset import SplitRows, read_splits
 from harness.data.messages import Message
 from harness.data.rows import Row
+from harness.data.splits import SPLITS
 from harness.data.tokenize import TokenizedRow, tokenize_splits
 from harness.errors import DataFault
 from tests.support.paths import SHARED as SHARED_FOLDER
@@ -56,9 +57,9 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
     values["template"] = schema.Template(values["template"])
     values["train_on"] = schema.TrainOn(values["train_on"])
     values["on_bad_row"] = schema.OnBadRow(values["on_bad_row"])
-    values["splits"] = schema.SplitNames(*values["splits"])
-    values["fractions"] = schema.Fractions(*values["fractions"])
-    values["limits"] = schema.Limits(*values["limits"])
+    values["splits"] = schema.SplitNames(**dict(zip(SPLITS, values["splits"], strict=True)))
+    values["fractions"] = schema.Fractions(**dict(zip(SPLITS[1:], values["fractions"], strict=True)))
+    values["limits"] = schema.Limits(**dict(zip(SPLITS, values["limits"], strict=True)))
     return schema.Data(columns=schema.Columns(**{**names, **columns}), **values)
 
 
