@@ -109,7 +109,10 @@ def _resolve(config: schema.Config, data_sha256: str | None) -> None:
 
 
 def _tokenize_of_data(config: schema.Config, data_sha256: str | None) -> str:
-    """The tokenizer for the script of the data's outputs; ``auto`` where this command need not read them."""
+    """The tokenizer for the script of the data's outputs.
+
+    ``auto`` stays for rows on the hub that this command need not or cannot read; scoring then looks at the references.
+    """
     from harness.data.language import output_script
 
     on_hub = data_sha256 is None
@@ -118,7 +121,7 @@ def _tokenize_of_data(config: schema.Config, data_sha256: str | None) -> str:
     try:
         return TOKENIZE_OF_SCRIPT[output_script(config.data, data_sha256)]
     except DataFault:
-        if on_hub and config.stage is schema.Stage.plan:  # counts parameters without a network, too
+        if on_hub:
             return AUTO
         raise
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.config import schema
+from harness.data.language import script_of
 from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.errors import RunFault
 from harness.scoring.batching import Batching, check_batches
+from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 from harness.scoring.compute import compute_metrics
 from harness.scoring.generate import generate, reference_text
 from harness.scoring.losses import mean_completion_loss
@@ -85,5 +87,8 @@ def score(
     references = [[reference_text(text, tokenizer) for text in example.row.all_references] for example in examples]
     targets = [example.row.target or "" for example in examples]
     texts = [answer.text for answer in answers]
-    metrics, signatures = compute_metrics(scoring.metrics, texts, references, targets, scoring.tokenize)
+    tokenize = scoring.tokenize
+    if tokenize == AUTO:  # the plan was made where the rows could not be read
+        tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
+    metrics, signatures = compute_metrics(scoring.metrics, texts, references, targets, tokenize)
     return Scores(values | metrics, signatures, texts, sum(answer.cut for answer in answers), list(check.notes))

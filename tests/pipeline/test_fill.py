@@ -18,7 +18,8 @@ def test_scores_enter_the_record_with_their_cost(record):
     fill(Scored(Scores({"loss": 2.0}, {"rouge_l": "v1"}, []), 3.0, None), record)
     fill(Predictions(None), record)
     values = record.as_dict()
-    assert values["scores"] == {"before": {"loss": 4.0}, "after": {"loss": 2.0}, "signatures": {"rouge_l": "v1"}}
+    scores = {"before": {"loss": 4.0}, "after": {"loss": 2.0}, "signatures": {"rouge_l": "v1"}}
+    assert values["scores"] == scores | {"cut": {}}
     assert values["times_s"] == {"score_before": 0.0, "score_after": 3.0}
     assert values["memory_bytes"] == {"score_peak": None}
     assert figures(record) == {
@@ -27,6 +28,15 @@ def test_scores_enter_the_record_with_their_cost(record):
         "times_s/score_before": 0.0,
         "times_s/score_after": 3.0,
     }
+
+
+def test_cut_answers_are_counted_and_what_the_check_of_batches_found_is_noted(tmp_path):
+    plan = {"scoring": {"generation": {"max_new_tokens": 6}}}
+    record = store.start_record(tmp_path, "a1", "lora", plan, {"seed": 1})
+    fill(Baseline(Scores({}, {}, ["a", "b"], 2, ["padding matters"]), 0.0), record)
+    fill(Scored(Scores({}, {}, ["a", "b"], 0), 3.0, None), record)
+    assert record.scores.cut == {"before": 2, "after": 0, "of": 2, "limit": 6}
+    assert record.notes == ["scoring before: padding matters"]
 
 
 def test_a_value_without_a_place_is_refused(record):

@@ -89,3 +89,19 @@ def test_the_base_is_bit_for_bit_what_was_loaded(random_qwen2, rows, tmp_path, w
     assert kept["status"] == "finished"
     assert fingerprint_weights(cache.shared.base.model) == kept["inferred"]["base_weights"]
     assert not any("changed weights" in note for note in kept["notes"])
+
+
+def test_references_beyond_the_limit_are_told_before_training_and_cut_answers_counted(run, tmp_path):
+    done, kept = run("scoring.generation.max_new_tokens=2")
+    [told] = [note for note in kept["notes"] if "references are longer" in note]
+    assert "6 of 6 references are longer than scoring.generation.max_new_tokens=2 (the longest has 7 tokens)" in told
+    assert told in " ".join((done.out + done.err).split())
+    assert kept["scores"]["cut"] == {"before": 6, "after": 6, "of": 6, "limit": 2}
+    assert kept["inferred"]["stop_ids"] == [2]
+    assert "answers cut by scoring.generation.max_new_tokens: row 1: 6 of 6" in " ".join(done.out.split())
+
+
+def test_the_lessons_objective_says_that_its_prompt_is_the_published_one(run):
+    _, kept = run("trainer.objective=lesson")
+    assert kept["plan"]["data"]["template"] == "lesson_exact"
+    assert any("as the lesson published them" in note for note in kept["notes"])

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from harness.config.schema import Template
 from harness.errors import ConfigFault, DataFault, ModelFault
+from harness.frozen import freeze
 from harness.plan.from_record import find_record, plan_of_record, require_same_rows
 from harness.record import store
 from tests.support.runs import plan_of
@@ -48,7 +50,7 @@ def test_run_that_cannot_be_used_is_refused(planned, run, message):
 
 def test_plan_of_a_record_is_the_plan_that_ran(planned):
     plan = planned[0]
-    record = {"fingerprint": plan.fingerprint, "plan": plan.as_dict()}
+    record = {"fingerprint": plan.fingerprint, "plan": plan.as_dict(), "inferred": {"stop_ids": [0]}}
     assert plan_of_record(record) == plan
     require_same_rows(plan)
 
@@ -57,7 +59,17 @@ def test_changed_base_model_is_refused(planned):
     plan = planned[0].as_dict()
     plan["inputs"]["model"] = "0" * 64
     with pytest.raises(ModelFault, match="its files have changed since run=abc was trained; restore them"):
-        plan_of_record({"fingerprint": "abc", "plan": plan})
+        plan_of_record({"fingerprint": "abc", "plan": plan, "inferred": {"stop_ids": [0]}})
+
+
+def test_an_earlier_record_keeps_the_published_prompts_and_its_fingerprint(planned):
+    plan = planned[0]
+    published = replace(plan, data=freeze(replace(plan.data, template=Template.lesson_exact)))
+    kept = published.as_dict()
+    kept["data"]["template"] = "lesson"  # what the name meant before prompts ended where the tokenizer's tokens do
+    found = plan_of_record({"fingerprint": published.fingerprint, "plan": kept, "inferred": {}})
+    assert found == published
+    assert found.fingerprint != plan.fingerprint
 
 
 @pytest.mark.parametrize(

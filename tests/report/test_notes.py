@@ -34,6 +34,19 @@ def test_differences_beyond_settings_are_named(change, note):
     assert f"rows 1,3 | 2 differ in {note}" in printed(build_table(cells, records), 140)
 
 
+def test_answers_that_were_cut_are_counted_below_the_table():
+    cells = grid("peft=lora lora.r=4", "peft=lora lora.r=8", "peft=lora lora.r=16")
+    records = {cell.fingerprint: a_record(cell.fingerprint) for cell in cells}
+    assert "cut by" not in printed(build_table(cells, records), 140)
+    for cell, cut in zip(cells, (3, 3, 0), strict=True):
+        records[cell.fingerprint]["scores"]["cut"] = {"before": 40, "after": cut, "of": 40, "limit": 6}
+    shown = " ".join(printed(build_table(cells, records), 140).split())
+    assert (
+        "answers cut by scoring.generation.max_new_tokens: rows 1,2: 3 of 40 (baseline 40) at 6 tokens; "
+        "row 3: 0 of 40 (baseline 40) at 6 tokens" in shown
+    )
+
+
 def test_rows_answered_by_another_process_are_named():
     cells = [TableCell("", name, "lora", "", answered_by=text) for name, text in (("a", "x"), ("b", None), ("c", "x"))]
     assert answered_elsewhere(cells) == ["rows 1, 3: x"]

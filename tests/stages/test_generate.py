@@ -35,7 +35,7 @@ def test_a_prefix_of_the_fingerprint_shows_both_answers_by_the_runs_template(fin
     prompts = [call.args[2] for call in generate.call_args_list]
     assert prompts[0] == prompts[1]
     tokenizer = generate.call_args_list[0].args[1]
-    assert tokenizer.decode(prompts[0][0]) == "Instruction: Colour?\nInput: sky 1\nAnswer: "
+    assert tokenizer.decode(prompts[0][0]) == "Instruction: Colour?\nInput: sky 1\nAnswer:"
 
 
 def test_what_the_run_answered_in_scoring_it_answers_again(finished):
