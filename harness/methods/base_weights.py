@@ -190,10 +190,10 @@ class DiffPruningHooks(Hooks):
 
 def _regroup(optimizer: Any, model: Any) -> None:
     """Give the optimizer what trains now, in the groups that Trainer would make; drop the moments of the rest."""
-    from transformers import Trainer
+    from harness.tuners.select import decayed_names
 
     inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    decayed = set(decayed_names(model))
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     for group, decays in zip(inner.param_groups, (True, False), strict=True):
         group["params"] = [parameter for name, parameter in named if (name in decayed) is decays]

@@ -37,6 +37,8 @@ def adapter_fault(folder: Path, adapter: Mapping[str, Any]) -> str | None:
 
 def require_whole(folder: Path, record: Mapping[str, Any]) -> Path:
     """The adapter's folder. Raises ModelFault if its files are not those that the record lists."""
+    if not folder.is_dir():
+        raise ModelFault(f"run={record['fingerprint']}: {folder} has no adapter; run its command again with rerun=true")
     fault = adapter_fault(folder, record["adapter"])
     if fault:
         raise ModelFault(

@@ -19,6 +19,9 @@ def quiet_libraries() -> None:
         for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Which arguments of ``generate`` will be renamed, and which flags a model's generation_config has for nothing.
+    for name in ("configuration_utils", "utils"):
+        logging.getLogger(f"transformers.generation.{name}").setLevel(logging.ERROR)
 
 
 @contextmanager

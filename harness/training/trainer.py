@@ -17,6 +17,7 @@ from harness.methods.hooks import Hooks, adapter_of
 from harness.runtime import distributed
 from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
+from harness.tuners.select import decayed_names
 
 if TYPE_CHECKING:
     from harness.training.distillation import Teacher
@@ -102,6 +103,10 @@ class HarnessTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self._sampler
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Weight decay spares biases and every norm."""
+        return decayed_names(model)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -73,6 +73,27 @@ def is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.LayerNorm) or "LayerNorm" in name or name.endswith("Norm")
 
 
+def decayed_names(model: nn.Module) -> list[str]:
+    """Names of the parameters that weight decay applies to: all but biases and whatever belongs to a norm.
+
+    transformers tells norms by their names, which miss GPT-2's ``ln_1`` inside a tuner layer, and by one class. Copies
+    of a norm and differences to it are of the norm.
+    """
+    from transformers import Trainer
+
+    spared = set[str]()
+    for name, module in model.named_modules():
+        base: Any = module
+        if isinstance(module, BaseTunerLayer):
+            base = module.get_base_layer()
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            base = module.original_module
+        if is_norm(base):
+            spared |= {f"{name}.{inner}" for inner, _ in module.named_parameters()}
+    names: list[str] = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
+    return [name for name in names if name not in spared]
+
+
 def output_head(model: nn.Module) -> nn.Module | None:
     """The layer that computes logits, unwrapped; None for models without one."""
     getter = getattr(model, "get_output_embeddings", None)

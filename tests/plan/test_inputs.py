@@ -39,7 +39,7 @@ def finished(monkeypatch, tmp_path):
         adapter.mkdir(parents=True)
         (adapter / "adapter_model.safetensors").write_bytes(b"weights")
         (tmp_path / RUN / store.RECORD_NAME).touch()
-        record = {"fingerprint": RUN, "status": "finished", "adapter": {"path": "adapter"}} | fields
+        record = {"fingerprint": RUN, "status": "finished", "adapter": {"path": "adapter", "files": []}} | fields
         monkeypatch.setattr(store, "read_record", lambda runs_dir, fingerprint: record)
         return adapter
 
