@@ -3,16 +3,18 @@
 Hydra's grammar reads ``39e5`` as a number and ``a, b`` as two values, and refuses ``~``, letters outside ASCII and lone
 brackets. Settings that take text say so in the schema (``harness.frozen.text``); their values are quoted here before
 Hydra sees them, unless Hydra would read the same text anyway. Quotes that were typed around a whole value, ``null``,
-and lists of names keep their meaning; so do commas and functions such as ``glob(*)`` in a sweep.
+and lists of names keep their meaning; so do commas and functions such as ``glob(*)`` in a sweep. Names in braces may be
+in quotes, which Hydra's grammar refuses.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from harness.config import schema
+from harness.config.names import known_settings
 from harness.frozen import TEXT, Text
 
 MULTIRUN = ("-m", "--multirun")
@@ -35,6 +37,8 @@ def quoted(argument: str, sweeps: bool) -> str:
     """One argument of the command; ``sweeps``: a comma separates the values of a sweep."""
     key, equals, value = argument.partition("=")
     kind = text_settings().get(key.lstrip("+"))
+    if key.lstrip("+") in dict_settings() and "{" in value:
+        return f"{key}={_QUOTED_KEY.sub(_bare_key, value)}"
     if kind is None or not equals or key.startswith("-"):
         return argument
     text, holds_list = kind
@@ -51,6 +55,22 @@ def quoted(argument: str, sweeps: bool) -> str:
 def text_settings() -> dict[str, tuple[Text, bool]]:
     """Every setting that takes text, by dotted name, and whether it may be a list or a group of its own."""
     return dict(_below(schema.Config, ""))
+
+
+@cache
+def dict_settings() -> frozenset[str]:
+    """Settings that map names to values, whose names Hydra does not take in quotes."""
+    return frozenset(key for key, kind in known_settings().items() if get_origin(kind) is dict)
+
+
+# A name in quotes before a colon. In Hydra's braces a backslash stands before each of these characters of a name.
+_QUOTED_KEY = re.compile(r"""(?<=[{,])\s*(['"])(?P<name>.*?)\1\s*:""")
+_SPECIAL = r"[\\()\[\]{}:=, \t]"
+
+
+def _bare_key(match: re.Match[str]) -> str:
+    name = re.sub(rf"\\(?={_SPECIAL})", r"\\\\", match["name"])
+    return re.sub(r"[()\[\]{}:=, \t]", lambda special: "\\" + special[0], name) + ":"
 
 
 def _below(node: type, prefix: str) -> Iterator[tuple[str, tuple[Text, bool]]]:

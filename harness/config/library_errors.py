@@ -66,15 +66,26 @@ def hydra_message(error: "HydraException") -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return no_option(group, option, error.options) if group else text
     if isinstance(error, OverrideParseException):
-        return (
-            f"{brief(error.override)} cannot be read as key=value; a value with brackets, commas, quotes or "
-            f"spaces needs its own quotes: 'key=\"a, b\"'"
-        )
+        return f"{brief(error.override)} cannot be read as key=value; {_advice_on(str(error.override))}"
     cause = error.__cause__ or error.__context__
     row, groups = matching_row(HYDRA, text)
     if row:
         return row.applied(Complaint(groups, cause=cause if isinstance(cause, OmegaConfBaseException) else None))
     return f"{brief(text)}\n{SEE_HELP}"
+
+
+def _advice_on(override: str) -> str:
+    """What to type instead of an override that Hydra's grammar refuses."""
+    key, _, value = override.partition("=")
+    if "'" in key or '"' in key:
+        bare = key.replace("'", "").replace('"', "")
+        return f"leave out the quotes around the name: {bare}={brief(value)}"
+    if value.startswith("{"):
+        return (
+            "in braces, write name:value with a backslash before each of ()[]{}:=, in a name; names with other signs "
+            "need a file of --config-dir"
+        )
+    return "a value with brackets, commas, quotes or spaces needs its own quotes: 'key=\"a, b\"'"
 
 
 def omegaconf_message(error: OmegaConfBaseException, override: str = "") -> str:

@@ -37,12 +37,19 @@ def unknown_key(key: str, override: str = "") -> str:
         override: the argument as typed; its value is repeated in the advice.
     """
     parent, _, leaf = key.rpartition(".")
-    if get_origin(known_settings().get(parent)) is dict:
+    entries = next((name for name in known_settings() if _holds_entries(name) and key.startswith(f"{name}.")), None)
+    if entries is not None and entries != parent:  # the name of the entry contains dots
+        return f"a new entry of {entries} needs a plus: +{entries}={{{key.removeprefix(entries + '.')}:...}}"
+    if entries is not None:
         value = re.search(rf"{re.escape(leaf)}['\"]?\s*[=:]\s*([^,}}]+)", override)
         return f"a new entry of {parent} needs a plus: +{key}={value[1] if value else '...'}"
     close = nearest_keys(key)
     remedy = f"did you mean {' or '.join(close)}?" if close else SEE_HELP
     return f"there is no setting {key}; {remedy}"
+
+
+def _holds_entries(name: str) -> bool:
+    return get_origin(known_settings()[name]) is dict
 
 
 def no_option(group: str, option: str, options: Sequence[str] | None = None) -> str:

@@ -4,9 +4,16 @@ Three placements, each as in its paper:
 
 - ``houlsby``: two per layer, on the output projections of attention and MLP, before the residual addition
   (Houlsby et al. 2019, arXiv:1902.00751, section 2.1).
-- ``pfeiffer``: one per layer, on the output projection of the MLP (Pfeiffer et al. 2021, arXiv:2005.00247).
-  With ``adapter_layer_norm`` it is the adapter of Lin et al. 2020 (arXiv:2004.03829), the LoRA paper's "Adapter-L".
-- ``parallel``: one per layer, from the MLP's input to its output, scaled (He et al. 2022, arXiv:2110.04366).
+- ``pfeiffer``: one per layer, on the output projection of the MLP, as in the figures of Pfeiffer et al. 2021
+  (arXiv:2005.00247). A variant of AdapterHub's ``SeqBnConfig`` (its default ``original_ln_before=True``), whose
+  adapter reads the MLP's output plus the residual: this one reads the output alone, like its ``houlsby``. Sizes and
+  the residual around the adapter are the same. With ``adapter_layer_norm`` it is the adapter of Lin et al. 2020
+  (arXiv:2004.03829), the LoRA paper's "Adapter-L".
+- ``parallel``: one per layer, from the MLP's input to its output, scaled (He et al. 2022, arXiv:2110.04366). The input
+  is the one after the norm, as the MLP's; AdapterHub's ``ParBnConfig`` reads the residual before the norm.
+
+All start as the base model: the up projection is zero, as in AdapterHub's ``mam_adapter``; its ``houlsby`` draws it
+from a normal distribution of the same width as the down projection.
 
 Per adapter, width d and bottleneck b: 2db + b + d parameters, and 2d more for its layer norm.
 """

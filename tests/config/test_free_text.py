@@ -57,6 +57,13 @@ def test_prompts_arrive_as_typed(text):
     assert overridden(*quote_free_text([f"prompt={text}"])).prompt == text
 
 
+@pytest.mark.parametrize("name", ["q_proj", r"layers\.0\..*", "(a|b)_proj", "[0-9]+", "a: b, c=d", "\\(x\\)"])
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_names_in_braces_may_be_in_quotes(name, quote):
+    words = quote_free_text([f"+lora.rank_pattern={{{quote}{name}{quote}: 3, v_proj: 4}}"])
+    assert dict(overridden(*words).lora.rank_pattern) == {name: 3, "v_proj": 4}
+
+
 def test_prompts_are_verbatim_and_paths_may_refer_to_other_settings():
     assert [text_settings()[key][0] for key in ("prompt", "input", "run")] == [Text.verbatim] * 3
     assert overridden(*quote_free_text(["data.path=${runs_dir}/中药"])).data.path == "runs/中药"

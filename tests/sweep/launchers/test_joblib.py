@@ -1,6 +1,8 @@
 """Worker processes on this machine: their share of it, and what becomes of them and of their runs."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,3 +101,27 @@ def test_killed_process_costs_one_run_and_the_same_command_retries_it(tmp_path, 
     pytest.importorskip("joblib")
     launcher = ("hydra/launcher=joblib", "hydra.launcher.engine.n_jobs=2")
     assert_same_results(assert_killed_then_resumed(launcher, tmp_path / "runs", fingerprints), in_process)
+
+
+@pytest.mark.slow
+@needs_tiny
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_to_the_command_alone_reaches_its_workers_which_write_checkpoints(tmp_path, times):
+    """As from a supervisor or an IDE; the second signal, if there is one, is the terminal's to all of them."""
+    pytest.importorskip("joblib")
+    words = ("hydra/launcher=joblib", "hydra.launcher.engine.n_jobs=2", "trainer.max_steps=100000")
+    sweep = SweepCommand(tmp_path / "runs", "lora.r=2,4", *words)
+    deadline = time.monotonic() + 200
+    while (
+        sum(bool(re.search(r'"step": [1-9]', each.read_text())) for each in sweep.runs_dir.glob("*/progress.json")) < 2
+    ):
+        assert time.monotonic() < deadline, sweep.output.read_text()
+        time.sleep(0.1)
+    workers = [int(json.loads(file.read_text())["pid"]) for file in sweep.runs_dir.glob("sweeps/*/workers/*.json")]
+    sweep.process.send_signal(signal.SIGINT)
+    for pid in workers if times == 2 else []:
+        os.kill(pid, signal.SIGINT)
+    code, output = sweep.end(50)
+    assert code == 130, output
+    assert {record["status"] for record in sweep.records().values()} == {"interrupted"}
+    assert len({path.parent for path in sweep.runs_dir.glob("*/checkpoints/step-*")}) == 2

@@ -1,6 +1,8 @@
 """One plan in a worker: it composes the same plan as the command, or says why it cannot."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -66,3 +68,17 @@ def test_no_run_starts_once_the_stop_file_exists(tmp_path):
     (tmp_path / "stop").touch()
     outcome = worker.run_job(replace(worker_job("0" * 12, "m", tmp_path), stop=str(tmp_path / "stop")))
     assert outcome.status is Status.not_started
+
+
+def test_a_file_stops_a_running_job_where_no_signal_reaches(tmp_path, monkeypatch):
+    job = replace(worker_job(folder=tmp_path), stop=str(tmp_path / "stop"))
+    monkeypatch.setattr(worker, "STOP_POLL_S", 0.01)
+
+    def run(job):
+        worker.stop_file(job).touch()
+        time.sleep(30)
+
+    monkeypatch.setattr(worker, "run_job", run)
+    outcome = worker.run_until_stopped(job)
+    assert (outcome.status, outcome.message) == (Status.died, "its process was stopped by SIGTERM")
+    assert not [thread for thread in threading.enumerate() if thread.name == "stop"]
