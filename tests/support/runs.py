@@ -99,6 +99,7 @@ def command(*words: str) -> Outcome:
     out, err, logger = io.StringIO(), io.StringIO(), logging.getLogger("harness")
     before = (list(logger.handlers), logger.level, logger.propagate)
     GlobalHydra.instance().clear()
+    store.say_once.cache_clear()  # a command is a process of its own
     code: Any = 0
     with (
         contextlib.redirect_stdout(out),
