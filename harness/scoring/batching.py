@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.config import schema
+from harness.data.collate import collate, positions_needed
 from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.methods.context import SheetValues
 from harness.methods.registry import keeps_prefix, prompt_learning
+from harness.models.device import base_precision
 from harness.scoring.generate import continuations, decoding_config
-from harness.scoring.losses import mean_completion_loss
+from harness.scoring.losses import can_skip_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHECKED = 3  # rows: the shortest, the longest, and one between
 STEPS = 3  # generated tokens: the first by the prompt alone, the others through the cache
-# How far logits may lie apart, as a share of the largest, and losses, as a share of the loss: rounding alone.
+# How far logits may lie apart, as a share of the largest: rounding alone.
 EXACT = 1e-4  # float32
 ROUNDED = 5e-2  # half precision, and weights in 4 or 8 bits
 
@@ -130,12 +132,37 @@ def _is_rounded(model: Any) -> bool:
 
 
 def _loss_difference(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> float:
-    """How far the mean losses of the rows one by one and in one padded batch lie apart, as a share of them."""
+    """How far the logits that losses are computed from lie apart, alone and in one padded batch, as a share of them.
+
+    Each row's own, because a mean over rows hides what one of them loses.
+    """
     if len(rows) < 2:
         return 0.0
-    alone = mean_completion_loss(model, rows, pad_id=pad_id, batch_size=1)
-    together = mean_completion_loss(model, rows, pad_id=pad_id, batch_size=len(rows))
-    return abs(alone - together) / max(abs(alone), 1e-6)
+    model.eval()
+    together = _completion_logits(model, rows, pad_id)
+    alone = [_completion_logits(model, [row], pad_id)[0] for row in rows]
+    return max(_apart(here, there) for here, there in zip(alone, together, strict=True))
+
+
+def _completion_logits(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[torch.Tensor]:
+    """Of each row, the logits (t, v) that predict its completion."""
+    batch = collate(rows, pad_id, "right")
+    needed = positions_needed(batch)
+    extra = {"logits_to_keep": needed} if can_skip_logits(model) else {}
+    width = batch.pop("labels").shape[1]
+    device = next(model.parameters()).device
+    with torch.no_grad(), base_precision(model):
+        logits_btv = model(**{name: tensor.to(device) for name, tensor in batch.items()}, **extra).logits
+    logits_btv, before = logits_btv[:, -needed:], width - needed
+    return [
+        logits_btv[at, row.prompt_length - 1 - before : len(row.input_ids) - 1 - before].float()
+        for at, row in enumerate(rows)
+    ]
+
+
+def _apart(here: torch.Tensor, there: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float((here - there).abs().max() / here.abs().max().clamp(min=1e-6))
 
 
 def _logit_differences(
@@ -155,8 +182,7 @@ def _logit_differences(
         for row, prompt in enumerate(prompts):
             alone = continuations(model, [prompt], decoding)
             for step, logits_bv in enumerate(alone.logits):
-                here, there = logits_bv[0].float(), together.logits[step][row].float()
-                worst = max(worst, float((here - there).abs().max() / here.abs().max().clamp(min=1e-6)))
+                worst = max(worst, _apart(logits_bv[0].float(), together.logits[step][row].float()))
                 if alone.sequences[0, step] != together.sequences[row, step]:
                     break  # from here on the two read different texts
         return worst

@@ -73,7 +73,6 @@ def continuations(model: Any, prompts: Sequence[Sequence[int]], decoding: Any) -
             input_ids=torch.tensor(ids_bt, device=device),
             attention_mask=torch.tensor(mask_bt, device=device),
             generation_config=decoding,
-            return_dict_in_generate=True,
         )
     output.sequences = output.sequences[:, width:]
     return output
@@ -108,6 +107,7 @@ def decoding_config(generation: schema.Generation, tokenizer: "PreTrainedTokeniz
         do_sample=generation.do_sample,
         **(sampling if generation.do_sample else {}),
         use_cache=True,
+        return_dict_in_generate=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=list(stops),
         bos_token_id=tokenizer.bos_token_id,

@@ -143,3 +143,21 @@ def test_a_plain_model_is_batched_by_any_length_and_says_nothing(random_qwen2, r
 def test_windows_chunks_and_states_are_read_from_the_config(settings, everything):
     text = SimpleNamespace(**settings)
     assert attends_to_everything(SimpleNamespace(get_text_config=lambda: text)) == everything
+
+
+def test_positions_that_the_longest_row_decides_are_found_in_answers_and_losses(random_qwen2, rows, tmp_path):
+    """LongRoPE (Phi-3) takes other factors for the whole batch once one row of it is long."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 50}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, **factors}
+    sizes = {"max_position_embeddings": 200, "original_max_position_embeddings": 50}
+    base = base_of("phi3", random_qwen2, rope_parameters=rope, **sizes, **ATTENTION)
+    made = ready(prepared(random_qwen2, rows, tmp_path / "runs").plan, base, tmp_path / "runs")
+    lengths = [row.prompt_length for row in made.rows.splits["test"]]
+    assert min(lengths) < 50 < max(lengths)
+    found = check_batches(
+        base.model, base.tokenizer, made.rows.splits["test"], made.plan.scoring, stops=STOPS, equal_lengths=False
+    )
+    assert (found.answers, found.losses) == (Batching.equal, Batching.single)
+    alone, together = (scored(made, base.model, size, equal_lengths=False) for size in (1, 64))
+    assert alone.answers == together.answers
+    assert alone.values["loss"] == pytest.approx(together.values["loss"], rel=1e-6)

@@ -86,7 +86,7 @@ class Scripted(torch.nn.Module):
         self.weight, self.ids = torch.nn.Parameter(torch.zeros(1)), ids
         self.config = mock.Mock(dtype=torch.float32)
 
-    def generate(self, input_ids, attention_mask, generation_config, return_dict_in_generate):
+    def generate(self, input_ids, attention_mask, generation_config):
         new = torch.tensor([self.ids[: generation_config.max_new_tokens]] * len(input_ids))
         return mock.Mock(sequences=torch.cat([input_ids, new], dim=1))
 
