@@ -121,10 +121,19 @@ EXACT = 1e-5  # float32 sums in another order
 every_case = pytest.mark.parametrize("case", [*QUICK, pytest.param("lora:eva", marks=pytest.mark.slow)])
 every_quick_case = pytest.mark.parametrize("case", QUICK)
 every_sheet = pytest.mark.parametrize("method", SHEETS)
+
+
+def fast_on_qwen2(pairs: list[tuple[str, str]]) -> list:
+    """The pairs as parameters; those on a second architecture are hundreds, and slow together."""
+    slow = pytest.mark.slow
+    return [pytest.param(case, kind, marks=[] if kind == "qwen2" else slow) for case, kind in pairs]
+
+
 two_kinds = pytest.mark.parametrize(
-    ("case", "kind"), QWEN2 + [(case, kind) for case, kind in FIT if kind == "gemma3_text" and case in SHEETS]
+    ("case", "kind"),
+    fast_on_qwen2(QWEN2 + [(case, kind) for case, kind in FIT if kind == "gemma3_text" and case in SHEETS]),
 )
-every_fit = pytest.mark.parametrize(("case", "kind"), FIT)
+every_fit = pytest.mark.parametrize(("case", "kind"), fast_on_qwen2(FIT))
 
 
 def batches():
