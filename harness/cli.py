@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.config.compose import register_schema
-from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups
+from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups, nested_sweeps
 from harness.errors import RankFailedAlone, RunFault, raise_together
 from harness.runtime import signals
 from harness.runtime.notices import quiet_libraries
@@ -48,7 +48,7 @@ def start(task: Callable[..., Any]) -> None:
 
     command = hydra.main(version_base="1.3", config_path=str(shipped_folder("conf")), config_name="config")(guarded)
     try:
-        raise_together(misused_groups(sys.argv[1:]))
+        raise_together([*misused_groups(sys.argv[1:]), *nested_sweeps(sys.argv[1:])])
         with signals.listening():
             command()
     except KeyboardInterrupt as stop:

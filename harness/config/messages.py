@@ -43,6 +43,39 @@ def explain(error: BaseException) -> str:
     return f"error: {type(error).__name__}: {brief(str(error))}\nset {TRACEBACK}=1 to see where it was raised"
 
 
+def nested_sweeps(overrides: Iterable[str]) -> list[str]:
+    """Faults of overrides such as ``seed=range(0,3),5``, which Hydra reads and then cannot compose."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, RangeSweep, Sweep
+    from hydra.errors import HydraException
+
+    faults = []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if "(" not in text or "," not in text:
+            continue
+        try:
+            value = OverridesParser.create().parse_override(override)._value
+        except HydraException:
+            continue  # reported with the others
+        if not isinstance(value, ChoiceSweep) or not any(isinstance(item, Sweep | Glob) for item in value.list):
+            continue
+        flat: list[str] = []
+        for item in value.list:
+            if isinstance(item, ChoiceSweep):
+                flat += [str(each) for each in item.list]
+            elif isinstance(item, RangeSweep):
+                flat += [str(each) for each in item.range()]
+            else:
+                flat += [] if isinstance(item, Sweep | Glob) else [str(item)]
+        whole = not any(isinstance(item, Glob) or type(item).__name__ == "IntervalSweep" for item in value.list)
+        remedy = f"write {key}={','.join(flat)}" if whole else "give it alone, or write out all values"
+        faults.append(
+            f"{brief(override)}: range(...), choice(...), glob(...) cannot stand in a list of values; {remedy}"
+        )
+    return faults
+
+
 def misused_groups(overrides: Iterable[str]) -> list[str]:
     """Faults of overrides that Hydra accepts, or crashes on, although a group takes one option.
 

@@ -129,6 +129,14 @@ class Reuse(Enum):
     any = "any"  # of other code versions, too
 
 
+class Keep(Enum):
+    """What a finished run keeps on disk besides its record and predictions."""
+
+    adapter = "adapter"
+    record = "record"  # nothing: the adapter is deleted when the scores are final
+    all = "all"  # the adapter and the checkpoints
+
+
 class Retry(Enum):
     """What becomes of a plan whose record says ``failed``."""
 
@@ -344,6 +352,7 @@ class Common(ConfigNode):
     seed: int
     runs_dir: str
     rerun: bool
+    keep: Keep
     run: str | None  # stage=generate, export and score: fingerprint of the run
     prompt: str | None  # stage=generate: the instruction
     input: str | None  # stage=generate: the input beside it

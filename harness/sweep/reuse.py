@@ -49,7 +49,8 @@ def describe_reuse(record: Mapping[str, Any]) -> str:
     """``finished 2026-01-01T00:00:00; rerun=true runs it again``; names the code version if it is another one."""
     version = other_code(record)
     code = f" by code {version}, now {provenance.code_version()} (sweep.reuse=any)" if version else ""
-    return f"finished {record['finished']}{code}; rerun=true runs it again"
+    adapter = ", without its adapter (keep=record)" if record.get("kept") == "record" else ""
+    return f"finished {record['finished']}{code}{adapter}; rerun=true runs it again"
 
 
 def describe_result(record: Mapping[str, Any]) -> str:
@@ -69,7 +70,8 @@ def _is_result(cell: Cell, record: Mapping[str, Any]) -> bool:
         return False
     if _other_weights(cell, record):
         return False
-    names = [record["adapter"]["path"] if record["adapter"] else None, record["predictions"]]
+    has_adapter = record["adapter"] and record.get("kept") != "record"
+    names = [record["adapter"]["path"] if has_adapter else None, record["predictions"]]
     return all((cell.folder / name).exists() for name in names if name)
 
 
