@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config.compose import register_schema
 from harness.config.free_text import quote_free_text
-from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups, mixed_sweeps
+from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups, nested_sweeps
 from harness.errors import RankFailedAlone, RunFault, raise_together
 from harness.record.redact import redactor
 from harness.runtime import signals
@@ -58,7 +58,7 @@ def _start(task: Callable[..., Any]) -> None:
 
     command = hydra.main(version_base="1.3", config_path=str(shipped_folder("conf")), config_name="config")(guarded)
     try:
-        raise_together([*misused_groups(sys.argv[1:]), *mixed_sweeps(sys.argv[1:])])
+        raise_together([*misused_groups(sys.argv[1:]), *nested_sweeps(sys.argv[1:])])
         with signals.listening():
             command()
     except KeyboardInterrupt as stop:

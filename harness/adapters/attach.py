@@ -1,5 +1,6 @@
 """Any method on a base model: PEFT's configuration made and checked, the model wrapped, a saved adapter loaded."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -108,8 +109,11 @@ def load_peft_model(model: "PreTrainedModel", folder: "Path") -> "PeftModel":
 
     tuners.register()
     try:
-        with peft_compat.around_wrapping(PeftConfig.from_pretrained(str(folder)), on_meta=False):
-            loaded = PeftModel.from_pretrained(model, str(folder))
+        with warnings.catch_warnings():
+            if peft_compat.unknown_fields(folder):  # unset ones: PEFT leaves them out with a warning
+                warnings.filterwarnings("ignore", message="Unexpected keyword arguments")
+            with peft_compat.around_wrapping(PeftConfig.from_pretrained(str(folder)), on_meta=False):
+                loaded = PeftModel.from_pretrained(model, str(folder))
     except (ValueError, RuntimeError, KeyError, AssertionError) as error:  # the last: torch without CUDA, for LoftQ
         raise ModelFault(f"the adapter in {folder} does not fit the base model: {error}") from error
     return peft_compat.fix_calls(loaded).eval()

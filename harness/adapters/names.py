@@ -123,9 +123,10 @@ def is_norm(module: Any) -> bool:
 
 def near(entry: str, known: Collection[str]) -> str:
     """``did you mean v_proj?``, or the names that there are."""
-    depth = entry.count(".") + 1
-    endings = sorted({".".join(name.split(".")[-depth:]) for name in known})
-    if close := closest(entry, endings, 0.6):
+    depths = {entry.count(".") + 1, entry.count(".") + 2} if "." in entry else {1}
+    endings = sorted({".".join(name.split(".")[-depth:]) for name in known for depth in depths})
+    alike = [name for name in endings if name.rpartition(".")[2] == entry.rpartition(".")[2]]
+    if close := closest(entry, alike, 0.6) or closest(entry, endings, 0.6):
         return f"did you mean {' or '.join(close)}?"
     last = dict.fromkeys(name.rpartition(".")[2] for name in known)
     words = [name for name in last if name and not name.isdigit()]

@@ -1,5 +1,7 @@
 """What PEFT leaves to its caller or decides silently: each function says what, and why it matters."""
 
+import dataclasses
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +10,34 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ModelFault
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from peft import PeftConfig, PeftModel
 
 
 IN_PLACE = ("c3a", "gralora", "poly")  # packages of PEFT's tuners that add to a layer's output in place
+
+
+def unknown_fields(folder: "Path") -> list[str]:
+    """Fields of a saved configuration that this PEFT lacks, all of them null or empty: another version wrote it.
+
+    Raises:
+        ModelFault: one of them says something, which PEFT would ignore.
+    """
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    kind: Any = PEFT_TYPE_TO_CONFIG_MAPPING.get(saved.get("peft_type"))
+    known = {each.name for each in dataclasses.fields(kind)} | {"auto_mapping"} if kind else set(saved)
+    strange = [key for key in saved if key not in known]
+    telling = {key: saved[key] for key in strange if saved[key] not in (None, False, "", [], {})}
+    if telling:
+        key, value = next(iter(telling.items()))
+        raise ModelFault(
+            f"{folder / 'adapter_config.json'}: {key}={value} is unknown to the installed PEFT (written by "
+            f"{saved.get('peft_version', 'another version')}), which would ignore it; install that version"
+        )
+    return strange
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Adapters on disk, in PEFT's format, with a note of the plan that they belong to."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.adapters import initializers
+from harness.config.schema import ModelSource
 from harness.errors import ModelFault
 from harness.methods.registry import hooks_of
 from harness.plan.spec import Plan
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_NOTE = "harness.json"
+CONFIG = "adapter_config.json"
 START = "start"
 PARTIAL_TAG = "saving"
 
@@ -67,6 +70,7 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     with replacing(folder, PARTIAL_TAG) as partial:
         write(partial)
         (partial / "README.md").unlink(missing_ok=True)  # PEFT's model card, an empty form
+        _name_base(partial / CONFIG, plan)
         write_json(
             partial / ADAPTER_NOTE, {"fingerprint": plan.fingerprint, "method": plan.method, "plan": plan.as_dict()}
         )
@@ -80,6 +84,19 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     return SavedAdapter(sum(files.values()), files, hashes, numbers, left)
 
 
+def _name_base(file: Path, plan: Plan) -> None:
+    """Let PEFT's configuration name the base by its name and commit on the hub, instead of a cache folder."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    used = str(content.get("base_model_name_or_path"))
+    snapshot = re.search(r"models--[^/]+/snapshots/([0-9a-f]{40})", Path(used).as_posix())
+    if snapshot is None or plan.model.source not in (ModelSource.hub, ModelSource.package) or not plan.model.path:
+        return
+    named = {"base_model_name_or_path": plan.model.path, "revision": snapshot[1]}
+    if content.get("tokenizer_name_or_path") == used:  # of a prompt that starts as a text
+        named["tokenizer_name_or_path"] = plan.model.path
+    file.write_text(json.dumps(content | named, indent=2, sort_keys=True), encoding="utf-8")
+
+
 def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftModel":
     """The plan's adapter on a fresh fork of its base, ready to generate.
 
@@ -89,7 +106,7 @@ def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftMod
     """
     from harness.adapters.attach import load_peft_model
 
-    if not (folder / "adapter_config.json").exists():
+    if not (folder / CONFIG).exists():
         raise ModelFault(f"{folder} has no adapter; run its plan first (again with rerun=true if it has finished)")
     try:
         note = json.loads((folder / ADAPTER_NOTE).read_text(encoding="utf-8"))

@@ -6,8 +6,10 @@ instead, and an override that raises it, so that a test notices when an upgrade 
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, GrammarParseError, OmegaConfBaseException
@@ -80,12 +82,36 @@ def _advice_on(override: str) -> str:
     if "'" in key or '"' in key:
         bare = key.replace("'", "").replace('"', "")
         return f"leave out the quotes around the name: {bare}={brief(value)}"
+    if unquoted := _without_quoted_keys(override):
+        return f"names inside {{}} take no quotes; write '{unquoted}'"
     if value.startswith("{"):
         return (
             "in braces, write name:value with a backslash before each of ()[]{}:=, in a name; names with other signs "
             "need a file of --config-dir"
         )
     return "a value with brackets, commas, quotes or spaces needs its own quotes: 'key=\"a, b\"'"
+
+
+def _without_quoted_keys(override: str) -> str | None:
+    """The override as Hydra can read it, if it only has quotes around the names inside ``{}``; else None."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    def bare(special: str, match: re.Match[str]) -> str:
+        # What means something to Hydra's grammar is text behind a backslash.
+        return match[1] + re.sub(rf"[{special}()\[\]{{}}:=, ]", lambda each: f"\\{each[0]}", match[3]) + ":"
+
+    quoted = re.compile(r"([{,]\s*)([\"'])(.*?)\2\s*:")
+    wanted = [name for _, _, name in quoted.findall(override)]
+    for special in ("", "\\\\"):
+        changed = quoted.sub(partial(bare, special), override)
+        if str(known_settings().get(changed.partition("=")[0])).startswith("dict["):
+            changed = f"+{changed}"  # a new entry
+        with suppress(HydraException):
+            found = OverridesParser.create().parse_override(changed)._value
+            if wanted and isinstance(found, dict) and list(map(str, found)) == wanted:
+                return changed
+    return None
 
 
 def omegaconf_message(error: OmegaConfBaseException, override: str = "") -> str:

@@ -43,33 +43,35 @@ def explain(error: BaseException) -> str:
     return f"error: {type(error).__name__}: {brief(str(error))}\nset {TRACEBACK}=1 to see where it was raised"
 
 
-# A function of several values beside other values: Hydra evaluates neither.
-_MIXED = re.compile(
-    r"(?P<function>(?:range|interval|glob|choice)\([^()]*\)),|,\s*(?P<last>(?:range|interval|glob|choice)\()"
-)
+def nested_sweeps(overrides: Iterable[str]) -> list[str]:
+    """Faults of overrides such as ``seed=range(0,3),5``, which Hydra reads and then cannot compose."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, RangeSweep, Sweep
+    from hydra.errors import HydraException
 
-_RANGE = re.compile(r"range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?[1-9]\d*)\s*)?\)")
-
-
-def mixed_sweeps(overrides: Iterable[str]) -> list[str]:
-    """Faults of overrides such as ``seed=range(0,3),5``, on which Hydra fails without saying why."""
     faults = []
     for override in overrides:
-        key, _, value = override.partition("=")
-        if value[:1] in ("'", '"', "[", "{") or not _MIXED.search(value):
+        key, _, text = override.partition("=")
+        if "(" not in text or "," not in text:
             continue
-        listed = _RANGE.sub(_numbers, value)
-        whole = not _MIXED.search(listed)
-        advice = f"write {key}={brief(listed)}" if whole else "give the function alone, or a list of values"
-        faults.append(f"{brief(override)} mixes a function with other values; {advice}")
+        try:
+            value = OverridesParser.create().parse_override(override)._value
+        except HydraException:
+            continue  # reported with the others
+        if not isinstance(value, ChoiceSweep) or not any(isinstance(item, Sweep | Glob) for item in value.list):
+            continue
+        flat: list[str] = []
+        for item in value.list:
+            if isinstance(item, ChoiceSweep):
+                flat += [str(each) for each in item.list]
+            elif isinstance(item, RangeSweep):
+                flat += [str(each) for each in item.range()]
+            else:
+                flat += [] if isinstance(item, Sweep | Glob) else [str(item)]
+        whole = not any(isinstance(item, Glob) or type(item).__name__ == "IntervalSweep" for item in value.list)
+        remedy = f"write {key}={','.join(flat)}" if whole else "give the function alone, or a list of values"
+        faults.append(f"{brief(override)} mixes a function with other values; {remedy}")
     return faults
-
-
-def _numbers(match: re.Match[str]) -> str:
-    """What a range of whole numbers stands for."""
-    first, second, step = match.groups()
-    bounds = (0, int(first)) if second is None else (int(first), int(second))
-    return ",".join(map(str, range(*bounds, int(step or 1))))
 
 
 def misused_groups(overrides: Iterable[str]) -> list[str]:

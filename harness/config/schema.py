@@ -132,6 +132,14 @@ class Reuse(Enum):
     any = "any"  # of other code versions, too
 
 
+class Keep(Enum):
+    """What a finished run keeps on disk besides its record and predictions."""
+
+    adapter = "adapter"
+    record = "record"  # nothing: the adapter is deleted when the scores are final
+    all = "all"  # the adapter and the checkpoints
+
+
 class Retry(Enum):
     """What becomes of a plan whose record says ``failed``."""
 
@@ -347,6 +355,7 @@ class Common(ConfigNode):
     seed: int
     runs_dir: str = text()
     rerun: bool
+    keep: Keep
     run: str | None = text(Text.verbatim)  # stage=generate, export and score: fingerprint of the run
     prompt: str | None = text(Text.verbatim)  # stage=generate: the instruction
     input: str | None = text(Text.verbatim)  # stage=generate: the input beside it

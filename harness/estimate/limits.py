@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import Model
 from harness.errors import HarnessError, ModelFault, raise_together
+from harness.methods.lora import require_loftq
 from harness.models import sources as model_sources
 from harness.plan.spec import Plan
 
@@ -26,6 +27,8 @@ def refuse_beyond_limits(plan: Plan, config: "PretrainedConfig") -> None:
     Raises:
         ModelFault: a row that the plan allows would not fit; names the limit and what to lower.
     """
+    if plan.settings.get("init_lora_weights") == "loftq":
+        require_loftq(gpu=plan.model.device != "cpu")
     raise_together([*_positions(plan, config), *_vocabulary(plan, config)], ModelFault)
 
 

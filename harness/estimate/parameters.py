@@ -76,12 +76,12 @@ def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapp
     if "peft_type" not in settings and method in METHODS:
         sheet = _sheet(method)
         known = set(sheet) | set(library.library_fields(SHEET_TYPES.get(method, method)) if method != "library" else ())
-        _refuse_unknown(method, chosen, known)
+        chosen = _known(method, chosen, known)
         skeleton, task = _skeleton(model_config)
         return _count_sheet(skeleton, method, sheet | chosen, _context(skeleton), task)
     if kind.lower() not in library.library_types():
         raise ModelFault(f"method={method} is neither a sheet ({', '.join(METHODS)}) nor a type of PEFT")
-    _refuse_unknown(method, chosen, set(library.library_fields(kind.lower())))
+    chosen = _known(method, chosen, set(library.library_fields(kind.lower())))
     skeleton, task = _skeleton(model_config)
     with explaining_peft_errors(f"method={method}", None, skeleton):
         config = _configuration(kind.lower(), chosen, task)
@@ -130,6 +130,8 @@ def _count(
     return counts
 
 
+UNSET: tuple[Any, ...] = (None, False, "", [], {})  # what an unknown field may be
+
 # Methods whose name is not that of their PEFT type.
 SHEET_TYPES = {"p_tuning_v2": "prefix_tuning", "llama_adapter": "adaption_prompt"}
 
@@ -138,12 +140,15 @@ def _kind(config: "PeftConfig") -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
-def _refuse_unknown(method: str, settings: Mapping[str, Any], known: set[str]) -> None:
-    unknown = [key for key in settings if key not in known]
+def _known(method: str, settings: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """The settings without unknown ones that are null or empty. Raises ``ModelFault`` for those that say something."""
+    # A configuration of another version of PEFT lists fields that ours lacks; unset, they mean nothing.
+    unknown = [key for key in settings if key not in known and settings[key] not in UNSET]
     if unknown:
         raise ModelFault(
             f"{method}.{unknown[0]}={settings[unknown[0]]} is unknown; {method} has {', '.join(sorted(known))}"
         )
+    return {key: value for key, value in settings.items() if key in known}
 
 
 def _sheet(method: str) -> dict[str, Any]:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 
+# Activations that transformers knows by these names.
+ACTIVATIONS = (
+    *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh"),
+    *("gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu"),
+    *("relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "xielu"),
+)
+
+
 @dataclass(kw_only=True)
 class Adapter(Sheet):
     """Bottleneck adapters."""
@@ -22,7 +30,7 @@ class Adapter(Sheet):
     bottleneck_size: int | None = count()
     reduction_factor: int | None = count()
     placement: str = choice(*PLACEMENTS)
-    activation: str
+    activation: str = choice(*ACTIVATIONS)
     scaling: float | None
     init_std: float
     adapter_layer_norm: bool

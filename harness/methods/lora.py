@@ -89,7 +89,9 @@ def build_lora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     rest.pop("loraplus_lr_ratio", None)
     refuse_wider_than(rest["r"], "lora.r", context)
     if rest.get("init_lora_weights") == "loftq":
-        _require_loftq()
+        import torch
+
+        require_loftq(gpu=torch.cuda.is_available())
     return LoraConfig(**_with_init_config(rest))
 
 
@@ -152,15 +154,13 @@ def _with_init_config(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _require_loftq() -> None:
+def require_loftq(gpu: bool) -> None:
     """Refuse LoftQ if what it quantizes with is missing. Raises ``ModelFault``."""
     from importlib.util import find_spec
 
-    import torch
-
     lacks = [] if find_spec("bitsandbytes") else ["bitsandbytes is not installed (pip install 'peft-harness[quant]')"]
     lacks += [] if find_spec("scipy") else ["scipy, which PEFT asks for, is not installed (pip install scipy)"]
-    lacks += [] if torch.cuda.is_available() else ["this machine has no GPU"]
+    lacks += [] if gpu else ["this machine has no GPU"]
     if lacks:
         raise ModelFault(
             f"lora.init_lora_weights=loftq quantizes on a GPU with bitsandbytes; {', and '.join(lacks)}; choose "

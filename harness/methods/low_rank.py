@@ -135,7 +135,7 @@ class Miss(Placed):
     mini_r: int = count()
     miss_dropout: float = share()
     init_weights: Any = choice(True, False, "bat", "mini")
-    bias: str
+    bias: str = choice("none", "all", "MiSS_only")
 
 
 def build_miss(settings: SheetValues, context: BuildContext) -> "PeftConfig":
@@ -153,7 +153,7 @@ class FourierFt(Placed):
     scaling: float
     random_loc_seed: int | None
     init_weights: bool
-    bias: str
+    bias: str = choice("none", "all", "fourier_only")
     n_frequency_pattern: dict[str, int] = pattern()
 
 
@@ -171,7 +171,7 @@ class C3a(Targeted):
     block_size: int | None = count()
     block_size_pattern: dict[str, int] = pattern()
     init_weights: Any = choice(True, False, "gaussian", "kaiming_uniform", "xavier_uniform")
-    bias: str
+    bias: str = choice("none", "all", "c3a_only")
     layers_to_transform: list[int] | None = layer_numbers()
 
 

@@ -1,7 +1,7 @@
 """Methods that multiply weights or activations."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.frozen import text
@@ -102,6 +102,20 @@ class Hra(Placed):
     bias: str = choice("none", "all", "hra_only")
 
 
+def check_hra(sheet: Hra) -> Iterator[str]:
+    if sheet.apply_GS and sheet.r % 2 == 0:
+        # PEFT starts such a chain as pairs of equal vectors; what Gram-Schmidt leaves of the second is rounding error.
+        yield (
+            f"hra.apply_GS=true needs an odd hra.r, not {sheet.r}, at which PEFT starts from pairs of equal vectors "
+            f"that cannot be made orthogonal; set hra.r={max(sheet.r - 1, 1)}"
+        )
+
+
+def hra_traits(traits: Traits, settings: SheetValues) -> Traits:
+    """HRA starts as the base only from pairs of reflections."""
+    return traits if settings.get("r", 8) % 2 == 0 else replace(traits, identity_at_start=False)
+
+
 def build_hra(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """HRA (Yuan et al. 2024, arXiv:2405.17484): a chain of Householder reflections of the input."""
     from peft import HRAConfig
@@ -143,7 +157,7 @@ METHODS = {
         check_boft,
         rate=RateRule(0.02, 0.001, "BOFT (arXiv:2311.06243) appendix A"),
     ),
-    "hra": Method(Hra, build_hra, LINEAR, rate=RateRule(0.02, 0.003, "HRA (arXiv:2405.17484)")),
+    "hra": Method(Hra, build_hra, LINEAR, check_hra, hra_traits, rate=RateRule(0.02, 0.003, "HRA (arXiv:2405.17484)")),
     "road": Method(
         Road, build_road, Traits(conv1d=False), rate=RateRule(0.1, 0.003, "PEFT's documentation; interpolated")
     ),

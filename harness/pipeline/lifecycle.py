@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from harness.config.schema import Keep
 from harness.errors import HarnessError, HeldByAnotherProcess, RankFailedAlone
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.fill import figures, fill
 from harness.plan.spec import Options, Plan
 from harness.record import provenance, store
+from harness.record.files import remove
 from harness.record.progress import ProgressWriter
 from harness.record.run_record import RunRecord, Tracked
 from harness.runtime import distributed
@@ -91,8 +93,13 @@ class Attempt:
         self.progress.end()
         self.require_held()
         self.record.mark_finished()
+        self.record.kept = self.options.keep.value
         store.write_record(self.options.runs_dir, self.record)
-        remove_checkpoints(self.checkpoints)
+        # Afterwards, so that a run that is killed here is finished all the same.
+        if self.options.keep is Keep.record:
+            remove(self.folder / store.ADAPTER)
+        if self.options.keep is not Keep.all:
+            remove_checkpoints(self.checkpoints)
 
     def fail(self, error: BaseException) -> None:
         """Write the failure into the record and close the tracker; neither may hide the error itself."""

@@ -57,10 +57,9 @@ def teacher_run(teacher: str, runs_dir: Path) -> dict[str, Any] | None:
     if not re.fullmatch(r"[0-9a-f]{12}", teacher) or not store.record_path(runs_dir, teacher).exists():
         return None
     record = store.read_record(runs_dir, teacher)
-    if record is None or record["status"] != "finished" or not record["adapter"]:
-        raise ConfigFault(
-            f"trainer.teacher={teacher} is a run that is not finished or kept no adapter; run its command again first"
-        )
+    if record is None or record["status"] != "finished":
+        raise ConfigFault(f"trainer.teacher={teacher} is a run that is not finished; run its command again first")
+    store.adapter_folder(runs_dir, record)
     return record
 
 

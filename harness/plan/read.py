@@ -131,6 +131,7 @@ def _options(config: schema.Config) -> Options:
         stage=config.stage,
         runs_dir=Path(config.runs_dir).expanduser().absolute(),
         rerun=config.rerun,
+        keep=config.keep,
         run=config.run,
         prompt=config.prompt,
         input=config.input or "",

@@ -110,6 +110,7 @@ class Options:
     stage: schema.Stage
     runs_dir: Path
     rerun: bool
+    keep: schema.Keep
     run: str | None
     prompt: str | None
     input: str

@@ -151,6 +151,7 @@ class RunRecord:
     rows: dict[str, int] = field(default_factory=dict)
     parameters: Parameters = field(default_factory=Parameters)
     adapter: Adapter | None = None
+    kept: str | Unset = UNSET  # of a finished run: adapter; record, whose adapter is deleted; all, with checkpoints
     times_s: Times = field(default_factory=Times)
     memory_bytes: Memory = field(default_factory=Memory)
     training: Training = field(default_factory=Training)

@@ -43,7 +43,16 @@ def record_path(runs_dir: str | Path, fingerprint: str) -> Path:
 
 
 def adapter_folder(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
-    """Where the adapter of a finished run is saved."""
+    """Where the adapter of a finished run is saved.
+
+    Raises:
+        ConfigFault: the run kept none.
+    """
+    if not record["adapter"] or record.get("kept") == "record":
+        raise ConfigFault(
+            f"run={record['fingerprint']} kept no adapter (keep=record); run its command again with "
+            "rerun=true keep=adapter"
+        )
     return record_path(runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
 
 

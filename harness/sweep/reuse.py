@@ -50,7 +50,8 @@ def describe_reuse(record: Mapping[str, Any]) -> str:
     """``finished 2026-01-01T00:00:00; rerun=true runs it again``; names the code version if it is another one."""
     version = other_code(record)
     code = f" by code {version}, now {provenance.code_version()} (sweep.reuse=any)" if version else ""
-    return f"finished {record['finished']}{code}; rerun=true runs it again"
+    adapter = ", without its adapter (keep=record)" if record.get("kept") == "record" else ""
+    return f"finished {record['finished']}{code}{adapter}; rerun=true runs it again"
 
 
 def describe_result(record: Mapping[str, Any]) -> str:
@@ -73,7 +74,8 @@ def _is_result(cell: Cell, record: Mapping[str, Any]) -> bool:
     predictions, adapter = record["predictions"], record["adapter"]
     if predictions and not (cell.folder / predictions).exists():
         return False
-    fault = adapter_fault(cell.folder / adapter["path"], adapter) if adapter else None
+    left = adapter and record.get("kept") != "record"
+    fault = adapter_fault(cell.folder / adapter["path"], adapter) if left else None
     if fault:
         store.say_once(f"{cell.plan.fingerprint}: its adapter cannot be reused ({fault}); the plan runs again")
     return fault is None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from harness.adapters import save_load
+from harness.config.schema import ModelSource
 from harness.errors import ModelFault
 from harness.models import base
 from harness.record.files import partial_path
@@ -118,3 +120,31 @@ def test_a_missing_or_damaged_adapter_is_a_clear_fault(saved, tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(ModelFault, match="rerun=true"):
         save_load.load_adapter(fork, folder, made.plan)
+
+
+def test_an_adapter_of_another_version_of_peft_loads_if_what_is_unknown_is_unset(
+    saved, random_qwen2, tmp_path, recwarn
+):
+    made, _ = saved()
+    file = tmp_path / "adapter" / "adapter_config.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"of_another_version": None, "also": {}}))
+    again = save_load.load_adapter(AutoModelForCausalLM.from_pretrained(random_qwen2), tmp_path / "adapter", made.plan)
+    torch.testing.assert_close(
+        logits_of(again, made.rows.splits["test"]), logits_of(made.model, made.rows.splits["test"])
+    )
+    assert not [each for each in recwarn if "Unexpected keyword" in str(each.message)]
+    file.write_text(json.dumps(content | {"of_another_version": 3}))
+    with pytest.raises(ModelFault, match="of_another_version=3 is unknown to the installed PEFT"):
+        save_load.load_adapter(AutoModelForCausalLM.from_pretrained(random_qwen2), tmp_path / "adapter", made.plan)
+
+
+def test_an_adapter_of_a_hub_model_names_the_hub_and_the_commit(saved, tmp_path):
+    made, _ = saved()
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    model = replace(made.plan.model, source=ModelSource.hub, path="acme/tinylm", revision=commit)
+    config = next(iter(made.model.peft_config.values()))
+    config.base_model_name_or_path = f"/home/me/.cache/huggingface/hub/models--acme--tinylm/snapshots/{commit}"
+    save_load.save_adapter(made.write, tmp_path / "adapter", replace(made.plan, model=model), made.model)
+    written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (written["base_model_name_or_path"], written["revision"]) == ("acme/tinylm", commit)

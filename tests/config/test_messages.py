@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups
+from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups, nested_sweeps
 from harness.errors import ConfigFault, HarnessError, RunFault
 from harness.plan.read import read_config
 from tests.support.configs import overridden
@@ -32,6 +32,8 @@ WRONG = [
     (["~lora.r"], "lora.r cannot be deleted"),
     (["~lora"], "lora has no value"),
     (["lora.r=4,8"], "lora.r=4,8 has several values: add -m to run each"),
+    (['lora.rank_pattern={"q_proj": 4}'], "take no quotes; write '+lora.rank_pattern={q_proj: 4}'"),
+    (["+lora.rank_pattern={'.*(q|v)_proj': 4}"], r"write '+lora.rank_pattern={.*\(q|v\)_proj: 4}'"),
     (["lora.r=[1"], "lora.r=[1 cannot be read as key=value"),
     (["lora"], "lora cannot be read as key=value"),
     (["model.path=${oops}"], "model.path refers to 'oops', which is not a setting"),
@@ -91,3 +93,23 @@ def test_value_that_does_not_name_an_option_is_refused_before_hydra_sees_it(valu
 @pytest.mark.parametrize("override", ["peft=lora", "peft=lora,ia3", "experiment=[ranks]", "seed=3", "lora.r=null"])
 def test_options_and_settings_pass(override):
     assert misused_groups([override]) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed=range(0,3),5", "write seed=0,1,2,5"),
+        ("lora.r=choice(4,8),16", "write lora.r=4,8,16"),
+        ("peft=lora,glob(i*)", "give it alone, or write out all values"),
+    ],
+)
+def test_a_sweep_inside_a_list_of_values_is_written_out(override, said):
+    [found] = nested_sweeps([override])
+    assert found.startswith(override)
+    assert said in found
+    advised = found.rpartition("write ")[2]
+    assert "=" not in advised or nested_sweeps([advised]) == []
+
+
+def test_plain_sweeps_are_left_alone():
+    assert nested_sweeps(["lora.r=4,8", "seed=range(0,3)", "peft=glob(*)", "prompt=a (b), c", "broken=(,"]) == []

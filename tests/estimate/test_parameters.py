@@ -116,6 +116,16 @@ def test_a_published_configuration_is_taken_as_it_is():
         assert count_trainable(qwen, method, published).trainable == 24 * per_layer
 
 
+@pytest.mark.parametrize("method", ["lora", "LORA"])
+def test_a_configuration_of_another_version_of_peft_is_taken_if_what_is_unknown_is_unset(method):
+    published = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]}
+    usual = count_trainable(config_of("qwen2"), method, published)
+    unset = {"of_another_version": None, "also": {}, "too": [], "and": "", "off": False}
+    assert count_trainable(config_of("qwen2"), method, published | unset) == usual
+    with pytest.raises(ModelFault, match="of_another_version=3 is unknown"):
+        count_trainable(config_of("qwen2"), method, published | {"of_another_version": 3})
+
+
 @pytest.mark.parametrize("kind", sorted(set(library.library_types()) - set(library.REFUSED)))
 def test_every_type_of_peft_counts_from_what_it_saves(kind, tmp_path):
     """The ``adapter_config.json`` that PEFT writes for a type counts what that adapter trains."""

@@ -41,6 +41,26 @@ def test_a_finished_run_leaves_record_adapter_and_predictions_and_nothing_else(r
     assert set(kept["times_s"]) == {"load", "tokenize", "score_before", "train", "score_after"}
 
 
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [
+        ("adapter", {"adapter"}),
+        ("record", set()),
+        ("all", {"adapter", "checkpoints"}),
+    ],
+)
+def test_what_a_finished_run_keeps_is_chosen_and_stated(run, tmp_path, keep, left):
+    done, kept = run(f"keep={keep}", "trainer.checkpoint_steps=1")
+    assert done.code == 0, done.err
+    assert kept["kept"] == keep
+    assert kept["adapter"]["bytes"] > 0
+    folder = tmp_path / "runs" / kept["fingerprint"]
+    assert {path.name for path in folder.iterdir()} & {"adapter", "checkpoints", "scratch"} == left
+    again, same = run("trainer.checkpoint_steps=1")  # what is kept is no part of the experiment
+    assert again.code == 0
+    assert (same["fingerprint"], same["attempt"]) == (kept["fingerprint"], 1)
+
+
 def test_predictions_have_every_scored_row_in_order_with_both_answers(run, rows, tmp_path):
     _, kept = run("trainer.learning_rate=0.1", "trainer.max_steps=6")
     folder = tmp_path / "runs" / kept["fingerprint"]

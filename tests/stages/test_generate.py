@@ -100,3 +100,14 @@ def test_another_base_than_the_one_trained_on_is_refused(finished, tmp_path):
     (tmp_path / record["fingerprint"]).mkdir()
     (tmp_path / record["fingerprint"] / "record.json").write_text(json.dumps(changed))
     assert "its files have changed since" in ask(tmp_path, f"run='{record['fingerprint']}'", "prompt=x").err
+
+
+def test_a_run_that_kept_no_adapter_says_how_to_get_it_back(random_qwen2, tmp_path):
+    words = overrides(random_qwen2, write_rows(tmp_path / "rows"), tmp_path / "runs")
+    assert command(*words, "keep=record").code == 0
+    [record] = records_of(tmp_path / "runs").values()
+    done = ask(tmp_path / "runs", f"run='{record['fingerprint']}'", "prompt=Colour?")
+    assert done.code == 2
+    assert "kept no adapter (keep=record); run its command again with rerun=true keep=adapter" in done.err
+    assert command(*words, "rerun=true", "keep=adapter").code == 0
+    assert ask(tmp_path / "runs", f"run='{record['fingerprint']}'", "prompt=Colour?").code == 0

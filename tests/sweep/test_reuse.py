@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from harness.config.schema import Retry, Reuse
 from harness.errors import RunFault
+from harness.models import digests
 from harness.record import provenance
 from harness.record.files import file_sha256
 from harness.record.run_record import Adapter
@@ -119,3 +120,16 @@ def test_failure_reads_as_the_error_on_record(cell):
     record = fail(cell.options.runs_dir, started(cell, pid=4711), RunFault("no memory"))
     assert str(reuse.failure_of(record)).startswith("failed by process 4711 on ")
     assert str(reuse.failure_of(record)).endswith(": no memory")
+
+
+def test_a_record_of_other_base_weights_is_not_reused(cell, monkeypatch, tmp_path):
+    monkeypatch.setenv("PEFT_HARNESS_CACHE", str(tmp_path / "cache"))
+    record = finish_record(cell)
+    assert reuse.reusable(cell) is not None
+    digests.remember_weights(cell.plan.base_key, "f" * 64)
+    used = record["inferred"].get("base_weights")
+    monkeypatch.setattr(type(cell), "read_record", lambda self: record | {"inferred": {"base_weights": "e" * 64}})
+    assert reuse.reusable(cell) is None
+    monkeypatch.setattr(type(cell), "read_record", lambda self: record | {"inferred": {"base_weights": "f" * 64}})
+    assert reuse.reusable(cell) is not None
+    assert used is None
