@@ -1,5 +1,6 @@
 """The command line on wrong input: one readable message, exit code 2, and nothing left behind."""
 
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from harness.config.messages import TRACEBACK
 from harness.errors import ConfigFault, ModelFault, RunFault
 from harness.pipeline.cache import ProcessCache
 from harness.runtime import signals
+from harness.shipped import VERSION
 from tests.support.configs import CONF
 
 ROW = {"instruction": "q", "input": "", "output": "a", "target": "a"}
@@ -205,6 +207,28 @@ def test_traceback_is_shown_where_asked_for(command, monkeypatch):
 
 def test_finished_task_exits_with_nothing(command):
     assert command(does=lambda composed: None) == (0, "", "")
+
+
+def test_version_is_the_harnesss(command):
+    code, said, shown = command("--version")
+    assert (code, said, shown) == (0, "", f"peft-harness {VERSION}\n")
+
+
+def test_an_error_reaches_the_console_without_control_characters_and_secrets(command, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "abcdefgh-1234")
+    _, said, _ = command(does=raising(ConfigFault("name=\x1b[2J of https://me:pass@host and abcdefgh-1234")))
+    assert said == "error: name=\\x1b[2J of https://<secret>@host and <SOME_API_KEY>\n"
+
+
+def test_a_console_that_cannot_show_it_changes_no_exit_code(command, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert command(does=raising(RunFault("lost")))[0] == 1
+    assert command(does=lambda composed: print("↑"))[0] == 0
 
 
 def test_whole_command_as_users_run_it(tmp_path):

@@ -20,8 +20,9 @@ def quiet_libraries() -> None:
             os.environ.setdefault(name, "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Which arguments of ``generate`` will be renamed, and which flags a model's generation_config has for nothing.
-    for name in ("configuration_utils", "utils"):
-        logging.getLogger(f"transformers.generation.{name}").setLevel(logging.ERROR)
+    # Of an export, which precision the base's weights get.
+    for name in ("generation.configuration_utils", "generation.utils", "integrations.bitsandbytes"):
+        logging.getLogger(f"transformers.{name}").setLevel(logging.ERROR)
 
 
 @contextmanager

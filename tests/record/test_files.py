@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from harness.record import files
 from harness.record.files import (
     atomic_write_bytes,
     atomic_write_text,
@@ -118,3 +119,30 @@ def test_only_the_main_process_writes_files(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     atomic_write_text(tmp_path / "x", "x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_of_a_new_folder_have_the_permissions_of_their_neighbors(tmp_path, mask, mode):
+    """safetensors makes its files for their owner alone."""
+    before = os.umask(mask)
+    try:
+        with files.replacing(tmp_path / "adapter") as partial:
+            (partial / "inner").mkdir(parents=True)
+            for name in ("private", "inner/private"):
+                (partial / name).touch(0o600)
+            (partial / "plain").touch()
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "adapter").rglob("*") if path.is_file()}
+    assert modes == {mode}
+
+
+def test_json_of_a_library_is_rewritten_only_if_it_holds_a_secret(tmp_path):
+    file = tmp_path / "adapter_config.json"
+    file.write_text('{"a":1}')
+    files.redact_json(file)
+    assert file.read_text() == '{"a":1}'
+    file.write_text('{"base": "https://me:pass@host/x"}')
+    files.redact_json(file)
+    assert json.loads(file.read_text()) == {"base": "https://<secret>@host/x"}

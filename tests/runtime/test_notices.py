@@ -51,3 +51,10 @@ def test_progress_bars_are_off_inside_and_as_they_were_afterwards(enabled):
         assert bars.is_progress_bar_enabled() == enabled
     finally:
         (bars.enable_progress_bar if before else bars.disable_progress_bar)()
+
+
+def test_loading_bars_are_off_in_a_pipe():
+    say = (
+        "import os; print(os.environ['HF_HUB_DISABLE_PROGRESS_BARS'], os.environ['HF_DATASETS_DISABLE_PROGRESS_BARS'])"
+    )
+    assert in_fresh_process(LOGGED + say).stdout.split() == ["1", "1"]

@@ -45,6 +45,19 @@ def test_results_are_shown_with_their_origin(cells, tmp_path, capsys):
     assert [row["other_code"] for row in rows] == ["", "0123456789abcdef", ""]
 
 
+def test_tables_are_written_before_anything_is_printed(cells, tmp_path, monkeypatch):
+    finish_record(cells[0])
+
+    def broken(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("harness.report.console.to_console", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        conclude(cells[:1], outcomes_of(cells, Status.finished), frozenset(), tmp_path / "s", Worklist(tmp_path, None))
+    assert [row["state"] for row in rows_of(tmp_path / "s")] == ["finished"]
+    assert (tmp_path / "s" / "table.md").exists()
+
+
 def test_failures_are_an_error_after_the_table(cells, tmp_path):
     finish_record(cells[0])
     fail(tmp_path, started(cells[1]), RunFault("no memory"))
