@@ -33,20 +33,15 @@ def main() -> None:
     arguments = parsed()
     runs = Path(arguments.runs)
     for method in arguments.methods.split(","):
-        rates = dict.fromkeys(range(-1, 2))
-        while True:
-            losses = {step: loss_of(arguments, runs, method, step) for step in rates}
+        losses: dict[int, float] = {}
+        wanted = [-1, 0, 1]
+        while wanted:
+            losses |= losses_of(arguments, runs, method, wanted)
             best = min(losses, key=lambda step: losses[step])
-            print(
-                f"{method}: " + "  ".join(f"{step:+d}: {loss:.4f}" for step, loss in sorted(losses.items())), flush=True
-            )
-            if best == min(losses) and best > -WIDEST:
-                rates[best - 1] = None
-            elif best == max(losses) and best < WIDEST:
-                rates[best + 1] = None
-            else:
-                break
-    keep(arguments, runs)
+            shown = "  ".join(f"{step:+d}: {loss:.4f}" for step, loss in sorted(losses.items()))
+            print(f"{method}: {shown}", flush=True)
+            wanted = [step for step in (best - 1, best + 1) if step not in losses and abs(step) <= WIDEST]
+        keep(arguments, runs)
 
 
 def parsed() -> argparse.Namespace:
@@ -58,25 +53,26 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--methods", default=",".join(SURVEY))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rows", type=int, default=4, help="per step")
-    parser.add_argument("--validation", type=int, default=24, help="rows")
+    parser.add_argument("--validation", type=int, default=16, help="rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", default="runs/learning_rates", help="runs_dir")
     parser.add_argument("overrides", nargs="*", help="further overrides, e.g. model.dtype=bfloat16")
     return parser.parse_args()
 
 
-def loss_of(arguments: argparse.Namespace, runs: Path, method: str, step: int) -> float:
-    """Validation loss after training at so many half-decades from the rule; infinite if the run failed."""
-    rate = float(f"{rule(arguments, method) * HALF_DECADE**step:.2g}")
-    words = [*settings(arguments, method), f"trainer.learning_rate={rate}", f"runs_dir={runs}"]
-    record = finished(runs, method, rate, arguments)
-    if record is None:
-        done = subprocess.run([sys.executable, "-m", "harness", *words], cwd=ROOT, capture_output=True, text=True)
-        record = finished(runs, method, rate, arguments)
-        if record is None:
-            print(f"{method} at {rate:g}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-            return math.inf
-    return float(record["scores"]["after"]["loss"])
+def losses_of(arguments: argparse.Namespace, runs: Path, method: str, steps: Iterable[int]) -> dict[int, float]:
+    """Validation loss after training at so many half-decades from the rule; infinite where the run failed."""
+    center = rule(arguments, method)
+    rates = {step: float(f"{center * HALF_DECADE**step:.2g}") for step in steps}
+    missing = [rate for rate in rates.values() if finished(runs, method, rate, arguments) is None]
+    if missing:
+        words = [*settings(arguments, method), "trainer.learning_rate=" + ",".join(map(str, missing))]
+        command = [sys.executable, "-m", "harness", "-m", *words, f"runs_dir={runs}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{method}: {done.stderr.strip()[-2000:]}", file=sys.stderr)
+    found = {step: finished(runs, method, rate, arguments) for step, rate in rates.items()}
+    return {step: float(record["scores"]["after"]["loss"]) if record else math.inf for step, record in found.items()}
 
 
 def settings(arguments: argparse.Namespace, method: str) -> list[str]:
