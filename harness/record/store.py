@@ -49,9 +49,9 @@ def adapter_folder(runs_dir: str | Path, record: Mapping[str, Any]) -> Path:
         ConfigFault: the run kept none.
     """
     if not record["adapter"] or record.get("kept") == "record":
+        why = " (keep=record)" if record.get("kept") == "record" else ""
         raise ConfigFault(
-            f"run={record['fingerprint']} kept no adapter (keep=record); run its command again with "
-            "rerun=true keep=adapter"
+            f"run={record['fingerprint']} kept no adapter{why}; run its command again with rerun=true keep=adapter"
         )
     return record_path(runs_dir, record["fingerprint"]).parent / record["adapter"]["path"]
 

@@ -83,7 +83,13 @@ def settings(arguments: argparse.Namespace, method: str) -> list[str]:
         *(f"model={arguments.model}", f"data={arguments.data}", *path, f"peft={method}", *biases),
         *(f"trainer.max_steps={arguments.steps}", f"trainer.batch_size={arguments.rows}", "trainer.evaluations=1"),
         *(f"data.limits.train={arguments.steps * arguments.rows}", f"data.limits.validation={arguments.validation}"),
-        *("scoring.split=validation", "scoring.metrics=[]", "scoring.forgetting=null", "scoring.loss_batch_size=8"),
+        *(
+            "scoring.split=validation",
+            "scoring.metrics=[]",
+            "scoring.forgetting=null",
+            "scoring.loss_batch_size=8",
+            "keep=record",
+        ),
         *(f"seed={arguments.seed}", *arguments.overrides),
     ]
 

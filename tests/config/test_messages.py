@@ -100,7 +100,7 @@ def test_options_and_settings_pass(override):
     [
         ("seed=range(0,3),5", "write seed=0,1,2,5"),
         ("lora.r=choice(4,8),16", "write lora.r=4,8,16"),
-        ("peft=lora,glob(i*)", "give it alone, or write out all values"),
+        ("peft=lora,glob(i*)", "give the function alone, or a list of values"),
     ],
 )
 def test_a_sweep_inside_a_list_of_values_is_written_out(override, said):

