@@ -142,7 +142,7 @@ def without_data_init(settings: SheetValues) -> SheetValues:
     """The settings with an initialization that needs no weights; parameter counts do not depend on it."""
     if settings.get("init_lora_weights") not in (None, True, False, "mica"):
         return {**settings, "init_lora_weights": True}
-    if settings.get("prompt_tuning_init") == "SAMPLE_VOCAB":
+    if settings.get("prompt_tuning_init") in ("SAMPLE_VOCAB", "TEXT"):
         return {**settings, "prompt_tuning_init": "RANDOM"}
     if "settings" in settings:
         return {**settings, "settings": without_data_init(settings["settings"])}

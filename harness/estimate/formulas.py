@@ -25,11 +25,9 @@ def trained(config: Any, model: "PreTrainedModel") -> int:
     """Parameters that the configuration trains on this model, those of ``modules_to_save`` among them.
 
     Raises:
-        ModelFault: nothing is targeted, or biases are to be trained, which no formula counts.
+        ModelFault: nothing is targeted.
     """
     kind = str(getattr(config.peft_type, "value", config.peft_type))
-    if getattr(config, "bias", "none") != "none":
-        raise ModelFault(f"{kind} is counted by formula, which leaves out bias={config.bias}; set bias=none")
     saved = tuple(config.modules_to_save or ())
     found = block_sizes.targeted_layers(config, model)
     layers = (
@@ -46,7 +44,22 @@ def trained(config: Any, model: "PreTrainedModel") -> int:
                     f"{kind} adapts linear layers only, not {name}, a {type(model.get_submodule(name)).__name__}"
                 )
     copies = [module for name, module in model.named_modules() if saved and name.endswith(saved)]
-    return TRAINED[kind](config, model, layers) + sum(p.numel() for copy in copies for p in copy.parameters())
+    own = sum(parameter.numel() for copy in copies for parameter in copy.parameters())
+    return TRAINED[kind](config, model, layers) + own + _biases(config, model, [name for name, _, _ in layers], saved)
+
+
+def _biases(config: Any, model: "PreTrainedModel", layers: list[str], saved: tuple[str, ...]) -> int:
+    """Biases that the configuration trains beside its own weights: all of the model, or those of its layers."""
+    kind = getattr(config, "bias", "none")
+    if kind == "none":
+        return 0
+    owners = (
+        [(name, module) for name, module in model.named_modules() if not (saved and name.endswith(saved))]
+        if kind == "all"
+        else [(name, model.get_submodule(name)) for name in layers]
+    )
+    biases: list[Any] = [getattr(module, "bias", None) for _, module in owners]
+    return sum(bias.numel() for bias in biases if hasattr(bias, "requires_grad"))
 
 
 def bare(kind: str, settings: Mapping[str, Any]) -> Any:
