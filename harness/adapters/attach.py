@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.adapters import block_sizes, initializers, names, peft_compat
 from harness.errors import ModelFault
 from harness.methods.context import SEEDS, Batch, BuildContext, SheetValues
-from harness.methods.registry import METHODS, traits_of, why_unquantized
+from harness.methods.registry import METHODS, hooks_of, traits_of, why_unquantized
 from harness.models import quantization
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def attach(model: "PreTrainedModel", method: str, settings: SheetValues, context
         adapted = wrap_model(model, config)
         if not is_meta(model):
             initializers.initialize_after(adapted, config, context)
+            hooks_of(method, settings).initialize(adapted, settings)
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise ModelFault(f"peft={method} has nothing to train on this model; change its target modules")
     return adapted

@@ -12,6 +12,7 @@ from harness.methods.fields import (
     choice,
     count,
     module_names,
+    positive,
     share,
 )
 from harness.methods.hooks import Hooks, adapter_of
@@ -82,7 +83,7 @@ class DiffPruning(Sheet):
     l0_weight: float
     structured: bool
     alpha_init: float
-    gate_speed: float
+    gate_learning_rate: float = positive()
     stretch_lower: float
     stretch_upper: float
     modules_to_save: list[str] | None = text()
@@ -95,7 +96,7 @@ def build_diff_pruning(settings: SheetValues, context: BuildContext) -> "PeftCon
     """
     from harness.tuners.diff_layer import DiffPruningConfig
 
-    fields = {name: value for name, value in settings.items() if name != "final_share"}
+    fields = {name: value for name, value in settings.items() if name not in ("final_share", "gate_learning_rate")}
     final = round(settings["final_share"] * context.optimizer_steps)
     return DiffPruningConfig(**fields, project_step=context.optimizer_steps - final if final else None)
 
@@ -157,6 +158,14 @@ class DiffPruningHooks(Hooks):
     """Adds an L0 penalty to the loss, and fixes the places of the differences before or after the last step."""
 
     penalties = ("l0_weight",)
+
+    def optimizer(
+        self, model: "PeftModel", settings: SheetValues, learning_rate: float, weight_decay: float
+    ) -> "Optimizer | None":
+        """None; but the gates move at a rate of their own, as in the published code, whatever that of the rest."""
+        _, config, _ = adapter_of(model)
+        config.gate_speed = settings["gate_learning_rate"] / learning_rate
+        return None
 
     def after_step(self, model: "PeftModel", optimizer: "Optimizer", step: int) -> None:
         """Fix the places of the differences, and train on with those alone (section 3.2)."""

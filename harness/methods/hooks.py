@@ -19,6 +19,9 @@ class Hooks:
     own_loss: ClassVar[bool] = False  # the model's loss is a mean over one batch, computed from all logits
     penalties: ClassVar[tuple[str, ...]] = ()  # weights, in PEFT's config, of what the model adds to its loss
 
+    def initialize(self, model: "PeftModel", settings: SheetValues) -> None:
+        """Called once when the method is on the base, before training: may change the first weights."""
+
     def optimizer(
         self, model: "PeftModel", settings: SheetValues, learning_rate: float, weight_decay: float
     ) -> "Optimizer | None":

@@ -103,7 +103,7 @@ class AdaLora(Sheet):
     target_r: int = count()
     warmup_share: float = share()  # of the optimizer steps before pruning starts (tinit)
     final_share: float = share()  # of the optimizer steps after pruning ends (tfinal)
-    deltaT: int = count()
+    deltaT: int | None = count()
     beta1: float = between(0, 1)
     beta2: float = between(0, 1)
     orth_reg_weight: float = positive()
@@ -119,6 +119,10 @@ def check_adalora(sheet: AdaLora) -> Iterator[str]:
         yield f"adalora.target_r={sheet.target_r} exceeds adalora.init_r={sheet.init_r}; pruning only lowers ranks"
     if max(sheet.warmup_share, sheet.final_share) < 1 <= sheet.warmup_share + sheet.final_share:
         yield "adalora.warmup_share + adalora.final_share leave no step to prune in; lower them below 1"
+
+
+# Steps between two prunings by the steps of the run, as in AdaLoRA's table 8 and its published scripts.
+PRUNING_INTERVALS = ((4_000, 1), (10_000, 10), (float("inf"), 100))
 
 
 def build_adalora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
@@ -139,6 +143,7 @@ def build_adalora(settings: SheetValues, context: BuildContext) -> "PeftConfig":
             "adalora.warmup_share or adalora.final_share"
         )
     refuse_wider_than(rest["init_r"], "adalora.init_r", context)
+    rest.setdefault("deltaT", next(interval for below, interval in PRUNING_INTERVALS if steps < below))
     return AdaLoraConfig(**{"total_step": steps, "tinit": tinit, "tfinal": tfinal} | rest)
 
 

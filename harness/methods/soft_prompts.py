@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelFault
 from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, cpt_context, peft_kwargs
-from harness.methods.fields import Sheet, choice, count, module_names, share
-from harness.methods.hooks import Hooks
+from harness.methods.fields import Sheet, choice, count, module_names, positive, share
+from harness.methods.hooks import Hooks, adapter_of
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import NO_MERGE, PREFIX, PROMPT
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
 
 LABEL = 4  # of the types of CPT's context tokens, which repeat every four
 
@@ -82,14 +82,25 @@ class PTuningV2(Sheet):
     """P-tuning v2: ``PrefixTuningConfig`` without a projection."""
 
     num_virtual_tokens: int = count()
-    init_weights: str | None = choice(None, "zero")  # zero starts as the base model
+    init_weights: str | None = choice(None, "zero")
+    init_std: float = positive()  # of the first keys and values
 
 
 def build_p_tuning_v2(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     """P-tuning v2 (Liu et al. 2022, arXiv:2110.07602): learned keys and values at every layer, no encoder."""
     from peft import PrefixTuningConfig
 
-    return PrefixTuningConfig(**{"prefix_projection": False} | peft_kwargs(settings, context))
+    own = {name: value for name, value in settings.items() if name != "init_std"}
+    return PrefixTuningConfig(**{"prefix_projection": False} | peft_kwargs(own, context))
+
+
+class PTuningV2Hooks(Hooks):
+    """Starts from smaller keys and values than PEFT, and the published code, draw from N(0, 1)."""
+
+    def initialize(self, model: "PeftModel", settings: SheetValues) -> None:
+        name, _, _ = adapter_of(model)
+        encoders: Any = model.prompt_encoder
+        encoders[name].embedding.weight.data.mul_(settings["init_std"])
 
 
 @dataclass(kw_only=True)
@@ -178,7 +189,11 @@ METHODS = {
         PTuning, build_p_tuning, replace(PROMPT, dropout=True), rate=RateRule(0.003, 0.001, "PEFT-Factory")
     ),
     "p_tuning_v2": Method(
-        PTuningV2, build_p_tuning_v2, PREFIX, rate=RateRule(0.3, 0.01, "P-tuning v2's published scripts 5e-3 to 1e-2")
+        PTuningV2,
+        build_p_tuning_v2,
+        PREFIX,
+        hooks=PTuningV2Hooks(),
+        rate=RateRule(0.3, 0.01, "P-tuning v2's published scripts 5e-3 to 1e-2"),
     ),
     "cpt": Method(
         Cpt,

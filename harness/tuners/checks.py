@@ -41,7 +41,6 @@ def diff_pruning_faults(settings: Any) -> Iterator[str]:
         "diff_pruning.target_sparsity", sparsity, closed=True
     )
     yield from at_least("diff_pruning.l0_weight", settings.l0_weight, 0)
-    yield from above("diff_pruning.gate_speed", settings.gate_speed, 0)
     if not float("-inf") < settings.stretch_lower < 0:
         yield f"diff_pruning.stretch_lower={settings.stretch_lower} must be a finite number below 0"
     yield from above("diff_pruning.stretch_upper", settings.stretch_upper, 1)

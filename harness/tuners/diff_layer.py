@@ -69,7 +69,9 @@ class DiffPruningConfig(OwnSelection):
         super().__post_init__()
         register()
         self.peft_type = peft_type("DIFF_PRUNING")
-        checks.raise_faults(checks.diff_pruning_faults(self))
+        checks.raise_faults(
+            [*checks.diff_pruning_faults(self), *checks.above("diff_pruning.gate_speed", self.gate_speed, 0)]
+        )
 
 
 def hard_concrete(alpha: Tensor, lower: float, upper: float, sample: bool) -> Tensor:

@@ -63,7 +63,6 @@ def test_diff_pruning_settings_that_make_no_sense(settings, message):
             {
                 "target_sparsity": float("nan"),
                 "l0_weight": 0,
-                "gate_speed": 1,
                 "stretch_lower": -1.5,
                 "stretch_upper": 1.5,
             },
@@ -74,7 +73,6 @@ def test_diff_pruning_settings_that_make_no_sense(settings, message):
             {
                 "target_sparsity": 1.0,
                 "l0_weight": 0,
-                "gate_speed": 1,
                 "stretch_lower": float("-inf"),
                 "stretch_upper": 1.5,
             },
