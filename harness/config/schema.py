@@ -387,8 +387,12 @@ else:
 SHEETS = tuple(METHODS)  # every method has a sheet, named after it
 
 
+def zero_stage(deepspeed: dict[str, Any]) -> Any:
+    """ZeRO's stage as it stands in DeepSpeed's configuration; None if there is none."""
+    zero = deepspeed.get("zero_optimization")
+    return zero.get("stage") if isinstance(zero, dict) else None
+
+
 def shards(strategy: Strategy, deepspeed: dict[str, Any]) -> bool:
     """Whether the weights are sharded in training, so that no process has a whole one."""
-    return strategy is Strategy.fsdp or (
-        strategy is Strategy.deepspeed and deepspeed.get("zero_optimization", {}).get("stage") == 3
-    )
+    return strategy is Strategy.fsdp or (strategy is Strategy.deepspeed and zero_stage(deepspeed) == 3)

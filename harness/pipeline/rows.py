@@ -28,8 +28,9 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
     notes = []
     if read.duplicates_across_splits:
         notes.append(f"{read.duplicates_across_splits} prompts are in more than one split")
-    if tokenized.bad:
-        notes.append(f"{len(tokenized.bad)} unusable rows were skipped (data.on_bad_row=skip)")
+    refused = len(read.bad) + len(tokenized.bad)  # while reading, and by template and tokenizer
+    if refused:
+        notes.append(f"{refused} unusable rows were skipped (data.on_bad_row=skip)")
     notes += read.notes
     if tokenized.apart:
         notes.append(
@@ -53,8 +54,8 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
     return PreparedRows(
         splits=tokenized.splits,
         held_out=_held_out(plan, base),
-        rows={name: len(rows) for name, rows in tokenized.splits.items()} | {"bad": len(tokenized.bad)},
-        refused=len(tokenized.bad),
+        rows={name: len(rows) for name, rows in tokenized.splits.items()} | {"bad": refused},
+        refused=refused,
         stops=stops.ids,
         end_id=tokenized.end_id,
         notes=(*notes, *stops.notes),

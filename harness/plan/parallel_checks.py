@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.config.schema import Config, Quantization, Stage, Strategy, shards
+from harness.config.schema import Config, Quantization, Stage, Strategy, shards, zero_stage
 from harness.methods.registry import traits_of
 from harness.runtime.distributed import processes
 
@@ -62,8 +62,16 @@ def _unfit(config: Config) -> Iterator[str]:
 def _deepspeed(config: Config) -> Iterator[str]:
     from importlib.util import find_spec
 
-    stage = config.trainer.parallel.deepspeed.get("zero_optimization", {}).get("stage")
-    if stage not in (1, 2, 3):
+    whole, stage = (
+        config.trainer.parallel.deepspeed.get("zero_optimization"),
+        zero_stage(config.trainer.parallel.deepspeed),
+    )
+    if whole is not None and not isinstance(whole, dict):
+        yield (
+            f"trainer.parallel.deepspeed.zero_optimization={whole} must hold settings, such as its stage; set "
+            f"trainer.parallel.deepspeed.zero_optimization.stage={whole if whole in (1, 2, 3) else 2}"
+        )
+    elif stage not in (1, 2, 3):
         yield (
             f"trainer.parallel.deepspeed.zero_optimization.stage={stage} must be 1, 2 or 3; start from "
             "trainer/parallel=deepspeed_zero2 or deepspeed_zero3"

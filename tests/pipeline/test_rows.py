@@ -31,9 +31,10 @@ def test_rows_are_counted_by_split_and_cut_ones_are_noted(prepare):
 def test_unusable_rows_are_skipped_and_noted_if_the_plan_says_so(prepare, tmp_path):
     with (tmp_path / "rows" / "train.jsonl").open("a") as file:
         file.write('{"instruction": "Color?", "input": "sky", "output": "blue<|im_end|>"}\n')
+        file.write('{"instruction": "Color?", "input": "grass", "output": 5}\n')  # refused before it is tokenized
     found = prepare("data.on_bad_row=skip")
-    assert (found.refused, found.rows["bad"]) == (1, 1)
-    assert "1 unusable rows were skipped (data.on_bad_row=skip)" in found.notes
+    assert (found.refused, found.rows["bad"]) == (2, 2)
+    assert "2 unusable rows were skipped (data.on_bad_row=skip)" in found.notes
 
 
 def test_a_file_of_held_out_text_that_was_removed_meanwhile_is_refused(random_qwen2, tmp_path):

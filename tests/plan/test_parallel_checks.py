@@ -25,6 +25,16 @@ from tests.support.configs import overridden
             ["trainer/parallel=fsdp", "peft=adalora"],
             r"peft=adalora prunes ranks by whole .* use trainer/parallel=ddp",
         ),
+        (
+            2,
+            ["trainer/parallel=deepspeed_zero3", "trainer.parallel.deepspeed.zero_optimization=3"],
+            r"zero_optimization=3 must hold settings, such as its stage; set .*zero_optimization.stage=3",
+        ),
+        (
+            2,
+            ["trainer/parallel=deepspeed_zero3", "trainer.parallel.deepspeed.zero_optimization.stage=5"],
+            r"zero_optimization.stage=5 must be 1, 2 or 3",
+        ),
         (2, ["trainer/parallel=fsdp", "lora.lora_fa=true"], r"lora.lora_fa=true multiplies whole weights"),
         (2, ["trainer/parallel=fsdp", "model.quantization=nf4"], r"model.quantization=nf4 packs weights"),
     ],
