@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ ADAPTER_NOTE = "harness.json"
 CONFIG = "adapter_config.json"
 START = "start"
 PARTIAL_TAG = "saving"
+# What PEFT keeps in sets, and so writes in another order in every process.
+SETS = ("target_modules", "exclude_modules", "feedforward_modules")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     with replacing(folder, PARTIAL_TAG) as partial:
         write(partial)
         (partial / "README.md").unlink(missing_ok=True)  # PEFT's model card, an empty form
-        _name_base(partial / CONFIG, plan)
+        _tidy_config(partial / CONFIG, plan)
         write_json(
             partial / ADAPTER_NOTE, {"fingerprint": plan.fingerprint, "method": plan.method, "plan": plan.as_dict()}
         )
@@ -84,17 +86,24 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     return SavedAdapter(sum(files.values()), files, hashes, numbers, left)
 
 
-def _name_base(file: Path, plan: Plan) -> None:
-    """Let PEFT's configuration name the base by its name and commit on the hub, instead of a cache folder."""
+def _tidy_config(file: Path, plan: Plan) -> None:
+    """Sort the names that PEFT keeps in sets, so that equal runs leave equal files; name the base as the hub does."""
     content = json.loads(file.read_text(encoding="utf-8"))
+    content |= {key: sorted(content[key]) for key in SETS if isinstance(content.get(key), list)}
+    content |= _name_of_base(content, plan)
+    file.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _name_of_base(content: Mapping[str, Any], plan: Plan) -> dict[str, str]:
+    """Name and commit of a base from the hub, which PEFT calls by its cache folder; empty for other bases."""
     used = str(content.get("base_model_name_or_path"))
     snapshot = re.search(r"models--[^/]+/snapshots/([0-9a-f]{40})", Path(used).as_posix())
     if snapshot is None or plan.model.source not in (ModelSource.hub, ModelSource.package) or not plan.model.path:
-        return
+        return {}
     named = {"base_model_name_or_path": plan.model.path, "revision": snapshot[1]}
     if content.get("tokenizer_name_or_path") == used:  # of a prompt that starts as a text
         named["tokenizer_name_or_path"] = plan.model.path
-    file.write_text(json.dumps(content | named, indent=2, sort_keys=True), encoding="utf-8")
+    return named
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftModel":

@@ -38,14 +38,14 @@ class CallbackState:
 
     def values(self, trainer: Any, done: bool) -> dict[str, Any]:
         """What ``write`` stores; all processes of a distributed run must call this."""
-        losses = distributed.gather(float(trainer._tr_loss))  # Trainer logs their mean
+        losses = distributed.gather(float(trainer._tr_loss))  # each its own: their mean is logged
         return {
             "done": done,
             "validation": self.validate.history,
             "best": self.best.state() if self.best else None,
             "step_seconds": self.timer.seconds,
             "tally": self.tokens.state(),
-            "text_loss": [sum(losses) / len(losses), trainer._total_loss_scalar, trainer._globalstep_last_logged],
+            "train_loss": [losses, trainer._total_loss_scalar, trainer._globalstep_last_logged],
         }
 
     def write(self, folder: Path, values: Mapping[str, Any]) -> None:
@@ -72,12 +72,12 @@ class RestoreLosses(TrainerCallback):
     """Restores the training loss since its last point on the curve, which Trainer resets when it begins."""
 
     def __init__(self, trainer: Trainer, values: Mapping[str, Any]) -> None:
-        self._trainer, self._values = trainer, values["text_loss"]
+        self._trainer, self._values = trainer, values["train_loss"]
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         trainer: Any = self._trainer
-        trainer._tr_loss += self._values[0]
-        trainer._total_loss_scalar, trainer._globalstep_last_logged = self._values[1:]
+        losses, trainer._total_loss_scalar, trainer._globalstep_last_logged = self._values
+        trainer._tr_loss += losses[distributed.rank()]
 
 
 def write_state(trainer: Any, gathered: CallbackState, folder: Path) -> None:

@@ -148,3 +148,10 @@ def test_an_adapter_of_a_hub_model_names_the_hub_and_the_commit(saved, tmp_path)
     save_load.save_adapter(made.write, tmp_path / "adapter", replace(made.plan, model=model), made.model)
     written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (written["base_model_name_or_path"], written["revision"]) == ("acme/tinylm", commit)
+
+
+def test_names_are_sorted_so_that_equal_runs_leave_equal_files(saved, tmp_path):
+    saved()
+    names = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    assert len(names) > 2
+    assert names == sorted(names)

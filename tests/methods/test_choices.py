@@ -95,11 +95,11 @@ def one_step(made: Prepared) -> None:
     made.model(**collate(made.rows.splits["train"][:4], 0, "right")).loss.backward()
     optimizer.step()
     hooks.after_optimizer_step(made.model, 1)
-    hooks.finish(made.model)
     after = dict(made.model.named_parameters())
     moved = [name for name, tensor in before.items() if name in after and not torch.equal(after[name], tensor)]
     assert moved
     assert all(bool(after[name].isfinite().all()) for name in moved)
+    hooks.finish(made.model)
 
 
 def test_the_advice_for_orthogonal_reflections_works(counter):

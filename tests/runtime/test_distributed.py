@@ -186,6 +186,8 @@ def stopped_after_a_checkpoint(process: subprocess.Popen, runs_dir: Path, signum
     if signum is signal.SIGTERM:
         process.send_signal(signum)  # torchrun forwards it
     else:
-        for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        for each in [*children, process]:
             each.kill()
+        psutil.wait_procs(children)  # their locks end with them
     process.communicate()

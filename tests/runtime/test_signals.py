@@ -86,13 +86,16 @@ def test_what_a_parent_forwards_is_never_a_second_signal(monkeypatch):
 
 
 def test_a_closed_terminal_stops_unless_nohup_started_the_command():
-    with pytest.raises(signals.Interrupted) as caught:
-        send(signal.SIGHUP)
-    assert caught.value.exit_code == 129
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with signals.listening():
-        send(signal.SIGHUP)
-    signal.signal(signal.SIGHUP, before)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be run with nohup themselves
+    try:
+        with pytest.raises(signals.Interrupted) as caught, signals.listening():
+            send(signal.SIGHUP)
+        assert caught.value.exit_code == 129
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with signals.listening():
+            send(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_nothing_is_installed():
