@@ -216,7 +216,9 @@ METHODS = {
         build_full,
         FULL,
         rate=RateRule(
-            0.001, 0.0005, "alignment-handbook config_smol.yaml 1e-3 and tinker-cookbook's formula 1.3e-4 at this width"
+            0.001,
+            0.00018,
+            "alignment-handbook config_smol.yaml 1e-3 and tinker-cookbook's formula 1.3e-4 at this width",
         ),
     ),
     "partial": Method(

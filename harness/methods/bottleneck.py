@@ -56,6 +56,6 @@ METHODS = {
         build_adapter,
         NO_MERGE,
         adapter_faults,
-        rate=RateRule(0.02, 0.001, "LoRA (arXiv:2106.09685) tables 9 and 12; LLM-Adapters 3e-4 at 7B"),
+        rate=RateRule(0.02, 0.006, "LoRA (arXiv:2106.09685) tables 9 and 12; LLM-Adapters 3e-4 at 7B"),
     )
 }

@@ -186,14 +186,14 @@ METHODS = {
         PrefixTuning, build_prefix_tuning, PREFIX, rate=RateRule(0.01, 0.01, "T-Few 3e-3; PEFT method_comparison 5e-3")
     ),
     "p_tuning": Method(
-        PTuning, build_p_tuning, replace(PROMPT, dropout=True), rate=RateRule(0.003, 0.001, "PEFT-Factory")
+        PTuning, build_p_tuning, replace(PROMPT, dropout=True), rate=RateRule(0.003, 0.0004, "PEFT-Factory")
     ),
     "p_tuning_v2": Method(
         PTuningV2,
         build_p_tuning_v2,
         PREFIX,
         hooks=PTuningV2Hooks(),
-        rate=RateRule(0.3, 0.01, "P-tuning v2's published scripts 5e-3 to 1e-2"),
+        rate=RateRule(0.3, 0.1, "P-tuning v2's published scripts 5e-3 to 1e-2"),
     ),
     "cpt": Method(
         Cpt,

@@ -1,10 +1,13 @@
 #!/usr/bin/env python
 """Find each method's best learning rate on a model and a data set, and keep what was measured.
 
-    python scripts/bench/learning_rates.py --model smollm2_135m --data alpaca --path e2e.jsonl --name e2e
+    python scripts/bench/learning_rates.py --model smollm2_135m --data e2e --path <folder> --name e2e
+    python scripts/bench/learning_rates.py --model smollm2_135m --data e2e --path <folder> --name e2e --survey 0,1,2
 
 For every method it runs the rule's rate and half-decade steps around it, widened until the best rate is inside the
-grid, with the validation split as the judge. Runs are ordinary runs of the harness: stopped, the same command resumes.
+grid, with the validation split as the judge. With ``--survey`` it runs every method at its defaults with these
+seeds, and scores on the test split. Runs are ordinary runs of the harness: stopped, the same command resumes.
+
 The last line of each result goes to ``docs/results/<model>-<name>.jsonl.gz``, without rows and answers, from which
 ``scripts/docs/learning_rates.py`` writes ``docs/learning_rates.md``.
 """
@@ -32,6 +35,9 @@ WIDEST = 4  # half-decades from the rule in either direction
 def main() -> None:
     arguments = parsed()
     runs = Path(arguments.runs)
+    if arguments.survey:
+        take_survey(arguments, runs)
+        return
     for method in arguments.methods.split(","):
         losses: dict[int, float] = {}
         wanted = [-1, 0, 1]
@@ -54,10 +60,22 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rows", type=int, default=4, help="per step")
     parser.add_argument("--validation", type=int, default=16, help="rows")
+    parser.add_argument("--test", type=int, default=32, help="rows, of the survey")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--survey", metavar="SEEDS", help="run every method at its defaults instead, with these seeds")
     parser.add_argument("--runs", default="runs/learning_rates", help="runs_dir")
     parser.add_argument("overrides", nargs="*", help="further overrides, e.g. model.dtype=bfloat16")
     return parser.parse_args()
+
+
+def take_survey(arguments: argparse.Namespace, runs: Path) -> None:
+    """Every method at its defaults; the records of all runs of ``runs`` are kept."""
+    words = [
+        *(word for word in settings(arguments, arguments.methods) if not word.startswith(("seed=", "scoring.split="))),
+        *(f"seed={arguments.survey}", f"data.limits.test={arguments.test}", "bitfit.add_missing=true"),
+    ]
+    subprocess.run([sys.executable, "-m", "harness", "-m", *words, f"runs_dir={runs}"], cwd=ROOT, check=True)
+    keep(arguments, runs, prefix="survey-")
 
 
 def losses_of(arguments: argparse.Namespace, runs: Path, method: str, steps: Iterable[int]) -> dict[int, float]:
@@ -130,9 +148,9 @@ def records(runs: Path) -> Iterable[dict[str, Any]]:
         yield json.loads(file.read_text(encoding="utf-8"))
 
 
-def keep(arguments: argparse.Namespace, runs: Path) -> None:
+def keep(arguments: argparse.Namespace, runs: Path, prefix: str = "") -> None:
     """Write the slim records of this model and data set."""
-    target = ROOT / "docs" / "results" / f"{arguments.model}-{arguments.name}.jsonl.gz"
+    target = ROOT / "docs" / "results" / f"{prefix}{arguments.model}-{arguments.name}.jsonl.gz"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial")
     with gzip.open(partial, "wt", encoding="utf-8") as file:
