@@ -22,7 +22,7 @@ class Stage(Enum):
     generate = "generate"  # answer one prompt before and after tuning
     export = "export"  # merge a run's adapter into its base and write a plain model
     score = "score"  # score an exported model beside the run that it came from
-    report = "report"  # tabulate the records found in runs_dir again
+    report = "report"  # compare what is on record: a page, tables and findings
     status = "status"  # how far a sweep has come, seen from another terminal
 
 
@@ -348,6 +348,29 @@ class SweepSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class ReportSettings(ConfigNode):
+    """Which records a report shows, and where it is written."""
+
+    where: str | None = text(Text.verbatim)  # "method in [lora, ia3] and seed < 3"; null: every record
+    sweep: str | None = text()  # name or folder of a sweep; null: whatever is in the folders
+    runs: Any = text()  # fingerprints or their first characters; null: all
+    runs_dirs: Any = text()  # folders with records; null: runs_dir
+    dir: str | None = text()  # folder for the files; null: <runs_dir>/report
+    reference: str | None = text(Text.verbatim)  # the method or run that others are compared with; null: none
+    minimum_effect: float | None  # smallest difference of a score that matters; null: 1 point, or 0.01 of a loss
+
+
+@dataclass(kw_only=True)
+class SelectSettings(ConfigNode):
+    """Choose settings on one split, then report fresh seeds of the chosen ones on another."""
+
+    split: str | None  # validation: choose on it; null: no selection
+    per: Any = text()  # what each winner is chosen for: method, or fields such as lora.r; always within model and data
+    score: str  # of select.split, by which settings are chosen
+    seeds: int  # runs of each winner, with seeds that the choice has not seen
+
+
+@dataclass(kw_only=True)
 class Common(ConfigNode):
     """The composed configuration without the sheets."""
 
@@ -366,6 +389,8 @@ class Common(ConfigNode):
     scoring: Scoring
     tracker: Tracker
     sweep: SweepSettings
+    select: SelectSettings
+    report: ReportSettings
     export: Export
 
 

@@ -21,7 +21,7 @@ from harness.errors import above, at_least, brief, fraction, one_of
 from harness.methods import fields
 from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import parallel_checks
-from harness.plan.values import is_text, path_faults, unwritable_folder, value_faults
+from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
 from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
 
 
@@ -38,6 +38,8 @@ def config_faults(config: Config) -> list[str]:
         _trainer(config),
         _scoring(config),
         _tracker(config),
+        _report(config),
+        _select(config),
         _paths(config),
     )
     found = [fault for part in parts for fault in part]
@@ -88,6 +90,7 @@ def _paths(config: Config) -> Iterator[str]:
     paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
     paths["scoring.forgetting"] = config.scoring.forgetting
     paths["export.dir"] = config.export.dir
+    paths |= {"report.dir": config.report.dir}
     if config.tracker.name is not Tracking.none:
         paths["tracker.dir"] = config.tracker.dir
     impossible = [fault for key, path in paths.items() if path for fault in path_faults(key, path)]
@@ -202,3 +205,30 @@ def _scoring(config: Config) -> Iterator[str]:
 def _tracker(config: Config) -> Iterator[str]:
     if config.tracker.name is Tracking.wandb:
         yield from one_of("tracker.mode", config.tracker.mode, ("offline", "online"))
+
+
+def _report(config: Config) -> Iterator[str]:
+    for name in ("runs", "runs_dirs"):
+        value = getattr(config.report, name)
+        if not texts(value):
+            yield f"report.{name}={brief(str(value))} is not a list of texts; write report.{name}=[a,b], or null for all"
+    yield from above("report.minimum_effect", config.report.minimum_effect, 0)
+
+
+def _select(config: Config) -> Iterator[str]:
+    select = config.select
+    if select.split is None:
+        return
+    yield from one_of("select.split", select.split, ("validation", "test"))
+    if select.split == config.scoring.split:
+        yield (
+            f"select.split={select.split} is also scoring.split, so that the winners would be reported on the rows that "
+            "they were chosen by; set select.split=validation scoring.split=test"
+        )
+    if select.per is None or not texts(select.per):
+        yield f"select.per={brief(str(select.per))} is not a field or a list of fields; write select.per=method"
+    if select.score not in SCORES:
+        yield from one_of("select.score", select.score, tuple(SCORES))
+    elif SCORES[select.score].is_metric and select.score not in config.scoring.metrics:
+        yield (f"select.score={select.score} is not measured; add it to scoring.metrics, or set select.score=loss")
+    yield from at_least("select.seeds", select.seeds, 1)

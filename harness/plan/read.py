@@ -137,6 +137,8 @@ def _options(config: schema.Config) -> Options:
         input=config.input or "",
         tracker=freeze(config.tracker),
         export=freeze(config.export),
+        report=freeze(config.report),
+        select=freeze(config.select),
         threads=config.trainer.threads,
         checkpoint_minutes=config.trainer.checkpoint_minutes,
         checkpoint_steps=config.trainer.checkpoint_steps,

@@ -116,6 +116,8 @@ class Options:
     input: str
     tracker: schema.Tracker
     export: schema.Export
+    report: schema.ReportSettings
+    select: schema.SelectSettings
     threads: int | None
     checkpoint_minutes: float | None
     checkpoint_steps: int | None

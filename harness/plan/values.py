@@ -43,6 +43,15 @@ def is_text(value: str) -> bool:
         return False
 
 
+def texts(value: Any) -> bool:
+    """Whether the value is a text, a list of texts, or null."""
+    return (
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+    )
+
+
 def path_faults(key: str, path: str) -> Iterator[str]:
     """Why no file can have this name, whatever is on the disk."""
     if not is_text(path):  # ``value_faults`` reports it
@@ -61,5 +70,5 @@ def unwritable_folder(runs_dir: str, stage: Stage) -> Iterator[str]:
     place = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     if not place.is_dir():
         yield f"runs_dir={runs_dir} cannot be created: {place} is not a folder; name another folder"
-    elif stage in (Stage.run, Stage.report, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
+    elif stage in (Stage.run, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
         yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another folder"
