@@ -23,6 +23,8 @@ class Stage(Enum):
     export = "export"  # merge a run's adapter into its base and write a plain model
     score = "score"  # score an exported model beside the run that it came from
     report = "report"  # compare what is on record: a page, tables and findings
+    diff = "diff"  # what differs between two runs
+    archive = "archive"  # move runs out of runs_dir
     status = "status"  # how far a sweep has come, seen from another terminal
 
 
@@ -124,6 +126,7 @@ class Tracking(Enum):
 
     none = "none"
     wandb = "wandb"
+    trackio = "trackio"
     tensorboard = "tensorboard"
 
 
@@ -324,8 +327,14 @@ class Tracker(ConfigNode):
 
     name: Tracking
     project: str = text()
+    entity: str | None = text()  # wandb: user or team; null: that of the login
     mode: str  # wandb: offline or online
-    dir: str = text()  # wandb and tensorboard files
+    dir: str = text()  # files of the tracker
+    tags: list[str] = text()
+    notes: str | None = text(Text.verbatim)
+    job_type: str | None = text()
+    system_metrics: bool  # wandb, trackio: sample CPU, memory and GPU while the run lasts
+    artifact: bool  # wandb, trackio: send the adapter, too
 
 
 @dataclass(kw_only=True)
@@ -357,6 +366,7 @@ class ReportSettings(ConfigNode):
     runs_dirs: Any = text()  # folders with records; null: runs_dir
     dir: str | None = text()  # folder for the files; null: <runs_dir>/report
     reference: str | None = text(Text.verbatim)  # the method or run that others are compared with; null: none
+    wandb: bool  # also as a report in W&B
     minimum_effect: float | None  # smallest difference of a score that matters; null: 1 point, or 0.01 of a loss
 
 
@@ -371,6 +381,21 @@ class SelectSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class DiffSettings(ConfigNode):
+    """Two runs to compare, for stage=diff."""
+
+    runs: Any = text()  # two fingerprints or their first characters
+
+
+@dataclass(kw_only=True)
+class ArchiveSettings(ConfigNode):
+    """Where stage=archive moves the runs that ``report`` chooses."""
+
+    dir: str | None = text()  # null: <runs_dir>/archive
+    delete: bool  # delete them instead, which needs confirm=true
+
+
+@dataclass(kw_only=True)
 class Common(ConfigNode):
     """The composed configuration without the sheets."""
 
@@ -382,6 +407,8 @@ class Common(ConfigNode):
     run: str | None = text(Text.verbatim)  # stage=generate, export and score: fingerprint of the run
     prompt: str | None = text(Text.verbatim)  # stage=generate: the instruction
     input: str | None = text(Text.verbatim)  # stage=generate: the input beside it
+    note: str | None = text(Text.verbatim)  # kept in the records of the runs, and searchable
+    tags: list[str] = text()  # likewise
     model: Model
     peft: Peft
     data: Data
@@ -392,6 +419,9 @@ class Common(ConfigNode):
     select: SelectSettings
     report: ReportSettings
     export: Export
+    diff: DiffSettings
+    archive: ArchiveSettings
+    confirm: bool  # stage=archive: do what cannot be undone
 
 
 if TYPE_CHECKING:

@@ -133,12 +133,3 @@ def _fill_answers(when: str, scores: Scores, record: RunRecord) -> None:
 @fill.register
 def _(value: Predictions, record: RunRecord) -> None:
     record.predictions = value.name
-
-
-def figures(record: RunRecord) -> dict[str, float]:
-    """The figures that the tracker shows for the run."""
-    values = record.as_dict()
-    groups = {"after": values["scores"]["after"], "before": values["scores"]["before"]}
-    groups |= {name: values[name] for name in ("parameters", "times_s")}
-    named = {f"{group}/{name}": value for group, each in groups.items() for name, value in each.items()}
-    return {name: value for name, value in named.items() if value is not None}

@@ -5,19 +5,23 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.config.schema import Keep
 from harness.errors import HarnessError, HeldByAnotherProcess, RankFailedAlone
 from harness.pipeline.cache import ProcessCache
-from harness.pipeline.fill import figures, fill
+from harness.pipeline.fill import fill
 from harness.plan.spec import Options, Plan
 from harness.record import provenance, store
 from harness.record.files import remove
+from harness.record.labels import Labels
 from harness.record.progress import ProgressWriter
-from harness.record.run_record import RunRecord, Tracked
+from harness.record.run_record import RunRecord
+from harness.report.run_names import run_name
 from harness.runtime import distributed
-from harness.trackers.base import NoRun, TrackerRun, start_tracker
+from harness.trackers.base import NoRun, TrackerRun, start_tracker, tracked
+from harness.trackers.figures import config_of, summary_of
 from harness.training.checkpoints import remove_checkpoints
 
 log = logging.getLogger(__name__)
@@ -89,17 +93,26 @@ class Attempt:
 
     def _publish(self) -> None:
         shutil.rmtree(self.scratch, ignore_errors=True)
-        self.tracker.summary(figures(self.record))
         self.progress.end()
         self.require_held()
         self.record.mark_finished()
         self.record.kept = self.options.keep.value
-        store.write_record(self.options.runs_dir, self.record)
+        file = store.write_record(self.options.runs_dir, self.record)
+        self._send(file)
         # Afterwards, so that a run that is killed here is finished all the same.
         if self.options.keep is Keep.record:
             remove(self.folder / store.ADAPTER)
         if self.options.keep is not Keep.all:
             remove_checkpoints(self.checkpoints)
+
+    def _send(self, file: Path) -> None:
+        """Show the tracker what is on record."""
+        content = self.record.as_dict()
+        self.tracker.summary(summary_of(content))
+        self.tracker.record(file)
+        if self.options.tracker.artifact and self.record.adapter is not None:
+            about = {"method": self.record.method, "fingerprint": self.record.fingerprint, **content["scores"]["after"]}
+            self.tracker.artifact(f"adapter-{self.record.fingerprint}", self.folder / self.record.adapter.path, about)
 
     def fail(self, error: BaseException) -> None:
         """Write the failure into the record and close the tracker; neither may hide the error itself."""
@@ -111,7 +124,7 @@ class Attempt:
             self.check_base()
             if ours:
                 self.record.mark_failed(error)
-                store.write_record(self.options.runs_dir, self.record)
+                self.tracker.record(store.write_record(self.options.runs_dir, self.record))
         except HarnessError as second:
             log.error("%s", second)
         self.tracker.finish(ok=False)
@@ -135,16 +148,17 @@ def open_run(
     try:
         if options.rerun and distributed.is_main_process():
             remove_checkpoints(this.checkpoints)
+        group = options.sweep_name or "single"
         this.tracker = start_tracker(
             options.tracker,
             fingerprint=plan.fingerprint,
-            config=plan.as_dict(),
-            group=options.sweep_name or "single",
-            name=name or plan.method,
+            config=config_of(record.as_dict()),
+            group=group,
+            name=run_name(plan, name),
             tags=[plan.method, plan.model.name],
             run_id=_resumed_id(former, options),
         )
-        record.tracker = Tracked(options.tracker.name.value, this.tracker.id)
+        record.tracker = tracked(options.tracker, this.tracker, group)
         with _without_warnings(EXPECTED_WARNINGS):
             yield this
     except BaseException as error:
@@ -170,7 +184,9 @@ def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunReco
     """The record of an earlier attempt, and the one that replaces it."""
     former = store.read_record(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
-    return former, store.start_record(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+    record = store.start_record(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+    Labels(options.note, options.tags, options.sweep_name).put_on(record, former)
+    return former, record
 
 
 def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:

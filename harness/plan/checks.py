@@ -40,6 +40,7 @@ def config_faults(config: Config) -> list[str]:
         _tracker(config),
         _report(config),
         _select(config),
+        _housekeeping(config),
         _paths(config),
     )
     found = [fault for part in parts for fault in part]
@@ -90,7 +91,7 @@ def _paths(config: Config) -> Iterator[str]:
     paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
     paths["scoring.forgetting"] = config.scoring.forgetting
     paths["export.dir"] = config.export.dir
-    paths |= {"report.dir": config.report.dir}
+    paths |= {"report.dir": config.report.dir, "archive.dir": config.archive.dir}
     if config.tracker.name is not Tracking.none:
         paths["tracker.dir"] = config.tracker.dir
     impossible = [fault for key, path in paths.items() if path for fault in path_faults(key, path)]
@@ -203,8 +204,12 @@ def _scoring(config: Config) -> Iterator[str]:
 
 
 def _tracker(config: Config) -> Iterator[str]:
-    if config.tracker.name is Tracking.wandb:
-        yield from one_of("tracker.mode", config.tracker.mode, ("offline", "online"))
+    tracker = config.tracker
+    if tracker.name is Tracking.wandb:
+        yield from one_of("tracker.mode", tracker.mode, ("offline", "online"))
+    for key in ("artifact", "system_metrics"):
+        if getattr(tracker, key) and tracker.name not in (Tracking.wandb, Tracking.trackio):
+            yield f"tracker.{key}=true has no effect with tracker={tracker.name.value}; use tracker=wandb or trackio"
 
 
 def _report(config: Config) -> Iterator[str]:
@@ -213,6 +218,19 @@ def _report(config: Config) -> Iterator[str]:
         if not texts(value):
             yield f"report.{name}={brief(str(value))} is not a list of texts; write report.{name}=[a,b], or null for all"
     yield from above("report.minimum_effect", config.report.minimum_effect, 0)
+
+
+def _housekeeping(config: Config) -> Iterator[str]:
+    runs = config.diff.runs
+    if config.stage is Stage.diff and not (isinstance(runs, list) and len(runs) == 2 and texts(runs)):
+        yield f"diff.runs={brief(str(runs))} does not name two runs; write diff.runs=[3f2a,77b0]"
+    if config.stage is Stage.archive and not any((config.report.where, config.report.sweep, config.report.runs)):
+        yield (
+            "stage=archive would take every run; choose some with report.where, report.sweep or report.runs, "
+            "such as report.where='status == failed'"
+        )
+    if config.confirm and not config.archive.delete:
+        yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
 
 
 def _select(config: Config) -> Iterator[str]:

@@ -114,8 +114,13 @@ class Options:
     run: str | None
     prompt: str | None
     input: str
+    note: str | None
+    tags: tuple[str, ...]
     tracker: schema.Tracker
     export: schema.Export
+    diff: schema.DiffSettings
+    archive: schema.ArchiveSettings
+    confirm: bool
     report: schema.ReportSettings
     select: schema.SelectSettings
     threads: int | None
@@ -220,9 +225,13 @@ def optimizer_steps(trainer: schema.Trainer, rows: int) -> int:
     """Optimizer steps of a run over so many training rows."""
     if trainer.max_steps is not None:
         return trainer.max_steps
+    return math.ceil(trainer.epochs * epoch_steps(trainer, rows))
+
+
+def epoch_steps(trainer: schema.Trainer, rows: int) -> int:
+    """Optimizer steps in which a run sees so many training rows once."""
     batches = math.ceil(rows / (trainer.batch_size * trainer.parallel.processes))
-    per_epoch = math.ceil(batches / trainer.gradient_accumulation_steps)
-    return math.ceil(trainer.epochs * per_epoch)
+    return math.ceil(batches / trainer.gradient_accumulation_steps)
 
 
 def rows_per_step(trainer: schema.Trainer) -> int:

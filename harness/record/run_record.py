@@ -110,6 +110,10 @@ class Tracked:
 
     name: str
     id: str | None
+    project: str | None = None
+    entity: str | None = None  # W&B: None if the login decides
+    group: str | None = None
+    url: str | None = None  # if it is online
 
 
 @dataclass
@@ -158,6 +162,9 @@ class RunRecord:
     scores: ScoreTable = field(default_factory=ScoreTable)
     predictions: str | None = None
     tracker: Tracked | None = None
+    note: str | None = None  # the user's own words
+    tags: list[str] = field(default_factory=list)
+    sweeps: list[str] = field(default_factory=list)  # names of the sweeps whose cells it answers
     error: Failure | None = None
 
     def mark_finished(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.record.readings import validation_loss
 from harness.record.redact import redactor
 from harness.report.cells import NOT_STARTED, TableCell, TableRow
 from harness.report.columns import Column, run_columns
@@ -52,17 +53,6 @@ def _shown_text() -> Callable[[str], str]:
     """What a table shows of a text: no secret, and no control character; here, before a file escapes it."""
     redact = redactor()
     return lambda text: printable(redact(text))
-
-
-def validation_loss(record: Mapping[str, Any]) -> float | None:
-    """Validation loss (nats per completion token) of the weights that were scored; None if not measured.
-
-    Those are the weights of ``best_step`` if the best were kept, else the last ones.
-    """
-    points = record["training"].get("validation") or []
-    best = record["training"].get("best_step")
-    losses = [point["loss"] for point in points if best is None or point["step"] == best]
-    return losses[-1] if losses else None
 
 
 def _row(

@@ -9,7 +9,7 @@ from harness.config.names import known_settings
 from harness.errors import ConfigFault, raise_together
 from harness.plan.spec import Plan
 from harness.record.redact import redactor
-from harness.report.table import validation_loss
+from harness.record.readings import validation_loss
 from harness.scoring.catalog import SCORES, Direction
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ from harness.data.tokenize import TokenizedRow
 from harness.methods.hooks import Hooks
 from harness.methods.registry import hooks_of
 from harness.models.counts import Counts, count
-from harness.plan.spec import Plan, optimizer_steps
+from harness.plan.spec import Plan, epoch_steps, optimizer_steps
 from harness.runtime import distributed, signals
 from harness.scoring.losses import can_skip_logits, mean_completion_loss
+from harness.trackers.start import EPOCH, STEP, TOKENS
 from harness.training import checkpoints, sharding, state
 from harness.training.arguments import training_arguments
 from harness.training.checkpoint_timing import CheckpointWhenDue
@@ -105,7 +106,9 @@ def train(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     steps = optimizer_steps(plan.trainer, len(inputs.rows))
     hooks = hooks_of(plan.method, plan.settings)
-    gathered = _callback_state(model, plan, inputs, folder, observers.log)
+    tokens = TokenCounter(next(model.parameters()).device, plan.trainer.objective is not Objective.lesson)
+    observers = replace(observers, log=_with_axes(observers.log, tokens, epoch_steps(plan.trainer, len(inputs.rows))))
+    gathered = _callback_state(model, plan, inputs, folder, observers.log, tokens)
     start = distributed.broadcast_from_main(lambda: checkpoints.newest_checkpoint(checkpoint) if checkpoint else None)
     done = start is not None and state.is_end_state(start)  # asked now: newer checkpoints will replace it
     if start:
@@ -136,7 +139,18 @@ def train(
     return _result(trainer, gathered, counts)
 
 
-def _callback_state(model: "PeftModel", plan: Plan, inputs: TrainingInputs, folder: Path, log: Log) -> CallbackState:
+def _with_axes(log: Log, tokens: TokenCounter, steps_per_epoch: int) -> Log:
+    """The log, with what a tracker may plot a point against."""
+
+    def logged(step: int, values: dict[str, float]) -> None:
+        log(step, {**values, STEP: step, TOKENS: tokens.text_tokens, EPOCH: step / steps_per_epoch})
+
+    return logged
+
+
+def _callback_state(
+    model: "PeftModel", plan: Plan, inputs: TrainingInputs, folder: Path, log: Log, tokens: TokenCounter
+) -> CallbackState:
     """The callbacks whose state a checkpoint holds."""
     steps = optimizer_steps(plan.trainer, len(inputs.rows))
     loss = partial(
@@ -148,8 +162,7 @@ def _callback_state(model: "PeftModel", plan: Plan, inputs: TrainingInputs, fold
     validate = Validate(loss, _validation_steps(plan.trainer, steps), log)
     first_step = hooks_of(plan.method, plan.settings).first_keepable_step(model)
     best = KeepBest(validate, folder, first_step) if plan.trainer.keep_best else None
-    labels_are_text = plan.trainer.objective is not Objective.lesson
-    return CallbackState(validate, best, StepTimer(), TokenCounter(next(model.parameters()).device, labels_are_text))
+    return CallbackState(validate, best, StepTimer(), tokens)
 
 
 def _callbacks(
