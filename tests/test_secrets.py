@@ -43,6 +43,12 @@ def planted(random_qwen2, tmp_path):
         file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     words = overrides(model, rows, tmp_path / "runs")
     words += [f"model.name=model {VALUE}", f"data.name={URL}", f"sweep.name={URL} {VALUE}", f"tracker.project={TOKEN}"]
+    words += [
+        f"note={URL} {VALUE}",
+        f"tags=[{TOKEN}]",
+        f"tracker.entity={TOKEN}",
+        f"tracker.job_type={VALUE}",
+    ]
     return [*words, "scoring.generation.max_new_tokens=8", "data.max_tokens=256", f"data.subset={VALUE}"]
 
 

@@ -12,6 +12,7 @@ from harness.config.schema import (
     Objective,
     OnOom,
     Quantization,
+    Stage,
     Template,
     Tracking,
     TrainOn,
@@ -216,7 +217,8 @@ def _report(config: Config) -> Iterator[str]:
     for name in ("runs", "runs_dirs"):
         value = getattr(config.report, name)
         if not texts(value):
-            yield f"report.{name}={brief(str(value))} is not a list of texts; write report.{name}=[a,b], or null for all"
+            shown = brief(str(value))
+            yield f"report.{name}={shown} is not a list of texts; write report.{name}=[a,b], or null for all"
     yield from above("report.minimum_effect", config.report.minimum_effect, 0)
 
 
@@ -240,8 +242,8 @@ def _select(config: Config) -> Iterator[str]:
     yield from one_of("select.split", select.split, ("validation", "test"))
     if select.split == config.scoring.split:
         yield (
-            f"select.split={select.split} is also scoring.split, so that the winners would be reported on the rows that "
-            "they were chosen by; set select.split=validation scoring.split=test"
+            f"select.split={select.split} is also scoring.split, so that the winners would be reported on the rows "
+            "that they were chosen by; set select.split=validation scoring.split=test"
         )
     if select.per is None or not texts(select.per):
         yield f"select.per={brief(str(select.per))} is not a field or a list of fields; write select.per=method"

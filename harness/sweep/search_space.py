@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from harness.config.names import known_settings
 from harness.errors import ConfigFault, raise_together
 from harness.plan.spec import Plan
-from harness.record.redact import redactor
 from harness.record.readings import validation_loss
+from harness.record.redact import redactor
 from harness.scoring.catalog import SCORES, Direction
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ class TensorBoardRun:
         self.id: str | None = start.run_id
         self._writer = SummaryWriter(str(Path(tracker.dir) / start.run_id))
         self._step = 0
-        about = {"group": start.group, "name": start.name, "tags": start.tags, "notes": tracker.notes}
+        about: dict[str, Any] = {"group": start.group, "name": start.name, "tags": start.tags, "notes": tracker.notes}
         about |= {"job_type": tracker.job_type, "config": start.config}
         self._writer.add_text("about", _code(json.dumps(about, indent=1, ensure_ascii=False, default=str)))
 

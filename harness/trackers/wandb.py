@@ -152,7 +152,7 @@ def _wandb_settings(mode: Any, system_metrics: bool) -> Any:
         disable_git=True,
         disable_job_creation=True,
         x_disable_meta=True,
-        x_disable_machine_info=True,
+        x_disable_machine_info=not system_metrics,  # without it W&B samples nothing
         x_disable_stats=not system_metrics,
         x_save_requirements=False,
     )

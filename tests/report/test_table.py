@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from harness.record import provenance
+from harness.record.readings import validation_loss
 from harness.report.cells import TableCell, cells_from_records
 from harness.report.files import outcome_line, to_csv, to_markdown
-from harness.report.table import build_table, validation_loss
+from harness.report.table import build_table
 from tests.support.growth import calls
 from tests.support.records import a_record, grid, six
 from tests.support.tables import parsed, printed

@@ -1,13 +1,15 @@
 """Trackers as a run starts and uses them."""
 
 from pathlib import Path
+from typing import Any
 
 from harness.config.schema import Tracker, Tracking
 from harness.trackers.base import TrackerRun, start_tracker
 
 
-def tracker(name: str, folder: Path, mode: str = "offline") -> Tracker:
-    return Tracker(name=Tracking(name), project="toy", mode=mode, dir=str(folder))
+def tracker(name: str, folder: Path, mode: str = "offline", **changes: Any) -> Tracker:
+    values = {"entity": None, "tags": [], "notes": None, "job_type": None, "system_metrics": False, "artifact": False}
+    return Tracker(name=Tracking(name), project="toy", mode=mode, dir=str(folder), **{**values, **changes})
 
 
 def start(settings: Tracker, **changes) -> TrackerRun:

@@ -1,12 +1,15 @@
 """W&B: one run per plan, closed with its true state, readable back, silent, and without secrets."""
 
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from omegaconf import OmegaConf
 
 from harness.errors import RunFault
+from harness.trackers.wandb import RECORD
 from tests.support.paths import ROOT
 from tests.support.trackers import play, start, tracker
 from tests.support.wandb_files import closed, items, offline_files
@@ -32,6 +35,56 @@ def test_offline_run_file_holds_config_curves_summary_table_and_state(tmp_path):
     (table,) = file.parent.glob("files/media/table/*.json")
     assert OmegaConf.create(table.read_text())["data"][0] == ["问题|one\nline", "<b>答案</b>"]
     assert [record.exit.exit_code for record in seen if record.HasField("exit")] == [0]
+
+
+def test_run_has_axes_notes_tags_and_the_loss_that_was_kept(tmp_path):
+    """Its last validation loss is not the result."""
+    chosen = tracker("wandb", tmp_path, tags=["paper"], notes="why", job_type="grid", entity="team")
+    run = start(chosen, tags=["lora"])
+    run.log(1, {"validation/loss": 2.0, "progress/step": 1, "progress/tokens": 10, "progress/epoch": 0.5})
+    run.log(2, {"validation/loss": 3.0, "progress/step": 2, "progress/tokens": 20, "progress/epoch": 1.0})
+    run.summary({"validation/loss": 2.0, "device/name": "a cpu"})
+    run.finish(True)
+    seen = closed(offline_files(tmp_path)[0])
+    (head,) = [record.run for record in seen if record.HasField("run")]
+    assert (head.entity, head.notes, head.job_type, list(head.tags)) == ("team", "why", "grid", ["lora", "paper"])
+    metrics = {r.metric.name or r.metric.glob_name: r.metric for r in seen if r.HasField("metric")}
+    assert {"progress/step", "progress/tokens", "progress/epoch"} <= metrics.keys()
+    assert [metrics[name].step_metric for name in ("train/*", "validation/loss")] == ["progress/step"] * 2
+    assert metrics["validation/loss"].summary.none
+    figures = {key: value for r in seen if r.HasField("summary") for key, value in items(r.summary.update).items()}
+    assert (figures["validation/loss"], figures["device/name"]) == ("2.0", '"a cpu"')
+
+
+def test_adapter_and_record_go_with_the_run_and_the_record_stays_as_written(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "record.json").write_text('{"sha256": "ab"}')
+    run = start(tracker("wandb", tmp_path))
+    run.record(tmp_path / "record.json")
+    run.artifact("adapter-ffff", tmp_path / "adapter", {"method": "lora"})
+    run.finish(True)
+    (file,) = offline_files(tmp_path)
+    assert (file.parent / "files" / RECORD).read_text() == '{"sha256": "ab"}'
+    seen = closed(file)
+    assert RECORD in [each.path for r in seen if r.HasField("files") for each in r.files.files]
+    (made,) = [r.request.log_artifact.artifact for r in seen if r.request.HasField("log_artifact")] or [
+        r.artifact for r in seen if r.HasField("artifact")
+    ]
+    assert (made.name, made.type) == ("adapter-ffff", "adapter")
+    assert [entry.path for entry in made.manifest.contents] == ["adapter_config.json"]
+
+
+def test_system_metrics_are_sampled_only_if_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    for name, asked in (("off", False), ("on", True)):
+        run = start(tracker("wandb", tmp_path / name, system_metrics=asked))
+        time.sleep(0.8)
+        run.finish(True)
+    off, on = (closed(offline_files(tmp_path / name)[0]) for name in ("off", "on"))
+    assert not any(record.HasField("stats") for record in off)
+    assert any(record.HasField("stats") for record in on)
+    assert not any(socket.gethostname() in str(record) for record in on)
 
 
 def test_many_runs_of_one_process_stay_apart_and_keep_their_states(tmp_path):
