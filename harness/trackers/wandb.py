@@ -78,7 +78,8 @@ class WandbRun:
         import wandb
 
         artifact = wandb.Artifact(fitting(name, NAME), type="adapter", metadata=dict(about))
-        artifact.add_dir(str(folder))
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            artifact.add_file(str(file), name=file.relative_to(folder).as_posix())  # add_dir prints
         self._run.log_artifact(artifact)
 
     def record(self, file: Path) -> None:
