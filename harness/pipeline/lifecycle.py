@@ -5,7 +5,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.config.schema import Keep
@@ -21,7 +20,8 @@ from harness.record.run_record import RunRecord
 from harness.report.run_names import run_name
 from harness.runtime import distributed
 from harness.trackers.base import NoRun, TrackerRun, start_tracker, tracked
-from harness.trackers.figures import config_of, summary_of
+from harness.trackers.figures import config_of
+from harness.trackers.send import send_result
 from harness.training.checkpoints import remove_checkpoints
 
 log = logging.getLogger(__name__)
@@ -97,22 +97,13 @@ class Attempt:
         self.require_held()
         self.record.mark_finished()
         self.record.kept = self.options.keep.value
-        file = store.write_record(self.options.runs_dir, self.record)
-        self._send(file)
+        store.write_record(self.options.runs_dir, self.record)
+        send_result(self.tracker, self.options.tracker, self.record.as_dict(), self.folder)
         # Afterwards, so that a run that is killed here is finished all the same.
         if self.options.keep is Keep.record:
             remove(self.folder / store.ADAPTER)
         if self.options.keep is not Keep.all:
             remove_checkpoints(self.checkpoints)
-
-    def _send(self, file: Path) -> None:
-        """Show the tracker what is on record."""
-        content = self.record.as_dict()
-        self.tracker.summary(summary_of(content))
-        self.tracker.record(file)
-        if self.options.tracker.artifact and self.record.adapter is not None:
-            about = {"method": self.record.method, "fingerprint": self.record.fingerprint, **content["scores"]["after"]}
-            self.tracker.artifact(f"adapter-{self.record.fingerprint}", self.folder / self.record.adapter.path, about)
 
     def fail(self, error: BaseException) -> None:
         """Write the failure into the record and close the tracker; neither may hide the error itself."""
@@ -185,7 +176,8 @@ def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunReco
     former = store.read_record(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
     record = store.start_record(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
-    Labels(options.note, options.tags, options.sweep_name).put_on(record, former)
+    labels = Labels(options.note, options.tags).added_to(former)
+    record.note, record.tags, record.sweep = labels["note"], labels["tags"], options.sweep_name
     return former, record
 
 

@@ -19,20 +19,17 @@ from harness.pipeline.values import AuditedRows, Baseline, Predictions, Scored, 
 from harness.plan.spec import Plan
 from harness.record import store
 from harness.record.files import write_jsonl
-from harness.record.redact import redactor
 from harness.runtime import distributed, memory
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
 from harness.trackers.base import TrackerRun
+from harness.trackers.send import send_predictions
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
 PREDICTIONS = "predictions.jsonl"
-
-
-SHOWN_PREDICTIONS = 200  # rows of the tracker's table
 
 
 def load(plan: Plan, cache: ProcessCache, threads: int | None) -> SharedBase:
@@ -105,15 +102,12 @@ def write_predictions(
     """Write prompt, reference and both answers of every scored row as JSONL; the tracker gets the first ones."""
     if not after.scores.answers:
         return Predictions(None)
-    redact = redactor()
     rows = [
         {"prompt": example.prompt, **_references(example), "before": old, "after": new}
         for example, old, new in zip(scored, before.scores.answers, after.scores.answers, strict=True)
     ]
     write_jsonl(folder / PREDICTIONS, rows)
-    shown = ("prompt", "reference", "before", "after")
-    table = [[redact(str(row[name])) for name in shown] for row in rows[:SHOWN_PREDICTIONS]]
-    tracker.table("predictions", list(shown), table)
+    send_predictions(tracker, rows)
     return Predictions(PREDICTIONS)
 
 

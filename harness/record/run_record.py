@@ -164,7 +164,7 @@ class RunRecord:
     tracker: Tracked | None = None
     note: str | None = None  # the user's own words
     tags: list[str] = field(default_factory=list)
-    sweeps: list[str] = field(default_factory=list)  # names of the sweeps whose cells it answers
+    sweep: str | None = None  # name of the sweep that made it; None for a single run
     error: Failure | None = None
 
     def mark_finished(self) -> None:

@@ -13,6 +13,7 @@ from harness.sweep.claim import RunFunction, run_cell
 from harness.sweep.grid import check_data, check_models, unique_plans
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
+from harness.sweep.reused_runs import label_and_send
 from harness.sweep.summary import conclude, short_path, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
@@ -58,7 +59,10 @@ def run_cells(
         if outcome.failed:
             log.error("%s failed: %s", names[outcome.fingerprint], outcome.message)
     worklist.not_started |= names.keys() - outcomes.keys()
-    return outcomes, earlier | worklist.made_by.keys()
+    reused = earlier | worklist.made_by.keys()
+    records = {fingerprint: outcomes[fingerprint].record for fingerprint in reused & outcomes.keys()}
+    label_and_send((cell, record) for cell in plans if (record := records.get(cell.plan.fingerprint)))
+    return outcomes, reused
 
 
 def _earlier_outcome(cell: Cell) -> Outcome | None:
@@ -104,5 +108,7 @@ def run_single(cell: Cell, run: RunFunction) -> dict[str, Any]:
     record = run_cell(cell, run, wait=True)
     by_another = not finished_earlier and record["owner"] != provenance.owner()
     reused = frozenset({cell.plan.fingerprint} if finished_earlier or by_another else ())
+    if reused:
+        label_and_send([(cell, record)])
     show_results([cell], reused, None, made_by={cell.plan.fingerprint: describe_result(record)} if by_another else {})
     return record

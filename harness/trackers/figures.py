@@ -12,7 +12,7 @@ GROUPS = ("parameters", "times_s", "memory_bytes", "audit", "rows")
 
 def config_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The plan, and what else runs are sorted and filtered by."""
-    known = ("versions", "code", "attempt", "seeds", "note", "sweeps")
+    known = ("versions", "code", "attempt", "seeds", "note", "tags", "sweep")
     plan, name = dict(record["plan"]), record["method"]
     kind = plan.get("settings", {}).get("type") if name == "library" else None
     return plan | {key: record[key] for key in known if key in record} | {"peft": f"library:{kind}" if kind else name}
