@@ -90,6 +90,7 @@ class Needed:
     alpha: float
     power: float
     power_now: float  # probability of seeing ``effect`` with the present seeds and rows
+    visible: float  # smallest effect that is seen with ``power`` now
     seeds: int | None  # on the present rows; None: no number of seeds suffices
     rows: int | None  # with the present seeds; None: no number of rows suffices, or rows_known is false
     rows_known: bool  # false: the metric has no values per row, so nothing is known about other numbers of rows
@@ -114,11 +115,7 @@ class NoiseFloor:
     configurations: int  # whose spreads are pooled
     numerics_sd: float | None = None  # of the score of one plan and seed under changed numerics; None: no such runs
     numerics_df: int = 0
-
-    @property
-    def source(self) -> Literal["seeds", "numerics"]:
-        """Which of the two spreads is the larger one and so decides the floor."""
-        return "numerics" if self.numerics_sd is not None and self.numerics_sd > self.sd else "seeds"
+    source: Literal["seeds", "numerics"] = "seeds"  # which of the two gives the larger floor
 
 
 @dataclass(frozen=True)
