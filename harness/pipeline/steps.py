@@ -99,16 +99,25 @@ def score(plan: Plan, model: "PeftModel", base: Base, rows: AuditedRows) -> Scor
 def write_predictions(
     folder: Path, tracker: TrackerRun, scored: Sequence[TokenizedRow], before: Baseline, after: Scored
 ) -> Predictions:
-    """Write prompt, reference and both answers of every scored row as JSONL; the tracker gets the first ones."""
+    """Write prompt, reference, both answers and their scores of every row as JSONL; the tracker gets the first ones."""
     if not after.scores.answers:
         return Predictions(None)
+    answers = zip(scored, before.scores.answers, after.scores.answers, strict=True)
     rows = [
         {"prompt": example.prompt, **_references(example), "before": old, "after": new}
-        for example, old, new in zip(scored, before.scores.answers, after.scores.answers, strict=True)
+        | _row_scores(number, before.scores, after.scores)
+        for number, (example, old, new) in enumerate(answers)
     ]
     write_jsonl(folder / PREDICTIONS, rows)
     send_predictions(tracker, rows)
     return Predictions(PREDICTIONS)
+
+
+def _row_scores(number: int, before: scoring_score.Scores, after: scoring_score.Scores) -> dict[str, Any]:
+    """The scores of one row, before and after training; none if no score is a mean over rows."""
+    both = {"before": before.rows, "after": after.rows}
+    found = {when: {name: values[number] for name, values in rows.items()} for when, rows in both.items()}
+    return {"scores": found} if any(found.values()) else {}
 
 
 def _references(example: TokenizedRow) -> dict[str, Any]:

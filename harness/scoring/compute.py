@@ -91,18 +91,37 @@ def compute_metrics(
     Raises:
         ValueError: lists everything that is wrong with the inputs.
     """
+    values, signatures, _ = compute_with_rows(names, predictions, references, targets, tokenize)
+    return values, signatures
+
+
+def compute_with_rows(
+    names: Sequence[str],
+    predictions: list[str],
+    references: list[list[str]],
+    targets: list[str] | None,
+    tokenize: str,
+) -> tuple[dict[str, float], dict[str, str], dict[str, list[float]]]:
+    """As ``compute_metrics``, and the value of each row, for metrics that are a mean over rows.
+
+    Raises:
+        ValueError: lists everything that is wrong with the inputs.
+    """
     faults = input_faults(names, predictions, references, targets, tokenize)
     if faults:
         raise ValueError("; ".join(faults))
     values: dict[str, float] = {}
     signatures: dict[str, str] = {}
+    rows: dict[str, list[float]] = {}
     for name in names:
         score = SCORES[name]
         settings = {"tokenize": score.tokenizers[tokenize]} if score.tokenizers else {}
         expected = targets if score.needs == "targets" else references
         result = load_metric(name).compute(predictions=predictions, references=expected, **settings)
         values[name], signatures[name] = float(result[name]), result["signature"]
-    return values, signatures
+        if "rows" in result:
+            rows[name] = result["rows"]
+    return values, signatures, rows
 
 
 def _unknown_metric(name: str) -> str:

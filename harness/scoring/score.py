@@ -13,7 +13,7 @@ from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.errors import RunFault
 from harness.scoring.batching import Batching, check_batches
 from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
-from harness.scoring.compute import compute_metrics
+from harness.scoring.compute import compute_with_rows
 from harness.scoring.generate import generate, reference_text
 from harness.scoring.losses import mean_completion_loss
 
@@ -33,6 +33,8 @@ class Scores:
     answers: list[str] = field(repr=False)  # one per scored row; empty without metrics
     cut: int | None = None  # answers that reached max_new_tokens before an end; None without metrics
     notes: list[str] = field(default_factory=list)  # what the check of batches found
+    # Of each score that is a mean over rows, its value in each row, in its unit.
+    rows: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
 
 def score(
@@ -90,5 +92,6 @@ def score(
     tokenize = scoring.tokenize
     if tokenize == AUTO:  # the plan was made where the rows could not be read
         tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
-    metrics, signatures = compute_metrics(scoring.metrics, texts, references, targets, tokenize)
-    return Scores(values | metrics, signatures, texts, sum(answer.cut for answer in answers), list(check.notes))
+    metrics, signatures, of_rows = compute_with_rows(scoring.metrics, texts, references, targets, tokenize)
+    cut = sum(answer.cut for answer in answers)
+    return Scores(values | metrics, signatures, texts, cut, list(check.notes), of_rows)

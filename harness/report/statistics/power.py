@@ -7,7 +7,8 @@ noncentrality ``effect / se`` and the critical value c that the test would use,
     power = P(T > c) + P(T < -c),  T ~ noncentral t
 
 (Cohen 1988, *Statistical Power Analysis for the Behavioral Sciences*; for rows held fixed this is statsmodels'
-``TTestPower`` and ``TTestIndPower``). The components are estimates themselves, from few seeds: read the numbers as a plan, not a promise.
+``TTestPower`` and ``TTestIndPower``). The components are estimates themselves, from few seeds: read the numbers as a
+plan, not a promise.
 """
 
 from typing import Any

@@ -41,6 +41,11 @@ def percent(scores: Iterable[float]) -> float:
     return 100 * math.fsum(listed) / len(listed)
 
 
+def percents(scores: Iterable[float]) -> list[float]:
+    """Row scores (0..1), times 100."""
+    return [100 * score for score in scores]
+
+
 def text_features() -> list[Any]:
     """The two input formats of a text metric: several references per row, or one."""
     import datasets

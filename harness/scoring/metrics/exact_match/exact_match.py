@@ -21,7 +21,7 @@ Args:
     references: list of str, or list of lists of str.
     normalization: steps joined by '+' out of nfkc, space, final, case; or none.
 Returns:
-    exact_match: float in 0..100. signature: str.
+    exact_match: float in 0..100. signature: str. rows: list of float in 0..100, whose mean it is.
 """
 
 _CITATION = """
@@ -51,4 +51,4 @@ class ExactMatch(evaluate.Metric):
             for prediction, row in zip(predictions, options, strict=True)
         ]
         signature = f"norm:{normalization}|nrefs:{inputs.reference_count(options)}"
-        return {"exact_match": inputs.percent(scores), "signature": signature}
+        return {"exact_match": inputs.percent(scores), "signature": signature, "rows": inputs.percents(scores)}

@@ -19,7 +19,7 @@ Args:
     predictions: list of str.
     references: list of str, or list of lists of str.
 Returns:
-    final_number: float in 0..100. signature: str.
+    final_number: float in 0..100. signature: str. rows: list of float in 0..100, whose mean it is.
 """
 
 _CITATION = """
@@ -49,4 +49,4 @@ class FinalNumber(evaluate.Metric):
         ]
         count = sum(bool(numbers) for numbers in expected)
         signature = f"numbers:{count}|match:after-####-or-last|nrefs:{inputs.reference_count(options)}"
-        return {"final_number": inputs.percent(scores), "signature": signature}
+        return {"final_number": inputs.percent(scores), "signature": signature, "rows": inputs.percents(scores)}

@@ -24,7 +24,7 @@ Args:
     references: list of str, the target name of each row.
     candidates: list of str, further names besides the targets; None: the targets alone.
 Returns:
-    names_target: float in 0..100. signature: str.
+    names_target: float in 0..100. signature: str. rows: list of float in 0..100, whose mean it is.
 """
 
 _CITATION = "None: defined by this project, see docs/metrics.md."
@@ -51,4 +51,4 @@ class NamesTarget(evaluate.Metric):
             for prediction, target in zip(predictions, targets, strict=True)
         ]
         signature = f"names:{sum(map(len, index.values()))}|match:leftmost-longest|norm:{NAME}"
-        return {"names_target": inputs.percent(scores), "signature": signature}
+        return {"names_target": inputs.percent(scores), "signature": signature, "rows": inputs.percents(scores)}

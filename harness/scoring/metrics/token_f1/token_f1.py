@@ -22,7 +22,7 @@ Args:
         tokenize_text in harness.scoring.text.tokenization. With squad, the value is that of the official
         SQuAD 1.1 script.
 Returns:
-    token_f1: float in 0..100. signature: str.
+    token_f1: float in 0..100. signature: str. rows: list of float in 0..100, whose mean it is.
 """
 
 _CITATION = """
@@ -49,4 +49,4 @@ class TokenF1(evaluate.Metric):
             overlap.token_f1(prediction, row, tokenize) for prediction, row in zip(predictions, options, strict=True)
         ]
         signature = f"tok:{tokenizer_version(tokenize)}|nrefs:{inputs.reference_count(options)}"
-        return {"token_f1": inputs.percent(scores), "signature": signature}
+        return {"token_f1": inputs.percent(scores), "signature": signature, "rows": inputs.percents(scores)}

@@ -1,0 +1,239 @@
+"""Scores of runs, as the statistics read them, from their records and predictions.
+
+``predictions.jsonl`` has the scores of every row (docs/record.md). Runs of earlier versions have the texts alone: the
+scores of their rows are computed again, and used if their mean is the score on record. Nothing is written.
+"""
+
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.plan.spec import TRAINER_WITHOUT_EFFECT, digest
+from harness.report.statistics.model import RunScores
+from harness.scoring.catalog import SCORES
+from harness.scoring.text import items, overlap
+
+# What changes rounding alone; everything else that a plan holds beside the seed makes it another configuration.
+NUMERICS_OF_MODEL = ("device", "attn_implementation", "device_map")
+
+# How the model is loaded, not which model it is: settings that may be compared with each other.
+LOADING = (*NUMERICS_OF_MODEL, "dtype", "quantization", "prune", "name", "config_only")
+
+SAME_MEAN = 1e-6  # in the score's unit
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A record with the folder that it was read from, and how a page names it."""
+
+    record: Mapping[str, Any]
+    folder: Path  # of the run; its predictions are read from there
+    label: str = ""  # of its configuration: "lora r=8"
+    group: str | None = None  # key of model, data and protocol; None: ``group_of``
+
+
+@dataclass(frozen=True)
+class ScoresRead:
+    """What was read, and what was missing."""
+
+    scores: list[RunScores]
+    notes: list[str] = field(default_factory=list)
+
+    def of(self, metric: str) -> list[RunScores]:
+        """The runs' scores of one metric."""
+        return [each for each in self.scores if each.metric == metric]
+
+
+def read_scores(runs: Iterable[FinishedRun], metrics: Sequence[str] | None = None) -> ScoresRead:
+    """Every score after training of every finished run, with its values per row where there are any.
+
+    A file of predictions that is missing, damaged or of other rows costs the values per row alone; a note names the
+    runs.
+
+    Args:
+        metrics: only these scores; None: all that a record has.
+    """
+    found: list[RunScores] = []
+    lost: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        if run.record["status"] != "finished":
+            continue
+        fingerprint = run.record["fingerprint"]
+        after = _scores_after(run.record)
+        wanted = [name for name in after if metrics is None or name in metrics]
+        of_rows = [name for name in wanted if has_rows(name)]
+        predictions = _predictions(run, lost) if of_rows else None
+        for name in wanted:
+            values = None
+            if predictions is not None and name in of_rows:
+                values = _row_values(name, predictions, run.record)
+                if values is None:
+                    lost[f"{name}: the scores of rows were not kept"].append(fingerprint)
+                elif abs(float(values.mean()) - after[name]) > SAME_MEAN:
+                    lost[f"{name}: the scores of rows do not add up to the score on record"].append(fingerprint)
+                    values = None
+            found.append(
+                RunScores(
+                    configuration=configuration_of(run.record),
+                    method=method_of(run.record),
+                    seed=run.record["plan"]["seed"],
+                    metric=name,
+                    aggregate=after[name],
+                    group=group_of(run.record) if run.group is None else run.group,
+                    label=run.label,
+                    numerics=numerics_of(run.record),
+                    fingerprint=fingerprint,
+                    rows=values,
+                    row_set=predictions.row_set if predictions is not None and values is not None else "",
+                )
+            )
+    return ScoresRead(found, [_note(what, fingerprints) for what, fingerprints in lost.items()])
+
+
+def has_rows(metric: str) -> bool:
+    """Whether the score is a mean over rows, so that each row has a value."""
+    return metric in SCORES and SCORES[metric].aggregation == "mean over rows"
+
+
+def configuration_of(record: Mapping[str, Any]) -> str:
+    """Key that runs share which differ in their seed or in numerics alone; of one code version."""
+    plan = {key: value for key, value in record["plan"].items() if key != "seed"}
+    plan["model"] = _without(plan["model"], NUMERICS_OF_MODEL)
+    plan["trainer"] = _without(plan["trainer"], TRAINER_WITHOUT_EFFECT)
+    return digest([plan, record["code"]["version"]])
+
+
+def group_of(record: Mapping[str, Any]) -> str:
+    """Key of model, data and protocol of scoring; how the model is loaded (dtype, quantization) is a setting."""
+    plan = record["plan"]
+    scoring = _without(plan["scoring"], ("loss_batch_size",))
+    scoring["generation"] = _without(scoring.get("generation") or {}, ("batch_size",))
+    data = _without(plan["data"], ("name", "metrics", "max_new_tokens", "tokenize"))
+    return digest([_without(plan["model"], LOADING), data, scoring, plan.get("inputs", {})])
+
+
+def numerics_of(record: Mapping[str, Any]) -> str:
+    """Key of what changes rounding alone: device, attention, threads."""
+    plan, device = record["plan"], record.get("device", {})
+    model = [plan["model"].get(name) for name in NUMERICS_OF_MODEL]
+    return digest([model, plan["trainer"].get("threads"), [device.get(name) for name in ("type", "name", "threads")]])
+
+
+def method_of(record: Mapping[str, Any]) -> str:
+    """The method; for ``library``, with the type of PEFT that it stands for."""
+    kind = record["plan"]["settings"].get("type") if record["method"] == "library" else None
+    return f"library:{kind}" if kind else record["method"]
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """The lines of one file of predictions."""
+
+    lines: list[dict[str, Any]]
+    row_set: str
+
+
+def _predictions(run: FinishedRun, lost: dict[str, list[str]]) -> _Predicted | None:
+    name, fingerprint = run.record.get("predictions"), run.record["fingerprint"]
+    if not name:
+        lost["no answers were kept"].append(fingerprint)
+        return None
+    try:
+        text = (run.folder / name).read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [[line["prompt"], _references(line)] for line in lines]
+        if not lines:
+            raise ValueError("empty")
+    except FileNotFoundError:
+        lost[f"{name} is missing"].append(fingerprint)
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        lost[f"{name} cannot be read ({type(error).__name__})"].append(fingerprint)
+        return None
+    return _Predicted(lines, hashlib.sha256(json.dumps(rows).encode("utf-8", "backslashreplace")).hexdigest()[:16])
+
+
+def _row_values(metric: str, predicted: _Predicted, record: Mapping[str, Any]) -> "np.ndarray | None":
+    """The values of the rows after training, as they were kept, else computed again; None if neither works."""
+    try:
+        kept = [line["scores"]["after"][metric] for line in predicted.lines]
+    except (KeyError, TypeError):
+        score_row = _row_score(metric, record["plan"]["scoring"].get("tokenize"))
+        if score_row is None:
+            return None
+        kept = [100 * score_row(line["after"], tuple(_references(line))) for line in predicted.lines]
+    try:
+        values = np.array(kept, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def _row_score(metric: str, tokenize: str | None) -> Callable[[str, tuple[str, ...]], float] | None:
+    """The score (0..1) of an answer and its references; None if these two do not suffice.
+
+    ``names_target`` needs the targets of all rows, which predictions lack.
+    """
+    tokenizer = SCORES[metric].tokenizers.get(tokenize or "")
+    if metric == "exact_match":
+        return _exact_match
+    if metric == "final_number":
+        return _final_number
+    if tokenizer is None:
+        return None
+    if metric == "rouge_l":
+        return lambda answer, references: _rouge_l(answer, references, tokenizer)
+    if metric == "token_f1":
+        return lambda answer, references: _token_f1(answer, references, tokenizer)
+    return None
+
+
+@cache
+def _exact_match(answer: str, references: tuple[str, ...]) -> float:
+    return overlap.exact_match(answer, references)
+
+
+@cache
+def _final_number(answer: str, references: tuple[str, ...]) -> float:
+    expected = {items.final_number(text) for text in references} - {None}
+    return float(items.final_number(answer) in expected)
+
+
+@cache
+def _rouge_l(answer: str, references: tuple[str, ...], tokenizer: str) -> float:
+    return overlap.rouge_l(answer, references, tokenizer)
+
+
+@cache
+def _token_f1(answer: str, references: tuple[str, ...], tokenizer: str) -> float:
+    return overlap.token_f1(answer, references, tokenizer)
+
+
+def _references(line: Mapping[str, Any]) -> list[str]:
+    return line.get("references") or [line["reference"]]
+
+
+def _scores_after(record: Mapping[str, Any]) -> dict[str, float]:
+    """Finite scores after training, with the validation loss of the weights that were kept."""
+    from harness.report.table import validation_loss
+
+    scores = dict(record["scores"]["after"]) | {"validation_loss": validation_loss(record)}
+    return {name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)}
+
+
+def _without(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in names}
+
+
+def _note(what: str, fingerprints: Sequence[str]) -> str:
+    shown = ", ".join(sorted(set(fingerprints))[:5]) + (" ..." if len(set(fingerprints)) > 5 else "")
+    count = len(set(fingerprints))
+    return f"{what} ({count} run{'s' if count > 1 else ''}: {shown}): comparisons count their seeds alone"
