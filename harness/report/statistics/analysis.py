@@ -41,7 +41,7 @@ def analyses(
 
     Args:
         reference: key of a configuration (``resolve_reference``); None, or in groups without a run of it: the one with
-            the best mean, and p values are corrected for that choice.
+            the best mean. Then ``worse`` says that a configuration is not the best (``compare_with``).
         minimum_effect: the smallest difference that matters, in the score's unit; None: 1 point or 0.01 of a loss.
     """
     parts: dict[tuple[str, str], list[RunScores]] = defaultdict(list)
@@ -71,12 +71,15 @@ def analysis_of(
     comparisons: list[Comparison] = []
     found: list[Finding] = []
     if len(means) > 1:
-        with_best = compare_with(best, runs, lower_is_better=lower, minimum_effect=smallest, chosen_by_score=True)
+        effect = None if named else smallest  # only its order counts, if others are compared with a named reference
+        with_best = compare_with(best, runs, lower_is_better=lower, minimum_effect=effect, chosen_by_score=True)
         found.append(words.best_finding(with_best, names[best], means[best], lower))
         comparisons = with_best
         if named and reference is not None:
             comparisons = compare_with(reference, runs, lower_is_better=lower, minimum_effect=smallest)
-        found += words.findings_of(comparisons, smallest)
+            found += words.findings_of(comparisons, smallest)
+        else:
+            found += _runner_up(with_best, ranked, smallest)
     extra = [words.noise_finding(floors.values()), words.caution_on_rows(comparisons, runs)]
     return Analysis(
         metric=metric,
@@ -88,6 +91,13 @@ def analysis_of(
         floors=floors,
         findings=found + [each for each in extra if each is not None],
     )
+
+
+def _runner_up(with_best: Sequence[Comparison], ranked: Sequence[str], smallest: float | None) -> list[Finding]:
+    """The best two in words, if they have seeds enough but cannot be told apart."""
+    second = next(each for each in with_best if each.other == ranked[1])
+    silent = ("worse", "better", "too few seeds")
+    return [] if second.verdict in silent else [words.finding_of(second, smallest)]
 
 
 def resolve_reference(runs: Iterable[RunScores], text: str) -> str:

@@ -42,8 +42,10 @@ def compare_with(
         reference: key of a configuration.
         runs: of one metric; those of other groups are not compared.
         minimum_effect: the smallest difference that matters; see ``Comparison.needed`` and the verdict ``equivalent``.
-        chosen_by_score: the reference was picked because it has the best mean. Then each p value is corrected for all
-            pairs of configurations (Bonferroni), because each of them could have been picked; else by Holm.
+        chosen_by_score: the reference was picked because it has the best mean. Then ``worse`` says that a configuration
+            is not the best: with 95 % confidence the best is the reference or one of the others (selection of a subset,
+            Gupta 1965, Technometrics 7:225; comparisons with the best, Hsu 1981, Annals of Statistics 9:1026). Each p
+            value is multiplied by the number of others, because each of them could have beaten the truly best one.
 
     Raises:
         ValueError: there is no run of the reference, or the runs have several metrics.
@@ -65,7 +67,7 @@ def compare_with(
         [compare(base, group, floors) for group in others],
         lower_is_better=lower_is_better,
         minimum_effect=minimum_effect,
-        pairs=math.comb(len(others) + 1, 2) if chosen_by_score else None,
+        factor=len(others) if chosen_by_score else None,
     )
 
 
@@ -129,7 +131,7 @@ def judged(
     *,
     lower_is_better: bool = False,
     minimum_effect: float | None = None,
-    pairs: int | None = None,
+    factor: int | None = None,
 ) -> list[Comparison]:
     """The comparisons of one family with corrected p values, verdicts, and what it takes to see the minimum effect.
 
@@ -137,24 +139,19 @@ def judged(
     wrong order in the family by ``ALPHA``.
 
     Args:
-        pairs: correct each p value by this number instead (Bonferroni).
+        factor: multiply each p value by this number instead (Bonferroni).
     """
     tested = [each.p for each in comparisons if each.p is not None]
-    corrected = iter(holm(tested) if pairs is None else [min(1.0, p * pairs) for p in tested])
-    alpha = ALPHA / max(1, pairs or len(tested))
+    corrected = iter(holm(tested) if factor is None else [min(1.0, p * factor) for p in tested])
+    alpha = ALPHA / max(1, factor or len(tested))
     seed_variances = [each.components.seed for each in comparisons if each.components is not None]
     usual = sum(seed_variances) / len(seed_variances) if seed_variances else 0.0
     finished = []
     for each in comparisons:
         p_holm = None if each.p is None else next(corrected)
         each = replace(each, p_holm=p_holm)
-        finished.append(
-            replace(
-                each,
-                verdict=_verdict(each, lower_is_better, minimum_effect),
-                needed=_needed(each, minimum_effect, alpha, usual),
-            )
-        )
+        each = replace(each, verdict=_verdict(each, lower_is_better, minimum_effect))
+        finished.append(replace(each, needed=_needed(each, minimum_effect, alpha, usual)))
     return finished
 
 
@@ -185,7 +182,7 @@ def _needed(each: Comparison, minimum_effect: float | None, alpha: float, usual:
         usual: mean variance over seeds of the family. A comparison is planned with no less: of 3 seeds the own estimate
             is often 0 by chance, which would promise that more rows suffice.
     """
-    if minimum_effect is None or each.components is None:
+    if minimum_effect is None or each.components is None or each.verdict in ("better", "worse"):
         return None
     planned = replace(each.components, seed=max(each.components.seed, usual))
     seeds = min(len(each.reference_seeds), len(each.other_seeds))

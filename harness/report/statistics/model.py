@@ -127,7 +127,7 @@ class Comparison:
     difference: float  # mean of the other minus mean of the reference, over seeds, in the unit of the score
     interval: Interval  # of the difference, not corrected for the number of comparisons
     p: float | None  # two-sided; None if there are too few seeds
-    p_holm: float | None  # after Holm's correction over all comparisons with this reference
+    p_holm: float | None  # corrected for the number of comparisons with this reference
     verdict: Verdict  # about the other: better or worse than the reference
     metric: str = ""
     group: str = ""
@@ -139,7 +139,7 @@ class Comparison:
     rows: int | None = None  # scored rows whose values went in; None: seeds alone
     floor: float | None = None  # half width of the A/A noise floor of the two; None: unknown
     components: Components | None = None  # None: too few seeds
-    needed: Needed | None = None  # for the stated minimum effect; None: none was stated, or too few seeds
+    needed: Needed | None = None  # for the minimum effect; None: none was stated, too few seeds, or an order was found
 
 
 @dataclass(frozen=True)

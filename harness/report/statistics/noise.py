@@ -19,9 +19,9 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from harness.report.statistics.model import LEVEL, NoiseFloor, RunScores
+from harness.report.statistics.variance import t_quantile
 
 
 def noise_floors(runs: Iterable[RunScores], n: int) -> dict[tuple[str, str, str], NoiseFloor]:
@@ -38,7 +38,7 @@ def noise_floors(runs: Iterable[RunScores], n: int) -> dict[tuple[str, str, str]
 
 def half_width(sd: float, df: int, n_reference: int, n_other: int) -> float:
     """``t(0.975, df) * sd * sqrt(1 / n + 1 / m)``: holds 95 % of the differences of means of n and of m seeds."""
-    return float(stats.t.isf((1 - LEVEL) / 2, df)) * sd * math.sqrt(1 / n_reference + 1 / n_other)
+    return float(t_quantile((1 - LEVEL) / 2, df)) * sd * math.sqrt(1 / n_reference + 1 / n_other)
 
 
 def floor_between(floors: Iterable[NoiseFloor | None], n_reference: int, n_other: int) -> float | None:

@@ -11,10 +11,11 @@ noncentrality ``effect / se`` and the critical value c that the test would use,
 plan, not a promise.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from harness.report.statistics.model import POWER, Components, Needed
 from harness.report.statistics.variance import Estimate, critical
@@ -49,8 +50,8 @@ def power(components: Components, effect: float, seeds: Any, rows: Any, alpha: f
     certain = se == 0  # nothing varies
     shift = abs(effect) / np.where(certain, 1.0, se)
     small = np.minimum(df, LARGE_DF)
-    by_t = stats.nct.sf(limit, small, shift) + stats.nct.cdf(-limit, small, shift)
-    by_normal = stats.norm.sf(limit - shift) + stats.norm.cdf(-limit - shift)
+    by_t = 1 - special.nctdtr(small, shift, limit) + special.nctdtr(small, shift, -limit)
+    by_normal = special.ndtr(shift - limit) + special.ndtr(-shift - limit)  # where the t has no number
     chance = np.where((df < LARGE_DF) & np.isfinite(by_t), by_t, by_normal)
     return np.where(certain, float(effect != 0), chance)
 
@@ -75,17 +76,19 @@ def needed(
     def chance(n: Any, count: Any) -> Array:
         return power(components, effect, n, count, alpha, paired)
 
-    every_n = np.arange(2, MOST_SEEDS + 1)
+    def enough_seeds(count: float) -> int | None:
+        return _fewest(lambda n: chance(n, count) >= target, MOST_SEEDS)
+
     return Needed(
         effect=effect,
         alpha=alpha,
         power=target,
         power_now=float(chance(seeds, present)),
         visible=visible_effect(components, seeds, rows, alpha, paired, target),
-        seeds=_first(every_n, chance(every_n, present) >= target),
-        rows=None if rows is None else _fewest_rows(lambda count: chance(seeds, count) >= target),
+        seeds=enough_seeds(present),
+        rows=None if rows is None else _fewest(lambda count: chance(seeds, count) >= target, MOST_ROWS),
         rows_known=rows is not None,
-        fewest_seeds=None if rows is None else _first(every_n, chance(every_n, MOST_ROWS) >= target),
+        fewest_seeds=None if rows is None else enough_seeds(MOST_ROWS),
     )
 
 
@@ -102,23 +105,21 @@ def visible_effect(
     def missing(size: float) -> float:
         return float(power(components, size * scale, seeds, count, alpha, paired)) - target
 
+    from scipy.optimize import brentq
+
     high = 4.0
     while missing(high) < 0:
         high *= 2
-    return float(optimize.brentq(missing, 0.0, high, xtol=1e-3)) * scale
+    return float(brentq(missing, 0.0, high, xtol=1e-3)) * scale
 
 
-def _first(numbers: Array, enough: Array) -> int | None:
-    return int(numbers[np.argmax(enough)]) if enough.any() else None
-
-
-def _fewest_rows(enough: Any) -> int | None:
-    """The smallest number of rows that suffices, by a geometric grid and bisection; None: no number does.
+def _fewest(enough: Callable[[Any], Array], most: int) -> int | None:
+    """The smallest number from 2 to ``most`` that suffices, by a geometric grid and bisection; None: no number does.
 
     More rows narrow the interval but leave its degrees of freedom to the few seeds, so the power need not grow with
     rows: the grid finds the first number that suffices even if many more do not.
     """
-    grid = np.unique(np.geomspace(2, MOST_ROWS, 160).astype(int))
+    grid = np.unique(np.geomspace(2, most, 48).astype(int))
     fits = enough(grid)
     if not fits.any():
         return None

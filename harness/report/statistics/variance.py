@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Array = np.ndarray
 
@@ -154,13 +154,21 @@ def satterthwaite(first: Array, first_df: Any, second: Array, second_df: Any) ->
     return np.where(below > 0, total**2 / np.where(below > 0, below, 1.0), smaller)
 
 
+def t_quantile(tail: Any, df: Any) -> Array:
+    """What Student's t exceeds with the probability ``tail``; the normal quantile for infinite degrees of freedom.
+
+    ``scipy.stats.t.isf`` gives the same, fifty times slower for single numbers.
+    """
+    return -special.stdtrit(df, tail)
+
+
 def critical(estimate: Estimate, alpha: Any) -> Array:
     """Two-sided critical value of ``difference / se``, midway between two classical ones; see the module."""
     total = estimate.seed_part + estimate.row_part
     weight = np.where(total > 0, estimate.seed_part / np.where(total > 0, total, 1.0), 1.0)
     tail = np.asarray(alpha) / 2
-    cochran_cox = weight * _t(tail, estimate.seed_df) + (1 - weight) * _t(tail, estimate.row_df)
-    return (_t(tail, estimate.df) + cochran_cox) / 2
+    cochran_cox = weight * t_quantile(tail, estimate.seed_df) + (1 - weight) * t_quantile(tail, estimate.row_df)
+    return (t_quantile(tail, estimate.df) + cochran_cox) / 2
 
 
 def p_value(estimate: Estimate) -> Array:
@@ -191,8 +199,3 @@ def _residual(values: Array) -> Array:
     by_seed, by_row = values.mean(axis=-1, keepdims=True), values.mean(axis=-2, keepdims=True)
     rest = values - by_seed - by_row + by_seed.mean(axis=-2, keepdims=True)
     return (rest**2).sum(axis=(-2, -1)) / ((n - 1) * (rows - 1))
-
-
-def _t(tail: Any, df: Any) -> Array:
-    """Upper quantile of Student's t; the normal one for infinite degrees of freedom."""
-    return stats.t.isf(tail, df)

@@ -7,7 +7,6 @@ p value, and, if no order is claimed, what it would take to see the minimum effe
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.report.statistics.model import (
-    POWER,
     Comparison,
     Finding,
     Interval,
@@ -53,14 +52,14 @@ def finding_of(each: Comparison, minimum_effect: float | None) -> Finding:
         text = f"{each.other_name} is {each.verdict} than {each.reference_name} on {ground}: {score} "
         text += f"{'higher' if each.difference > 0 else 'lower'} by {amount} ({tested})."
         if minimum_effect is not None and abs(each.difference) < minimum_effect:
-            text += f" That is less than the {_amount(minimum_effect, each.metric)} that matter."
+            text += f" That is less than the {_effect(minimum_effect, each.metric)} that matter."
         return _finding(each, text, "difference")
     if each.verdict == "too few seeds":
         text = f"{both}: no order is claimed, because one seed says nothing about other seeds ({score} of {other} is "
         text += f"{amount} {'higher' if each.difference > 0 else 'lower'}); run seed=0,1,2 or more of each."
         return _finding(each, text, "no difference")
     if each.verdict == "equivalent" and minimum_effect is not None:
-        text = f"{both} differ by less than {_amount(minimum_effect, each.metric)} of {score} on {ground} ({tested})."
+        text = f"{both} differ by less than {_effect(minimum_effect, each.metric)} of {score} on {ground} ({tested})."
         return _finding(each, text, "no difference")
     text = f"{both} cannot be told apart on {ground}: "
     if each.verdict == "inside noise" and each.floor is not None:
@@ -83,7 +82,7 @@ def finding_of(each: Comparison, minimum_effect: float | None) -> Finding:
 def needed_in_words(plan: Needed, each: Comparison) -> str:
     """The rows and seeds that show the minimum effect."""
     seeds = min(len(each.reference_seeds), len(each.other_seeds))
-    effect, chance = _amount(plan.effect, each.metric), f"{100 * plan.power:.0f} %"
+    effect, chance = _effect(plan.effect, each.metric), f"{100 * plan.power:.0f} %"
     rows = f"these {each.rows} rows" if each.rows is not None else "these rows"
     if plan.power_now >= plan.power:
         return f"A difference of {effect} would have been seen with a probability of {100 * plan.power_now:.0f} %."
@@ -108,28 +107,35 @@ def needed_in_words(plan: Needed, each: Comparison) -> str:
 
 
 def best_finding(comparisons: Sequence[Comparison], name: str, mean: Interval, lower_is_better: bool) -> Finding:
-    """The configuration with the best mean, and the ones that cannot be told apart from it.
+    """The configuration with the best mean, and those that may be the best instead.
 
     Args:
-        comparisons: of all others with it, corrected for the choice of the best.
+        comparisons: of all others with it, corrected for the choice (``compare_with(chosen_by_score=True)``).
     """
     metric, first = comparisons[0].metric, comparisons[0]
-    open_ = [each for each in comparisons if each.verdict != "worse"]
-    value = f"{'lowest' if lower_is_better else 'highest'} {_score(metric)}: {_number(mean.mean, metric)}"
-    if mean.half_width is not None:
-        value += f" ± {_number(mean.half_width, metric)}"
-    text = f"{name} has the {value} (mean of {_seeds(mean.n)}). "
-    if not open_:
-        text += f"{'The other is' if len(comparisons) == 1 else f'Each of the other {len(comparisons)} is'} worse."
-    elif len(open_) == len(comparisons):
-        text += "None of the others can be told apart from it." if len(open_) > 1 else "The other cannot be told apart."
+    able = [each for each in comparisons if each.verdict not in ("worse", "too few seeds")]
+    unknown = [each.other_name for each in comparisons if each.verdict == "too few seeds"]
+    text = f"{'Lowest' if lower_is_better else 'Highest'} {_score(metric)}: {name}, {_number(mean.mean, metric)}"
+    if mean.low is not None and mean.high is not None:
+        text += f" (95 % interval {_number(mean.low, metric)} to {_number(mean.high, metric)} over {_seeds(mean.n)}). "
     else:
-        text += f"It cannot be told apart from {_list([each.other_name for each in open_])}; "
+        text += " (one seed). "
+    rest = len(comparisons) - len(able) - len(unknown)
+    if len(unknown) == len(comparisons):
+        text += "No order is claimed, because one seed says nothing about other seeds; run seed=0,1,2 or more of each."
+        unknown = []
+    elif not able:
+        text += "It is better than the other one." if rest == 1 else f"It is better than each of the other {rest}."
+    elif not rest:
         text += (
-            f"the other {len(comparisons) - len(open_)} {'is' if len(comparisons) - len(open_) == 1 else 'are'} worse."
+            "No other can be told apart from it." if len(able) > 1 else f"{able[0].other_name} cannot be told apart."
         )
-    keys = (first.reference, *(each.other for each in open_))
-    return Finding(text, "best", keys, metric, first.group)
+    else:
+        text += f"With 95 % confidence the best is {_list([name, *(each.other_name for each in able)], last='or')}; "
+        text += f"{'one other is' if rest == 1 else f'{rest} others are'} not."
+    if unknown:
+        text += f" {_list(unknown)} {'has' if len(unknown) == 1 else 'have'} one seed, which is too few to judge."
+    return Finding(text, "best", (first.reference, *(each.other for each in able)), metric, first.group)
 
 
 def noise_finding(floors: Iterable[NoiseFloor]) -> Finding | None:
@@ -148,7 +154,8 @@ def noise_finding(floors: Iterable[NoiseFloor]) -> Finding | None:
 def caution_on_rows(comparisons: Sequence[Comparison], runs: Sequence[RunScores]) -> Finding | None:
     """Which comparisons leave the rows out although the score has values per row; None if none does."""
     known = {run.configuration for run in runs if run.rows is not None}
-    without = [each for each in comparisons if each.rows is None and {each.reference, each.other} & known]
+    tested = [each for each in comparisons if each.verdict != "too few seeds"]
+    without = [each for each in tested if each.rows is None and {each.reference, each.other} & known]
     if not without:
         return None
     text = f"{_score(without[0].metric)}: values per row are missing, or of other rows, in runs of "
@@ -178,7 +185,7 @@ def _together(alike: Sequence[Comparison], verdict: Verdict) -> Finding:
     effects = [each.needed.effect for each in alike if each.needed is not None]
     if plans and effects and len(plans) == len(alike):
         text += (
-            f" To see a difference of {_amount(effects[0], metric)} takes {min(plans):,} to {max(plans):,} seeds of "
+            f" To see a difference of {_effect(effects[0], metric)} takes {min(plans):,} to {max(plans):,} seeds of "
         )
         text += "each on these rows."
     return Finding(text, "no difference", keys, metric, first.group)
@@ -241,19 +248,21 @@ def _number(value: float, metric: str, sign: bool = False) -> str:
 
 def _amount(difference: float, metric: str) -> str:
     """The size of a difference with its unit: ``1.8 points``."""
-    size, unit = _number(abs(difference), metric), _unit(metric)
-    size = size.rstrip("0").rstrip(".") if "." in size and float(size) == round(float(size)) else size
-    if unit == "points" and size == "1":
-        unit = "point"
-    return f"{size} {unit}" if unit else size
+    return f"{_number(abs(difference), metric)} {_unit(metric)}".rstrip()
 
 
-def _list(names: Sequence[str], most: int = 12) -> str:
-    """``a, b and c``; the rest as a count."""
+def _effect(size: float, metric: str) -> str:
+    """A stated effect with its unit, without needless digits: ``1 point``, ``0.01 nats per token``."""
+    unit = "point" if _unit(metric) == "points" and size == 1 else _unit(metric)
+    return f"{size:g} {unit}".rstrip()
+
+
+def _list(names: Sequence[str], most: int = 12, last: str = "and") -> str:
+    """``a, b and c``; beyond ``most``, the rest as a count."""
     shown, rest = list(names[:most]), len(names) - most
     if rest > 0:
-        return f"{', '.join(shown)} and {rest} more"
-    return f"{', '.join(shown[:-1])} and {shown[-1]}" if len(shown) > 1 else shown[0]
+        return f"{', '.join(shown)} {last} {'one of ' if last == 'or' else ''}{rest} more"
+    return f"{', '.join(shown[:-1])} {last} {shown[-1]}" if len(shown) > 1 else shown[0]
 
 
 def _from_numerics(floor: NoiseFloor) -> str:
