@@ -68,7 +68,11 @@ def test_predictions_have_every_scored_row_in_order_with_both_answers(run, rows,
     source = [json.loads(line) for line in (rows / "test.jsonl").read_text().splitlines()]
     assert [each["reference"] for each in predictions] == [row["output"] for row in source]
     assert all(row["input"] in each["prompt"] for each, row in zip(predictions, source, strict=True))
-    assert all(set(each) == {"prompt", "reference", "before", "after"} for each in predictions)
+    assert all(set(each) == {"prompt", "reference", "before", "after", "scores"} for each in predictions)
+    for when in ("before", "after"):  # a score that is a mean over rows is the mean of what its rows have
+        for name in predictions[0]["scores"][when]:
+            values = [each["scores"][when][name] for each in predictions]
+            assert sum(values) / len(values) == pytest.approx(kept["scores"][when][name])
     assert any(each["before"] != each["after"] for each in predictions)
 
 

@@ -1,6 +1,7 @@
 """Steps that are not tuning: what each writes and returns."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,14 @@ def test_predictions_pair_both_answers_with_prompt_and_reference(tmp_path, track
         {"prompt": "prompt 1", "reference": "reference 1", "before": "b", "after": "d"},
     ]
     assert tracker.tables == [("predictions", list(lines[0]), [list(line.values()) for line in lines])]
+
+
+def test_predictions_have_the_scores_of_each_row(tmp_path, tracker, rows):
+    before = replace(scores("a", "b"), rows={"rouge_l": [0.0, 50.0]})
+    after = replace(scores("c", "d"), rows={"rouge_l": [100.0, 25.0]})
+    steps.write_predictions(tmp_path, tracker, rows, Baseline(before, 0.0), Scored(after, 0.0, None))
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert lines[1]["scores"] == {"before": {"rouge_l": 50.0}, "after": {"rouge_l": 25.0}}
 
 
 def test_without_answers_there_are_no_predictions(tmp_path, tracker, rows):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.scoring.catalog import metric_names
-from harness.scoring.compute import compute_metrics, metric_folder
+from harness.scoring.catalog import SCORES, metric_names
+from harness.scoring.compute import compute_metrics, compute_with_rows, metric_folder
 from harness.scoring.text import tokenization
 from tests.support.answers import ANSWERS, WORDY
 from tests.support.paths import ROOT
@@ -99,3 +99,14 @@ def test_catalog_lists_the_modules_on_disk() -> None:
     folders = {file.parent.name for file in (ROOT / "harness" / "scoring" / "metrics").glob("*/*.py")}
     assert folders == set(ALL)
     assert all((metric_folder(name) / f"{name}.py").is_file() for name in ALL)
+
+
+def test_a_mean_over_rows_comes_with_the_value_of_each_row():
+    names = [name for name in metric_names() if SCORES[name].aggregation == "mean over rows"]
+    predictions, references = ["the sky is blue", "4"], [["the sky is grey"], ["4"]]
+    values, _, rows = compute_with_rows([*names, "bleu"], predictions, references, ["sky", "5"], "13a")
+    assert set(rows) == set(names)
+    for name in names:
+        assert len(rows[name]) == 2
+        assert sum(rows[name]) / 2 == pytest.approx(values[name])
+    assert rows["exact_match"] == [0.0, 100.0]
