@@ -1,0 +1,190 @@
+"""Which runs may be compared, which are replicates, and how runs differ beyond their settings."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from harness.plan.spec import digest, effective_settings
+from harness.report.fields import Record, flat
+
+# What of a model does not make it another model, because its runs are marked instead.
+_EXECUTION = ("device", "device_map", "attn_implementation", "dtype", "trust_remote_code")
+_TRAINING_DATA = ("train_on",)  # what of the data does not change the rows that are scored
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A way in which runs of one group may differ besides their settings."""
+
+    name: str
+    consequence: str
+    read: Callable[[Record], Any]
+
+
+def _device(record: Record) -> str:
+    device = record.get("device", {})
+    return " ".join(str(device[key]) for key in ("type", "name") if device.get(key)) or "unknown device"
+
+
+def dtype(record: Record) -> str:
+    """Precision of the run's arithmetic."""
+    known = record.get("inferred", {}).get("dtype") or record["plan"].get("model", {}).get("dtype")
+    return str(known or "unknown")
+
+
+DIFFERENCES = (
+    Difference("code", "results of different versions", lambda record: record["code"]["version"]),
+    Difference("device", "times and memory are not comparable", _device),
+    Difference("dtype", "rounding differs", dtype),
+    Difference("base weights", "the untouched models differ", lambda record: _inferred(record, "base_weights")),
+    Difference("training tokens", "different data or labels", lambda record: _audit(record, "supervised_sha256")),
+    Difference(
+        "kind of memory", "peaks are not comparable", lambda record: record.get("memory_bytes", {}).get("kind")
+    ),
+)
+# Those in which replicates are equal: the others follow from the plan, or concern figures of cost alone.
+_DECISIVE = ("code", "device", "dtype", "base weights")
+
+
+def _inferred(record: Record, name: str) -> Any:
+    return record.get("inferred", {}).get(name)
+
+
+def _audit(record: Record, name: str) -> Any:
+    return record.get("audit", {}).get(name)
+
+
+def effective(record: Record) -> dict[str, Any]:
+    """The record's plan without what has no effect; as it is, if a version with other settings wrote it."""
+    plan = {key: value for key, value in record["plan"].items()}
+    try:
+        return effective_settings(plan)
+    except (KeyError, TypeError, AttributeError):
+        return plan
+
+
+def group_key(record: Record, plan: Mapping[str, Any]) -> str:
+    """Hash of model, data and protocol; runs that share it are scored on the same rows in the same way.
+
+    Args:
+        plan: the effective one.
+    """
+    return digest(comparable(plan))
+
+
+def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a plan that runs must share to stand in one table."""
+    model = {key: value for key, value in plan.get("model", {}).items() if key not in _EXECUTION}
+    data = {key: value for key, value in plan.get("data", {}).items() if key not in _TRAINING_DATA}
+    if isinstance(data.get("limits"), Mapping):
+        data["limits"] = {split: limit for split, limit in data["limits"].items() if split != "train"}
+    inputs = {key: value for key, value in plan.get("inputs", {}).items() if key != "teacher"}
+    return {"model": model, "data": data, "scoring": plan.get("scoring", {}), "inputs": inputs}
+
+
+def configuration_key(record: Record, plan: Mapping[str, Any]) -> str:
+    """Hash of everything but the seed; runs that share it are replicates."""
+    own = {key: value for key, value in plan.items() if key != "seed"}
+    made = [str(each.read(record)) for each in DIFFERENCES if each.name in _DECISIVE]
+    return digest([own, made])
+
+
+def numerics_key(record: Record) -> str:
+    """What changes rounding alone."""
+    device = record.get("device", {})
+    model = record["plan"].get("model", {})
+    return digest([_device(record), device.get("threads"), dtype(record), str(model.get("attn_implementation"))])
+
+
+def varying(plans: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """By key of configuration, the settings in which it differs from others.
+
+    Settings of a method are compared among configurations of that method; all others among all of them.
+
+    Args:
+        plans: by key, the method and its effective plan.
+    """
+    leaves = {key: (method, _leaves(plan)) for key, (method, plan) in plans.items()}
+    values: dict[tuple[str, str], set[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[str] = Counter()
+    for method, plan in leaves.values():
+        sizes[method] += 1
+        sizes[""] += 1
+        for name, value in plan.items():
+            peers = _peers(name, method)
+            values.setdefault((peers, name), set()).add(repr(value))
+            counts[peers, name] += 1
+    differ: dict[str, dict[str, Any]] = {}
+    for key, (method, plan) in leaves.items():
+        differ[key] = {}
+        for name, value in plan.items():
+            peers = _peers(name, method)
+            if len(values[peers, name]) > 1 or counts[peers, name] < sizes[peers]:
+                differ[key][name.removeprefix("settings.")] = value
+    return differ
+
+
+def _leaves(plan: Mapping[str, Any]) -> dict[str, Any]:
+    without = ("seed", "method", "inputs")
+    leaves = dict(flat({key: value for key, value in plan.items() if key not in without}))
+    return {name: value for name, value in leaves.items() if not name.startswith("scoring.")}
+
+
+def _peers(name: str, method: str) -> str:
+    return method if name.startswith("settings.") or name == "learning_rate" else ""
+
+
+def marks(records: Mapping[str, Record]) -> dict[str, list[str]]:
+    """By key, in what this record differs from most of its group: ``code 1f3a…``, ``dtype bfloat16``."""
+    found: dict[str, list[str]] = {key: [] for key in records}
+    for each in DIFFERENCES:
+        if each.name == "kind of memory":
+            continue
+        counts = Counter(str(each.read(record)) for record in records.values())
+        if len(counts) < 2:
+            continue
+        usual = counts.most_common(1)[0][0]
+        for key, record in records.items():
+            value = str(each.read(record))
+            if value != usual:
+                found[key].append(f"{each.name} {_short(value)}")
+    return found
+
+
+def differences(rows: Sequence[tuple[int, Record]], scores: Iterable[str]) -> list[str]:
+    """How rows differ beyond their settings, one sentence each, so that nobody compares what is not comparable."""
+    signatures = tuple(
+        Difference(f"signature of {name}", "its values are not comparable", _signature(name)) for name in scores
+    )
+    found = []
+    for each in (*DIFFERENCES, *signatures):
+        by_value: dict[str, list[int]] = {}
+        for number, record in rows:
+            by_value.setdefault(str(each.read(record)), []).append(number)
+        if len(by_value) > 1:
+            parts = (f"{ranges(numbers)}: {_short(value)}" for value, numbers in by_value.items())
+            found.append(f"rows differ in {each.name} ({each.consequence}): {'; '.join(parts)}")
+    return found
+
+
+@cache
+def _signature(name: str) -> Callable[[Record], Any]:
+    return lambda record: record["scores"].get("signatures", {}).get(name)
+
+
+def _short(value: str) -> str:
+    return value[:12] if len(value) >= 16 and value.isalnum() else value
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """``1-3, 7`` for 1, 2, 3 and 7."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return ", ".join(f"{each[0]}-{each[-1]}" if len(each) > 1 else str(each[0]) for each in spans)

@@ -1,0 +1,383 @@
+"""Make a report from records. Reads records only: no torch, no model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigFault
+from harness.plan.spec import plain
+from harness.record import provenance
+from harness.record.redact import redactor
+from harness.report import alike, verdicts
+from harness.report.choose import FoundRun
+from harness.report.fields import COSTS, Record, costs, flat, method_name, validation_loss
+from harness.report.model import Configuration, Fact, Group, Report, Run
+from harness.report.series import axes, curve
+from harness.runtime.terminal import printable
+from harness.scoring.catalog import SCORES
+
+LONGEST = 300  # characters of a value among the details of a run
+
+# Facts that a reader needs to repeat an experiment, in this order; the others follow from the plan.
+_FACTS = (
+    *("model.name", "model.path", "model.revision", "model.dtype", "model.quantization", "model.prune"),
+    *("data.name", "data.path", "data.subset", "data.template", "data.max_tokens", "rows.train", "rows.validation"),
+    *("rows.test", "trainer.objective", "trainer.epochs", "trainer.max_steps", "trainer.batch_size"),
+    *("trainer.gradient_accumulation_steps", "trainer.schedule", "trainer.warmup_share", "trainer.weight_decay"),
+    *("trainer.keep_best", "scoring.split", "scoring.metrics", "scoring.tokenize"),
+    *("scoring.generation.max_new_tokens", "scoring.generation.do_sample", "code.version", "code.git_commit"),
+    *("device.type", "device.name", "device.threads", "inferred.dtype", "inferred.base_weights"),
+    *("versions.python", "versions.torch", "versions.transformers", "versions.peft", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A configuration that was chosen on one split and run again on another."""
+
+    chosen: tuple[str, ...]  # its runs on the split of the choice
+    final: tuple[str, ...]  # its runs with fresh seeds
+    candidates: int  # settings that it was chosen from
+    score: str
+    split: str
+    per: str  # "lora", or "method=lora lora.r=8"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a report is made, besides its runs."""
+
+    title: str = "Runs"
+    chosen: str = ""
+    command: str = ""
+    commands: tuple[str, ...] = ()
+    reference: str | None = None
+    minimum_effect: float | None = None
+    cells: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by fingerprint, overrides of a sweep's cells
+    missing: tuple[Run, ...] = ()  # cells of a sweep that have no record
+    winners: tuple[Winner, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def build_report(found: Sequence[FoundRun], request: Request) -> Report:
+    """The report of these runs.
+
+    Raises:
+        ConfigFault: no configuration is ``request.reference``.
+    """
+    effective = {run.fingerprint: alike.effective(run.record) for run in found}
+    groups: dict[str, list[FoundRun]] = {}
+    for run in found:
+        groups.setdefault(alike.group_key(run.record, effective[run.fingerprint]), []).append(run)
+    common = _common([run.record for run in found])
+    made = [_group(key, runs, effective, common, request) for key, runs in groups.items()]
+    made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()})
+    if request.reference is not None and not any(group.reference for group in made):
+        known = sorted({each.label for group in made for each in group.configurations})
+        raise ConfigFault(
+            f"report.reference={request.reference} is no method, setting or fingerprint of these runs; choose one of "
+            f"{', '.join(known[:20]) or 'none: no run has finished'}"
+        )
+    failures = [run for group in made for run in group.runs if run.state != "finished"]
+    return Report(
+        title=request.title,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=request.command,
+        commands=request.commands,
+        chosen=request.chosen,
+        facts=tuple(_facts(common)),
+        groups=tuple(made),
+        findings=tuple(finding for group in made for finding in group.findings),
+        failures=(*failures, *request.missing),
+        notes=(*request.notes, *_other_code(found)),
+    )
+
+
+def _group(
+    key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any], common: Mapping[str, Any], request: Request
+) -> Group:
+    records = {run.fingerprint: run.record for run in runs}
+    keys = {name: alike.configuration_key(record, effective[name]) for name, record in records.items()}
+    first = {keys[name]: name for name in reversed(records)}
+    order = [each for each in dict.fromkeys(keys.values())]
+    plans = {each: (method_name(records[first[each]]), effective[first[each]]) for each in order}
+    differ = alike.varying(plans)
+    marked = alike.marks({each: records[first[each]] for each in order})
+    shown = {each: _setting(differ[each]) for each in order}
+    made = [_run(run, keys[run.fingerprint], shown[keys[run.fingerprint]], request) for run in runs]
+    finished = [run for run in made if run.state == "finished"]
+    scores = _scores(finished)
+    configurations = []
+    for each in order:
+        mine = sorted((run for run in finished if run.configuration == each), key=lambda run: run.seed)
+        if mine:
+            configurations.append(_configuration(each, mine, records, differ[each], marked[each], shown[each], request))
+    configurations = [replace(each, number=number) for number, each in enumerate(configurations, start=1)]
+    known = [name for name in COSTS if any(each.costs[name] is not None for each in configurations)]
+    rows = [(each.number, records[each.runs[0]]) for each in configurations]
+    judged = verdicts.judge(key, configurations, finished, records, scores, request.reference, request.minimum_effect)
+    plan = effective[runs[0].fingerprint]
+    here = _common(list(records.values()))
+    return Group(
+        key=key,
+        title=_title(records[runs[0].fingerprint]["plan"], plan),
+        facts=tuple(_facts({name: value for name, value in here.items() if name not in common})),
+        scores=scores,
+        costs=tuple(known),
+        baseline=_baseline(finished),
+        configurations=judged.configurations,
+        axes=axes(judged.configurations),
+        findings=judged.findings,
+        comparisons=judged.comparisons,
+        floors=judged.floors,
+        reference=judged.reference,
+        notes=(*alike.differences(rows, scores), *_cut(configurations, records), *_shared_runs(finished)),
+        runs=tuple(made),
+    )
+
+
+def _configuration(
+    key: str,
+    runs: Sequence[Run],
+    records: Mapping[str, Record],
+    differ: Mapping[str, Any],
+    marks: Sequence[str],
+    setting: str,
+    request: Request,
+) -> Configuration:
+    record = records[runs[0].fingerprint]
+    means = {name: _mean([run.costs[name] for run in runs]) for name in COSTS}
+    names = {name for run in runs for name in run.after}
+    changes = {name: _mean([run.after[name] - run.before[name] for run in runs if _both(run, name)]) for name in names}
+    fingerprints = {run.fingerprint for run in runs}
+    return Configuration(
+        key=key,
+        number=0,
+        method=method_name(record),
+        setting=setting,
+        learning_rate=record["plan"].get("learning_rate"),
+        seeds=tuple(run.seed for run in runs),
+        runs=tuple(run.fingerprint for run in runs),
+        cells=tuple(dict.fromkeys(cell for run in runs for cell in run.cells)),
+        scores={},
+        changes={name: change for name, change in changes.items() if change is not None},
+        costs=means,
+        values={name: value for name, value in differ.items()},
+        marks=tuple(marks),
+        selected=_selected(fingerprints, request.winners),
+    )
+
+
+def _both(run: Run, name: str) -> bool:
+    return run.after.get(name) is not None and run.before.get(name) is not None
+
+
+def _selected(fingerprints: set[str], winners: Sequence[Winner]) -> str:
+    for winner in winners:
+        by = f"of {winner.candidates} by {winner.score} on {winner.split}"
+        if fingerprints & set(winner.final):
+            return f"chosen: best {by}"
+        if fingerprints & set(winner.chosen):
+            return f"chosen for {winner.per}, {by}"
+    return ""
+
+
+def _run(found: FoundRun, configuration: str, setting: str, request: Request) -> Run:
+    record, clean = found.record, _cleaner()
+    plan, error = record["plan"], record.get("error") or {}
+    training = record.get("training", {})
+    finished = record["status"] == "finished"
+    predictions = record.get("predictions") if finished else None
+    file = found.folder / predictions if predictions else None
+    return Run(
+        fingerprint=found.fingerprint,
+        configuration=configuration,
+        method=method_name(record),
+        setting=clean(setting),
+        seed=int(plan.get("seed", 0)),
+        state=record["status"],
+        folder=short_path(found.folder),
+        cells=tuple(map(clean, request.cells.get(found.fingerprint, ()))),
+        before=_numbers(record["scores"].get("before", {})) if finished else {},
+        after=_numbers(record["scores"].get("after", {})) if finished else {},
+        costs=costs(record) if finished else {**dict.fromkeys(COSTS), **{COSTS[0]: costs(record)[COSTS[0]]}},
+        validation_loss=validation_loss(record) if finished else None,
+        started=str(record.get("started", "")),
+        finished=record.get("finished"),
+        code=str(record["code"]["version"]),
+        device=" ".join(str(part) for part in (record.get("device", {}).get(key) for key in ("type", "name")) if part),
+        dtype=alike.dtype(record),
+        error=clean((error.get("message") or "").strip().partition("\n")[0]),
+        hint=clean(error.get("hint") or ""),
+        notes=tuple(clean(note) for note in record.get("notes", ())),
+        details={name: clean(value) if isinstance(value, str) else value for name, value in _details(record).items()},
+        training=curve(training.get("curve")),
+        validation=curve(training.get("validation")),
+        predictions=file if file is not None and file.exists() else None,
+    )
+
+
+def missing_run(fingerprint: str, method: str, cells: Sequence[str], state: str = "not run") -> Run:
+    """A cell of a sweep that has no record."""
+    return Run(
+        fingerprint=fingerprint,
+        configuration="",
+        method=method,
+        setting="",
+        seed=0,
+        state=state,
+        folder="",
+        cells=tuple(map(_cleaner(), cells)),
+        before={},
+        after={},
+        costs=dict.fromkeys(COSTS),
+        validation_loss=None,
+        started="",
+        finished=None,
+        code="",
+        device="",
+        dtype="",
+    )
+
+
+def _details(record: Record) -> dict[str, Any]:
+    """Everything that two runs may differ in, by name; texts are cut."""
+    parts = {key: record.get(key, {}) for key in ("audit", "rows", "versions", "device", "inferred", "seeds")}
+    parts |= {"plan": record["plan"], "code": record["code"], "parameters": record.get("parameters", {})}
+    parts |= {"times_s": record.get("times_s", {}), "memory_bytes": record.get("memory_bytes", {})}
+    training = record.get("training", {})
+    parts["training"] = {key: training[key] for key in training if key not in ("curve", "validation")}
+    parts["scores"] = {key: value for key, value in record["scores"].items() if isinstance(value, Mapping)}
+    details = {}
+    for name, value in flat(parts):
+        text = value if isinstance(value, str | int | float | bool) or value is None else json.dumps(
+            plain(value), ensure_ascii=False
+        )
+        if isinstance(text, str) and len(text) > LONGEST:
+            text = f"{text[:LONGEST]} ... ({len(text)} characters)"
+        details[name.removeprefix("plan.")] = text
+    return details
+
+
+def _setting(differ: Mapping[str, Any]) -> str:
+    """``r=8 epochs=4``; the learning rate has a column of its own."""
+    hidden = ("learning_rate", "trainer.learning_rate")
+    return " ".join(f"{name}={_text(value)}" for name, value in differ.items() if name not in hidden)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower().replace("none", "null")
+    return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
+
+
+def _title(plan: Mapping[str, Any], effective: Mapping[str, Any]) -> str:
+    model, data = plan.get("model", {}), plan.get("data", {})
+    name = model.get("name") or "unknown model"
+    extra = [f"{key} {model[key]}" for key in ("quantization", "prune") if model.get(key) not in (None, "none", 0.0)]
+    title = f"{' '.join([str(name), *extra])} on {data.get('name') or 'unknown data'}"
+    split = plan.get("scoring", {}).get("split")
+    return _cleaner()(f"{title}, {split} split" if split else title)
+
+
+def _distinct_titles(groups: Sequence[Group], plans: Mapping[str, Mapping[str, Any]]) -> list[Group]:
+    """The groups, with what tells those of one title apart."""
+    distinct = []
+    for group in groups:
+        others = [each for each in groups if each.title == group.title]
+        if len(others) == 1:
+            distinct.append(group)
+            continue
+        parts = {each.key: dict(flat(alike.comparable(plans[each.key]))) for each in others}
+        names = dict.fromkeys(name for each in parts.values() for name in each)
+        differing = [name for name in names if len({repr(each.get(name)) for each in parts.values()}) > 1]
+        own = [f"{name}={_text(parts[group.key].get(name))}"[:80] for name in differing]
+        distinct.append(replace(group, title=_cleaner()(f"{group.title}; {', '.join(own)}")))
+    return distinct
+
+
+def _scores(runs: Sequence[Run]) -> tuple[str, ...]:
+    present = {name for run in runs for name in run.after}
+    if any(run.validation_loss is not None for run in runs):
+        present.add("validation_loss")
+    return (*(name for name in SCORES if name in present), *sorted(present - set(SCORES)))
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in scores.items() if value is not None}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _baseline(runs: Sequence[Run]) -> dict[str, float]:
+    """The scores of the untouched model, if all runs share them to six digits."""
+    rounded = {tuple(sorted((name, f"{value:.6g}") for name, value in run.before.items())) for run in runs}
+    return dict(runs[0].before) if len(rounded) == 1 else {}
+
+
+def _cut(configurations: Sequence[Configuration], records: Mapping[str, Record]) -> list[str]:
+    """How many answers reached the limit of their length, where any did."""
+    texts: dict[str, list[int]] = {}
+    for each in configurations:
+        cut = records[each.runs[0]]["scores"].get("cut") or {}
+        if cut.get("before") or cut.get("after"):
+            text = f"{cut.get('after', 0)} of {cut['of']} (baseline {cut.get('before', 0)}) at {cut['limit']} tokens"
+            texts.setdefault(text, []).append(each.number)
+    parts = [f"row{'s' if numbers[1:] else ''} {alike.ranges(numbers)}: {text}" for text, numbers in texts.items()]
+    return [f"answers cut by scoring.generation.max_new_tokens: {'; '.join(parts)}"] if parts else []
+
+
+def _shared_runs(runs: Sequence[Run]) -> list[str]:
+    shared = [run for run in runs if len(run.cells) > 1]
+    return [
+        f"run {run.fingerprint} answers {len(run.cells)} cells of the sweep, whose other settings this method ignores: "
+        f"{'; '.join(run.cells)}"
+        for run in shared
+    ]
+
+
+def _other_code(found: Sequence[FoundRun]) -> list[str]:
+    """Which results were made by another code version than the present one."""
+    now = provenance.code_version()
+    counts: dict[str, int] = {}
+    for run in found:
+        version = run.record["code"]["version"]
+        if version != now and run.record["status"] == "finished":
+            counts[version] = counts.get(version, 0) + 1
+    return [f"{count} run{'s' if count > 1 else ''} made by code {version}, not by the present code {now}" for version, count in counts.items()]
+
+
+def _common(records: Sequence[Record]) -> dict[str, Any]:
+    """The facts that all of these records have, with one value."""
+    shared: dict[str, Any] = {}
+    for number, record in enumerate(records):
+        parts = {key: record.get(key, {}) for key in ("rows", "code", "device", "inferred", "versions")}
+        facts = {name: value for name, value in (*flat(record["plan"]), *flat(parts)) if name in _FACTS}
+        if number == 0:
+            shared = facts
+        else:
+            shared = {name: value for name, value in shared.items() if name in facts and facts[name] == value}
+    return {name: shared[name] for name in _FACTS if name in shared}
+
+
+def _facts(values: Mapping[str, Any]) -> list[Fact]:
+    clean = _cleaner()
+    hidden = (None, "", "none", {})
+    return [Fact(name, clean(_text(value))) for name, value in values.items() if not any(value is each or value == each for each in hidden)]
+
+
+def _cleaner() -> Any:
+    """What a report shows of a text: no secret, and no control character; each format then escapes it for itself."""
+    redact = redactor()
+    return lambda text: printable(redact(str(text)))
+
+
+def short_path(path: Path) -> str:
+    """The path relative to the working folder if it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

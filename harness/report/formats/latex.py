@@ -1,0 +1,112 @@
+r"""``report.tex``: one booktabs table for each group.
+
+The file compiles by itself, and ``\input{report}`` in a paper (which needs ``\usepackage{booktabs}``) gives its tables.
+"""
+
+import re
+from collections.abc import Iterator
+
+from harness.report.formats.markdown import baseline_notes, captions
+from harness.report.model import Group, Report
+from harness.report.overview import OverviewColumn, overview_columns, shares_best
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_\allowbreak{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "-": r"-{}",  # no ligature of two into a dash
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+    "–": "--",
+}
+_SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
+
+_LEFT_OUT = ("number", "runs")  # columns that serve to find a run
+
+_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs} and \input{report}. Alone, this file compiles as it is.
+\makeatletter
+\newif\ifreportalone
+\ifx\@nodocument\relax\reportalonefalse\else\reportalonetrue\fi
+\makeatother
+\ifreportalone
+\documentclass{article}
+\usepackage{iftex}
+\ifPDFTeX\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
+\usepackage{booktabs}
+\usepackage[landscape,margin=1.5cm]{geometry}
+%(unicode)s\begin{document}
+\fi
+"""
+_FOOT = "\\ifreportalone\n\\expandafter\\end{document}\n\\fi\n"
+
+
+def to_latex(report: Report) -> str:
+    """The tables, with captions; findings stand in the caption's notes below."""
+    body = "\n".join(line for group in report.groups for line in _table(group))
+    return _HEAD.replace("%(unicode)s", _declared(body)) + body + "\n" + _FOOT
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], " ".join(text.split()))
+
+
+def _declared(body: str) -> str:
+    """For pdfTeX, which stops at other letters: their code points instead. LuaTeX and XeTeX print what the font has."""
+    others = sorted({char for char in body if ord(char) > 0x17F})
+    lines = (f"\\DeclareUnicodeCharacter{{{ord(char):04X}}}{{[U+{ord(char):04X}]}}" for char in others)
+    return "\\ifPDFTeX\n{}\n\\fi\n".format("\n".join(lines)) if others else ""
+
+
+def _table(group: Group) -> Iterator[str]:
+    columns = [column for column in overview_columns(group) if column.name not in _LEFT_OUT]
+    best = {column.name: shares_best(group, column.name) for column in columns if column.is_score}
+    notes = ". ".join(text[:1].upper() + text[1:] for text in (*captions(group), *baseline_notes(group)))
+    yield "\\begin{table}[htbp]"
+    yield "\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}"
+    yield f"\\caption{{{escaped(group.title)}. {escaped(notes)}.}}"
+    yield f"\\label{{tab:{group.key}}}"
+    yield f"\\begin{{tabular}}{{{''.join(map(_alignment, columns))}}}"
+    yield "\\toprule"
+    yield " & ".join(escaped(column.label) for column in columns) + " \\\\"
+    yield "\\midrule"
+    former = None
+    for row in group.configurations:
+        if former is not None and former != row.method and len(group.configurations) > len(
+            {each.method for each in group.configurations}
+        ):
+            yield "\\addlinespace"
+        former = row.method
+        cells = []
+        for column in columns:
+            text = escaped(column.text(row))
+            cells.append(f"\\textbf{{{text}}}" if row.key in best.get(column.name, ()) else text)
+        yield " & ".join(cells) + " \\\\"
+    yield "\\bottomrule"
+    yield "\\end{tabular}"
+    for note in (*group.notes, *(finding.text for finding in group.findings)):
+        yield f"\\par\\smallskip\\parbox{{0.9\\linewidth}}{{{escaped(note)}}}"
+    yield "\\end{table}"
+
+
+def _alignment(column: OverviewColumn) -> str:
+    if column.name in ("setting", "remarks"):
+        return "p{3cm}"
+    return "l" if column.is_text else "r"

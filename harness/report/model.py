@@ -1,0 +1,143 @@
+"""What a report says, before it becomes a page, a table or a file: plain, frozen values.
+
+``harness.report.build`` makes a ``Report`` from records; each module of ``harness.report.formats`` writes one form of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.report.statistics.model import Comparison, Finding, Interval, NoiseFloor
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that all runs of a report or of a group share."""
+
+    name: str  # as on the command line, or as in the record
+    value: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, finished or not."""
+
+    fingerprint: str
+    configuration: str  # key
+    method: str
+    setting: str
+    seed: int
+    state: str  # finished, failed, interrupted, running, not run
+    folder: str  # as people type it
+    cells: tuple[str, ...]  # of the sweep, which this run answers: overrides as typed
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    costs: Mapping[str, float | None]
+    validation_loss: float | None
+    started: str
+    finished: str | None
+    code: str
+    device: str
+    dtype: str
+    error: str = ""  # first line
+    hint: str = ""
+    notes: tuple[str, ...] = ()
+    # Everything else that two runs may differ in, by name: settings, versions, audit, rows.
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    training: "Curve | None" = None
+    validation: "Curve | None" = None
+    predictions: Path | None = None  # file with the answers
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss over optimizer steps; long ones are thinned out."""
+
+    steps: tuple[float, ...]
+    losses: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A row of the table: runs that differ in nothing but their seed."""
+
+    key: str
+    number: int  # its row in the table of its group, from 1
+    method: str
+    setting: str  # what tells it from others of its method: "r=8"
+    learning_rate: float | None
+    seeds: tuple[int, ...]
+    runs: tuple[str, ...]  # fingerprints
+    cells: tuple[str, ...]  # of the sweep, which its runs answer
+    scores: Mapping[str, Interval]  # after training
+    changes: Mapping[str, float]  # mean after minus mean before
+    costs: Mapping[str, float | None]  # means over seeds
+    values: Mapping[str, Any]  # settings that differ within the group, by name
+    marks: tuple[str, ...] = ()  # how its runs were made differently from most of the group
+    selected: str = ""  # "best of 4 by loss on validation"
+    floors: Mapping[str, float] = field(default_factory=dict)  # half width of the A/A noise floor of each score
+
+    @property
+    def label(self) -> str:
+        """Method and setting."""
+        return f"{self.method} {self.setting}".strip()
+
+
+@dataclass(frozen=True)
+class Line:
+    """Configurations along one axis, whose other settings are equal."""
+
+    method: str
+    label: str  # the other settings that tell it from lines of the same method
+    points: tuple[tuple[float, str], ...]  # value on the axis, key of the configuration; rising
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that was varied, with a line for each method and for each combination of other settings."""
+
+    name: str
+    logarithmic: bool
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared: one model, one data set and one protocol."""
+
+    key: str
+    title: str
+    facts: tuple[Fact, ...]  # shared by its runs, and not by all of the report
+    scores: tuple[str, ...]  # in the order of the columns
+    costs: tuple[str, ...]
+    baseline: Mapping[str, float]  # of the untouched model; empty if runs differ in it
+    configurations: tuple[Configuration, ...]
+    axes: tuple[Axis, ...]
+    findings: tuple[Finding, ...]
+    comparisons: tuple[Comparison, ...]
+    floors: tuple[NoiseFloor, ...]
+    reference: str  # key of the configuration that others are compared with; "": none
+    notes: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole."""
+
+    title: str
+    created: str
+    command: str  # that makes this report again
+    commands: tuple[str, ...]  # that made its runs, if a sweep's manifest keeps them
+    chosen: str  # in words: which runs, from where
+    facts: tuple[Fact, ...]  # what all runs share
+    groups: tuple[Group, ...]
+    findings: tuple[Finding, ...]  # of all groups
+    failures: tuple[Run, ...]  # runs without a result
+    notes: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Of all groups."""
+        return tuple(run for group in self.groups for run in group.runs)
