@@ -15,7 +15,7 @@ from harness.report import alike, verdicts
 from harness.report.choose import FoundRun
 from harness.report.fields import COSTS, Record, costs, flat, method_name, validation_loss
 from harness.report.model import Configuration, Fact, Group, Report, Run
-from harness.report.series import axes, curve
+from harness.report.series import axes, curve, fronts
 from harness.runtime.terminal import printable
 from harness.scoring.catalog import SCORES
 
@@ -130,6 +130,7 @@ def _group(
         baseline=_baseline(finished),
         configurations=judged.configurations,
         axes=axes(judged.configurations),
+        fronts=fronts(judged.configurations, scores, known),
         findings=judged.findings,
         comparisons=judged.comparisons,
         floors=judged.floors,

@@ -114,6 +114,7 @@ class Group:
     baseline: Mapping[str, float]  # of the untouched model; empty if runs differ in it
     configurations: tuple[Configuration, ...]
     axes: tuple[Axis, ...]
+    fronts: Mapping[str, Mapping[str, tuple[str, ...]]]  # Pareto fronts by score and cost: keys, the cheapest first
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
     floors: tuple[NoiseFloor, ...]

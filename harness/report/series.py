@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report.model import Axis, Configuration, Curve, Line
+from harness.scoring.catalog import SCORES
 
 POINTS = 120  # of a curve; more cannot be told apart on a page
 WIDE = 8.0  # the largest value over the smallest, from which an axis is logarithmic
@@ -60,3 +61,29 @@ def curve(points: Sequence[Mapping[str, Any]] | None) -> Curve | None:
         steps.append(float(span[-1]["step"]))
         losses.append(sum(known) / len(known) if known else None)
     return Curve(tuple(steps), tuple(losses))
+
+
+def front(configurations: Sequence[Configuration], score: str, cost: str) -> tuple[str, ...]:
+    """Keys of the configurations that no other one beats at a lower or equal cost, from the cheapest on."""
+    direction = SCORES[score].direction if score in SCORES else None
+    sign = -1.0 if direction == "maximize" else 1.0
+    known = [
+        (each.costs[cost], sign * each.scores[score].mean, each.key)
+        for each in configurations
+        if direction is not None and each.costs.get(cost) is not None and score in each.scores
+    ]
+    best, keys = math.inf, []
+    for _, value, key in sorted(known):
+        if value < best:
+            best = value
+            keys.append(key)
+    return tuple(keys)
+
+
+def fronts(
+    configurations: Sequence[Configuration], scores: Sequence[str], costs: Sequence[str]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The Pareto front of each score against each cost that is better when it is lower."""
+    return {
+        score: {cost: front(configurations, score, cost) for cost in costs if cost != "tokens_per_s"} for score in scores
+    }
