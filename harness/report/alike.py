@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.plan.spec import digest, effective_settings
 from harness.report.fields import Record, flat
+from harness.report.statistics.reader import NUMERICS_OF_MODEL
 
 # What of a model does not make it another model, because its runs are marked instead.
 _EXECUTION = ("device", "device_map", "attn_implementation", "dtype", "trust_remote_code")
@@ -44,8 +45,10 @@ DIFFERENCES = (
         "kind of memory", "peaks are not comparable", lambda record: record.get("memory_bytes", {}).get("kind")
     ),
 )
+_NUMERICS = tuple(f"model.{name}" for name in NUMERICS_OF_MODEL)
+
 # Those in which replicates are equal: the others follow from the plan, or concern figures of cost alone.
-_DECISIVE = ("code", "device", "dtype", "base weights")
+_DECISIVE = ("code", "dtype", "base weights")
 
 
 def _inferred(record: Record, name: str) -> Any:
@@ -65,7 +68,7 @@ def effective(record: Record) -> dict[str, Any]:
         return plan
 
 
-def group_key(record: Record, plan: Mapping[str, Any]) -> str:
+def group_key(plan: Mapping[str, Any]) -> str:
     """Hash of model, data and protocol; runs that share it are scored on the same rows in the same way.
 
     Args:
@@ -85,17 +88,10 @@ def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def configuration_key(record: Record, plan: Mapping[str, Any]) -> str:
-    """Hash of everything but the seed; runs that share it are replicates."""
-    own = {key: value for key, value in plan.items() if key != "seed"}
-    made = [str(each.read(record)) for each in DIFFERENCES if each.name in _DECISIVE]
-    return digest([own, made])
-
-
-def numerics_key(record: Record) -> str:
-    """What changes rounding alone."""
-    device = record.get("device", {})
-    model = record["plan"].get("model", {})
-    return digest([_device(record), device.get("threads"), dtype(record), str(model.get("attn_implementation"))])
+    """Hash of everything but the seed and what changes rounding alone; runs that share it are replicates."""
+    model = {key: value for key, value in plan.get("model", {}).items() if key not in NUMERICS_OF_MODEL}
+    own = {key: value for key, value in plan.items() if key != "seed"} | {"model": model}
+    return digest([own, *(str(each.read(record)) for each in DIFFERENCES if each.name in _DECISIVE)])
 
 
 def varying(plans: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -128,9 +124,9 @@ def varying(plans: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dic
 
 
 def _leaves(plan: Mapping[str, Any]) -> dict[str, Any]:
-    without = ("seed", "method", "inputs")
+    without = ("seed", "method", "inputs", "scoring")
     leaves = dict(flat({key: value for key, value in plan.items() if key not in without}))
-    return {name: value for name, value in leaves.items() if not name.startswith("scoring.")}
+    return {name: value for name, value in leaves.items() if name not in _NUMERICS}
 
 
 def _peers(name: str, method: str) -> str:

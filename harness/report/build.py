@@ -1,13 +1,12 @@
 """Make a report from records. Reads records only: no torch, no model."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigFault
 from harness.plan.spec import plain
 from harness.record import provenance
 from harness.record.redact import redactor
@@ -32,6 +31,9 @@ _FACTS = (
     *("device.type", "device.name", "device.threads", "inferred.dtype", "inferred.base_weights"),
     *("versions.python", "versions.torch", "versions.transformers", "versions.peft", "seed"),
 )
+
+
+Clean = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -66,67 +68,119 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
     """The report of these runs.
 
     Raises:
-        ConfigFault: no configuration is ``request.reference``.
+        ConfigFault: no run or configuration is ``request.reference``, or several are.
     """
+    clean = _cleaner()
     effective = {run.fingerprint: alike.effective(run.record) for run in found}
     groups: dict[str, list[FoundRun]] = {}
     for run in found:
-        groups.setdefault(alike.group_key(run.record, effective[run.fingerprint]), []).append(run)
+        groups.setdefault(alike.group_key(effective[run.fingerprint]), []).append(run)
     common = _common([run.record for run in found])
-    made = [_group(key, runs, effective, common, request) for key, runs in groups.items()]
-    made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()})
-    if request.reference is not None and not any(group.reference for group in made):
-        known = sorted({each.label for group in made for each in group.configurations})
-        raise ConfigFault(
-            f"report.reference={request.reference} is no method, setting or fingerprint of these runs; choose one of "
-            f"{', '.join(known[:20]) or 'none: no run has finished'}"
-        )
+    drafts = [_draft(key, runs, effective) for key, runs in groups.items()]
+    reference = _reference(drafts, request.reference)
+    made = [_group(draft, common, reference, request, clean) for draft in drafts]
+    made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()}, clean)
     failures = [run for group in made for run in group.runs if run.state != "finished"]
     return Report(
-        title=request.title,
+        title=clean(request.title),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=request.command,
-        commands=request.commands,
-        chosen=request.chosen,
-        facts=tuple(_facts(common)),
+        command=clean(request.command),
+        commands=tuple(map(clean, request.commands)),
+        chosen=clean(request.chosen),
+        facts=tuple(_facts(common, clean)),
         groups=tuple(made),
         findings=tuple(finding for group in made for finding in group.findings),
         failures=(*failures, *request.missing),
-        notes=(*request.notes, *_other_code(found)),
+        notes=(*map(clean, request.notes), *_other_code(found)),
     )
 
 
-def _group(
-    key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any], common: Mapping[str, Any], request: Request
-) -> Group:
+@dataclass(frozen=True)
+class _Draft:
+    """A group before it is judged."""
+
+    key: str
+    runs: Sequence[FoundRun]
+    records: Mapping[str, Record]  # by fingerprint
+    keys: Mapping[str, str]  # of configurations, by fingerprint
+    first: Mapping[str, Record]  # by key of configuration, the record of its first run
+    differ: Mapping[str, Mapping[str, Any]]  # by key, settings that tell it from others
+    settings: Mapping[str, str]  # by key, the same in words
+    plan: Mapping[str, Any]  # the effective one of a run
+    scores: verdicts.GroupScores
+
+
+def _draft(key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any]) -> _Draft:
     records = {run.fingerprint: run.record for run in runs}
     keys = {name: alike.configuration_key(record, effective[name]) for name, record in records.items()}
-    first = {keys[name]: name for name in reversed(records)}
-    order = [each for each in dict.fromkeys(keys.values())]
-    plans = {each: (method_name(records[first[each]]), effective[first[each]]) for each in order}
-    differ = alike.varying(plans)
-    marked = alike.marks({each: records[first[each]] for each in order})
-    shown = {each: _setting(differ[each]) for each in order}
-    made = [_run(run, keys[run.fingerprint], shown[keys[run.fingerprint]], request) for run in runs]
+    first: dict[str, str] = {}
+    for name, own in keys.items():
+        first.setdefault(own, name)
+    differ = alike.varying({own: (method_name(records[name]), effective[name]) for own, name in first.items()})
+    settings = {own: _setting(differ[own]) for own in first}
+    labels = _labels({own: (method_name(records[name]), settings[own], differ[own]) for own, name in first.items()})
+    return _Draft(
+        key=key,
+        runs=runs,
+        records=records,
+        keys=keys,
+        first={own: records[name] for own, name in first.items()},
+        differ=differ,
+        settings=settings,
+        plan=effective[runs[0].fingerprint],
+        scores=verdicts.read_group(key, runs, keys, labels),
+    )
+
+
+def _labels(configurations: Mapping[str, tuple[str, str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Names that tell configurations apart in a sentence: method and setting, and the learning rate if it is needed."""
+    return {
+        key: " ".join(part for part in (method, setting, _rate(differ)) if part)
+        for key, (method, setting, differ) in configurations.items()
+    }
+
+
+def _rate(differ: Mapping[str, Any]) -> str:
+    rate = differ.get("learning_rate")
+    return "" if rate is None else f"rate {rate:.4g}"
+
+
+def _reference(drafts: Sequence[_Draft], text: str | None) -> str | None:
+    """The key of the configuration that ``report.reference`` names."""
+    if text is None:
+        return None
+    from harness.report.statistics.analysis import resolve_reference
+
+    return resolve_reference([score for draft in drafts for score in draft.scores.scores], text)
+
+
+def _group(
+    draft: _Draft, common: Mapping[str, Any], reference: str | None, request: Request, clean: Clean
+) -> Group:
+    made = [_run(run, draft, request, clean) for run in draft.runs]
     finished = [run for run in made if run.state == "finished"]
     scores = _scores(finished)
-    configurations = []
-    for each in order:
-        mine = sorted((run for run in finished if run.configuration == each), key=lambda run: run.seed)
-        if mine:
-            configurations.append(_configuration(each, mine, records, differ[each], marked[each], shown[each], request))
-    configurations = [replace(each, number=number) for number, each in enumerate(configurations, start=1)]
-    known = [name for name in COSTS if any(each.costs[name] is not None for each in configurations)]
-    rows = [(each.number, records[each.runs[0]]) for each in configurations]
-    judged = verdicts.judge(key, configurations, finished, records, scores, request.reference, request.minimum_effect)
-    plan = effective[runs[0].fingerprint]
-    here = _common(list(records.values()))
+    marked = alike.marks(draft.first)
+    configurations: list[Configuration] = []
+    for key in draft.first:
+        mine = [run for run in finished if run.configuration == key]
+        counted = sorted((run for run in mine if run.fingerprint in draft.scores.counted), key=lambda run: run.seed)
+        if counted:
+            each = _configuration(key, counted, draft, marked[key], request)
+            if len(mine) > len(counted):
+                more = f"{len(mine) - len(counted)} more under other numerics"
+                each = replace(each, marks=(*each.marks, more))
+            configurations.append(replace(each, number=len(configurations) + 1))
+    known = tuple(name for name in COSTS if any(each.costs[name] is not None for each in configurations))
+    rows = [(each.number, draft.records[run]) for each in configurations for run in each.runs]
+    judged = verdicts.judge(draft.scores.scores, configurations, reference, request.minimum_effect)
+    here = _common(list(draft.records.values()))
     return Group(
-        key=key,
-        title=_title(records[runs[0].fingerprint]["plan"], plan),
-        facts=tuple(_facts({name: value for name, value in here.items() if name not in common})),
+        key=draft.key,
+        title=clean(_title(draft.records[draft.runs[0].fingerprint]["plan"])),
+        facts=tuple(_facts({name: value for name, value in here.items() if name not in common}, clean)),
         scores=scores,
-        costs=tuple(known),
+        costs=known,
         baseline=_baseline(finished),
         configurations=judged.configurations,
         axes=axes(judged.configurations),
@@ -134,41 +188,36 @@ def _group(
         findings=judged.findings,
         comparisons=judged.comparisons,
         floors=judged.floors,
-        reference=judged.reference,
-        notes=(*alike.differences(rows, scores), *_cut(configurations, records), *_shared_runs(finished)),
+        notes=(
+            *alike.differences(rows, scores),
+            *_cut(configurations, draft.records),
+            *_shared_runs(finished),
+            *draft.scores.notes,
+        ),
         runs=tuple(made),
     )
 
 
-def _configuration(
-    key: str,
-    runs: Sequence[Run],
-    records: Mapping[str, Record],
-    differ: Mapping[str, Any],
-    marks: Sequence[str],
-    setting: str,
-    request: Request,
-) -> Configuration:
-    record = records[runs[0].fingerprint]
-    means = {name: _mean([run.costs[name] for run in runs]) for name in COSTS}
-    names = {name for run in runs for name in run.after}
-    changes = {name: _mean([run.after[name] - run.before[name] for run in runs if _both(run, name)]) for name in names}
-    fingerprints = {run.fingerprint for run in runs}
+def _configuration(key: str, runs: Sequence[Run], draft: _Draft, marks: Sequence[str], request: Request) -> Configuration:
+    record = draft.first[key]
+    names = dict.fromkeys(name for run in runs for name in run.after)
+    changes = {name: _mean([run.after[name] - run.before[name] if _both(run, name) else None for run in runs]) for name in names}
     return Configuration(
         key=key,
         number=0,
         method=method_name(record),
-        setting=setting,
+        setting=runs[0].setting,
         learning_rate=record["plan"].get("learning_rate"),
         seeds=tuple(run.seed for run in runs),
         runs=tuple(run.fingerprint for run in runs),
         cells=tuple(dict.fromkeys(cell for run in runs for cell in run.cells)),
         scores={},
         changes={name: change for name, change in changes.items() if change is not None},
-        costs=means,
-        values={name: value for name, value in differ.items()},
+        costs={name: _mean([run.costs[name] for run in runs]) for name in COSTS},
+        values=dict(draft.differ[key]),
+        rate_given=record["plan"].get("trainer", {}).get("learning_rate") is not None,
         marks=tuple(marks),
-        selected=_selected(fingerprints, request.winners),
+        selected=_selected({run.fingerprint for run in runs}, request.winners),
     )
 
 
@@ -186,8 +235,8 @@ def _selected(fingerprints: set[str], winners: Sequence[Winner]) -> str:
     return ""
 
 
-def _run(found: FoundRun, configuration: str, setting: str, request: Request) -> Run:
-    record, clean = found.record, _cleaner()
+def _run(found: FoundRun, draft: _Draft, request: Request, clean: Clean) -> Run:
+    record, configuration = found.record, draft.keys[found.fingerprint]
     plan, error = record["plan"], record.get("error") or {}
     training = record.get("training", {})
     finished = record["status"] == "finished"
@@ -197,7 +246,7 @@ def _run(found: FoundRun, configuration: str, setting: str, request: Request) ->
         fingerprint=found.fingerprint,
         configuration=configuration,
         method=method_name(record),
-        setting=clean(setting),
+        setting=clean(draft.settings[configuration]),
         seed=int(plan.get("seed", 0)),
         state=record["status"],
         folder=short_path(found.folder),
@@ -275,16 +324,16 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
 
 
-def _title(plan: Mapping[str, Any], effective: Mapping[str, Any]) -> str:
+def _title(plan: Mapping[str, Any]) -> str:
     model, data = plan.get("model", {}), plan.get("data", {})
     name = model.get("name") or "unknown model"
     extra = [f"{key} {model[key]}" for key in ("quantization", "prune") if model.get(key) not in (None, "none", 0.0)]
     title = f"{' '.join([str(name), *extra])} on {data.get('name') or 'unknown data'}"
     split = plan.get("scoring", {}).get("split")
-    return _cleaner()(f"{title}, {split} split" if split else title)
+    return f"{title}, {split} split" if split else title
 
 
-def _distinct_titles(groups: Sequence[Group], plans: Mapping[str, Mapping[str, Any]]) -> list[Group]:
+def _distinct_titles(groups: Sequence[Group], plans: Mapping[str, Mapping[str, Any]], clean: Clean) -> list[Group]:
     """The groups, with what tells those of one title apart."""
     distinct = []
     for group in groups:
@@ -296,7 +345,7 @@ def _distinct_titles(groups: Sequence[Group], plans: Mapping[str, Mapping[str, A
         names = dict.fromkeys(name for each in parts.values() for name in each)
         differing = [name for name in names if len({repr(each.get(name)) for each in parts.values()}) > 1]
         own = [f"{name}={_text(parts[group.key].get(name))}"[:80] for name in differing]
-        distinct.append(replace(group, title=_cleaner()(f"{group.title}; {', '.join(own)}")))
+        distinct.append(replace(group, title=clean(f"{group.title}; {', '.join(own)}")))
     return distinct
 
 
@@ -367,13 +416,12 @@ def _common(records: Sequence[Record]) -> dict[str, Any]:
     return {name: shared[name] for name in _FACTS if name in shared}
 
 
-def _facts(values: Mapping[str, Any]) -> list[Fact]:
-    clean = _cleaner()
+def _facts(values: Mapping[str, Any], clean: Clean) -> list[Fact]:
     hidden = (None, "", "none", {})
     return [Fact(name, clean(_text(value))) for name, value in values.items() if not any(value is each or value == each for each in hidden)]
 
 
-def _cleaner() -> Any:
+def _cleaner() -> Clean:
     """What a report shows of a text: no secret, and no control character; each format then escapes it for itself."""
     redact = redactor()
     return lambda text: printable(redact(str(text)))

@@ -74,6 +74,7 @@ class Configuration:
     changes: Mapping[str, float]  # mean after minus mean before
     costs: Mapping[str, float | None]  # means over seeds
     values: Mapping[str, Any]  # settings that differ within the group, by name
+    rate_given: bool = False  # the command gave the learning rate; else it follows from the method's rule
     marks: tuple[str, ...] = ()  # how its runs were made differently from most of the group
     selected: str = ""  # "best of 4 by loss on validation"
     floors: Mapping[str, float] = field(default_factory=dict)  # half width of the A/A noise floor of each score
@@ -118,7 +119,6 @@ class Group:
     findings: tuple[Finding, ...]
     comparisons: tuple[Comparison, ...]
     floors: tuple[NoiseFloor, ...]
-    reference: str  # key of the configuration that others are compared with; "": none
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
 
@@ -137,6 +137,12 @@ class Report:
     findings: tuple[Finding, ...]  # of all groups
     failures: tuple[Run, ...]  # runs without a result
     notes: tuple[str, ...] = ()
+
+    @property
+    def headlines(self) -> tuple[Finding, ...]:
+        """Those on the first score of each group, and on the loss."""
+        first = {(group.key, name) for group in self.groups for name in (*group.scores[:1], "loss")}
+        return tuple(finding for finding in self.findings if (finding.group, finding.metric) in first)
 
     @property
     def runs(self) -> tuple[Run, ...]:

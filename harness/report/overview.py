@@ -48,11 +48,9 @@ def overview_columns(group: Group) -> list[OverviewColumn]:
     if any(row.learning_rate is not None for row in rows):
         columns.append(_column("learning_rate", "rate", _rate, lambda row: row.learning_rate, dropped=5))
     columns.append(_column("seeds", "seeds", lambda row: str(len(row.seeds)), lambda row: len(row.seeds)))
-    for dropped, name in enumerate(reversed(group.costs)):
-        place = None if name == "trainable_parameters" else dropped
-        columns.append(_cost(name, place))
-    columns[len(columns) - len(group.costs) :] = reversed(columns[len(columns) - len(group.costs) :])
+    columns += [_cost(name, None) for name in group.costs[:1]]
     columns += [_score(name, place) for place, name in enumerate(group.scores)]
+    columns += [_cost(name, dropped) for dropped, name in enumerate(group.costs[1:])]
     if any(row.selected or row.marks for row in rows):
         columns.append(_column("remarks", "remarks", remarks, remarks, is_text=True, dropped=6))
     columns.append(_column("runs", "runs", _runs, lambda row: row.runs[0], is_text=True))

@@ -42,7 +42,7 @@ def _axis(name: str, configurations: Sequence[Configuration]) -> Axis:
 
 def _follower(name: str, configuration: Configuration) -> str:
     """A learning rate by the rule follows other settings; it does not part one line from another."""
-    return RATE if name != RATE and configuration.values.get("trainer.learning_rate") is None else ""
+    return RATE if name != RATE and not configuration.rate_given else ""
 
 
 def _is_number(value: Any) -> bool:

@@ -3,10 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.report import alike
-from harness.report.fields import Record
-from harness.report.model import Configuration, Run
+from harness.report.choose import FoundRun
+from harness.report.model import Configuration
 from harness.report.statistics.model import Comparison, Finding, NoiseFloor, RunScores
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """The scores of a group's finished runs, as the statistics read them."""
+
+    scores: tuple[RunScores, ...]
+    counted: frozenset[str]  # fingerprints: one run of each configuration and seed; others tell about rounding alone
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -17,60 +25,55 @@ class Judged:
     comparisons: tuple[Comparison, ...]
     floors: tuple[NoiseFloor, ...]
     findings: tuple[Finding, ...]
-    reference: str  # key; "": none
+
+
+def read_group(
+    group: str, runs: Sequence[FoundRun], keys: Mapping[str, str], labels: Mapping[str, str]
+) -> GroupScores:
+    """Scores of the runs with their values per row.
+
+    Args:
+        keys: of configurations, by fingerprint.
+        labels: of configurations, by key.
+    """
+    from harness.report.statistics.noise import one_run_a_seed
+    from harness.report.statistics.reader import FinishedRun, read_scores
+
+    finished = [
+        FinishedRun(run.record, run.folder, labels[keys[run.fingerprint]], group)
+        for run in runs
+        if run.record["status"] == "finished"
+    ]
+    read = read_scores(finished)
+    scores = tuple(replace(each, configuration=keys[each.fingerprint]) for each in read.scores)
+    counted = frozenset(each.fingerprint for each in one_run_a_seed(scores))
+    return GroupScores(scores, counted, tuple(read.notes))
 
 
 def judge(
-    group: str,
+    scores: Sequence[RunScores],
     configurations: Sequence[Configuration],
-    runs: Sequence[Run],
-    records: Mapping[str, Record],
-    scores: Sequence[str],
     reference: str | None,
     minimum_effect: float | None,
 ) -> Judged:
-    """Intervals of every score, noise floors, comparisons with the reference, and findings in words."""
-    from harness.report.statistics.intervals import mean_interval
-    from harness.report.statistics.noise import noise_floors
+    """Intervals of every score, noise floors, comparisons and findings in words.
 
-    by_key = {each.key: each for each in configurations}
-    found = [each for name in scores for each in _run_scores(group, name, runs, by_key, records)]
-    intervals: dict[str, dict[str, list[RunScores]]] = {key: {} for key in by_key}
-    for each in found:
-        intervals[each.configuration].setdefault(each.metric, []).append(each)
-    floors = noise_floors(found, n=max((len(each.seeds) for each in configurations), default=1))
+    Args:
+        reference: key of the configuration that others are compared with; None: the best one of each score.
+    """
+    from harness.report.statistics.analysis import analyses
+
+    found = analyses(scores, reference, minimum_effect)
     finished = []
     for each in configurations:
-        means = {name: mean_interval(runs) for name, runs in intervals[each.key].items()}
-        known = {name: floors[group, each.method, name].half_width for name in means if (group, each.method, name) in floors}
-        finished.append(replace(each, scores=means, floors=known))
-    return Judged(tuple(finished), (), tuple(floors.values()), (), "")
-
-
-def _run_scores(
-    group: str,
-    name: str,
-    runs: Sequence[Run],
-    configurations: Mapping[str, Configuration],
-    records: Mapping[str, Record],
-) -> list[RunScores]:
-    found = []
-    for run in runs:
-        value = run.validation_loss if name == "validation_loss" else run.after.get(name)
-        if value is None:
-            continue
-        own = configurations[run.configuration]
-        found.append(
-            RunScores(
-                configuration=run.configuration,
-                method=run.method,
-                seed=run.seed,
-                metric=name,
-                aggregate=value,
-                group=group,
-                label=own.label,
-                numerics=alike.numerics_key(records[run.fingerprint]),
-                fingerprint=run.fingerprint,
-            )
-        )
-    return found
+        means = {one.metric: one.means[each.key] for one in found if each.key in one.means}
+        floors = {one.metric: one.floors[each.method].half_width for one in found if each.method in one.floors}
+        # A mean over fewer seeds than its neighbors' would mislead.
+        complete = {name: mean for name, mean in means.items() if mean.n == len(each.seeds)}
+        finished.append(replace(each, scores=complete, floors={name: floors[name] for name in complete if name in floors}))
+    return Judged(
+        configurations=tuple(finished),
+        comparisons=tuple(comparison for one in found for comparison in one.comparisons),
+        floors=tuple(floor for one in found for floor in one.floors.values()),
+        findings=tuple(finding for one in found for finding in one.findings),
+    )

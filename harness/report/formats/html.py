@@ -20,7 +20,7 @@ from harness.report.overview import (
     score_label,
     shares_best,
 )
-from harness.report.statistics.model import Interval
+from harness.report.statistics.model import Comparison, Interval
 from harness.runtime.terminal import printable
 from harness.scoring.catalog import decimals
 
@@ -49,6 +49,9 @@ def to_html(report: Report) -> str:
     best = {(group.key, name): shares_best(group, name) for group in report.groups for name in group.scores}
     page = environment.get_template("page.html.j2").render(
         report=report,
+        headlines=report.headlines,
+        others=[finding for finding in report.findings if finding not in report.headlines],
+        comparisons_of=_comparisons,
         data=_data(report),
         embedded=embedded,
         packed=packed,
@@ -94,6 +97,12 @@ def _span(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return "-"
     return f"{number_text(interval.low, True)} to {number_text(interval.high, True)}"
+
+
+def _comparisons(group: Group) -> dict[str, list[Comparison]]:
+    """By score, in the order of the columns."""
+    found = {name: [each for each in group.comparisons if each.metric == name] for name in group.scores}
+    return {name: comparisons for name, comparisons in found.items() if comparisons}
 
 
 def _hint(row: Configuration, name: str) -> str:

@@ -101,7 +101,7 @@ def _table(group: Group) -> Iterator[str]:
         yield " & ".join(cells) + " \\\\"
     yield "\\bottomrule"
     yield "\\end{tabular}"
-    for note in (*group.notes, *(finding.text for finding in group.findings)):
+    for note in (*group.notes, *(finding.text for finding in group.findings if finding.metric in (*group.scores[:1], "loss"))):
         yield f"\\par\\smallskip\\parbox{{0.9\\linewidth}}{{{escaped(note)}}}"
     yield "\\end{table}"
 

@@ -29,7 +29,7 @@ def markdown_table(header: Sequence[tuple[str, bool]], rows: Sequence[Sequence[s
 def _lines(report: Report) -> Iterator[str]:
     yield from (f"# {escaped(report.title)}", "", escaped(report.chosen), "")
     if report.findings:
-        yield from ("## Findings", "", *(f"- {escaped(finding.text)}" for finding in report.findings), "")
+        yield from ("## Findings", "", *(f"- {escaped(finding.text)}" for finding in report.headlines), "")
     if report.facts:
         yield from ("Shared by all runs: " + facts_text(report.facts), "")
     for group in report.groups:
@@ -57,6 +57,9 @@ def _group(group: Group) -> Iterator[str]:
     yield ""
     yield from (f"- {escaped(note)}" for note in (*baseline_notes(group), *captions(group), *group.notes))
     yield ""
+    others = [finding for finding in group.findings if finding.metric not in (*group.scores[:1], "loss")]
+    if others:
+        yield from ("Findings on other scores:", "", *(f"- {escaped(finding.text)}" for finding in others), "")
 
 
 def facts_text(facts: Sequence[Fact]) -> str:

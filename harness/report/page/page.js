@@ -6,7 +6,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C8C00"]; // Okabe and Ito
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon", "hexagram"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
-const PAGE_OF_ANSWERS = 30;
+const PAGE_OF_ANSWERS = 10;
 
 /* Elements */
 
@@ -167,6 +167,15 @@ function later(action) {
   else setTimeout(action, 200);
 }
 
+// Ticks of a logarithmic axis: powers of ten, and more of them if the values span little.
+function logAxis(values) {
+  const known = values.filter((value) => value > 0);
+  const span = known.length ? Math.log10(Math.max(...known) / Math.min(...known)) : 0;
+  return { type: "log", dtick: span > 1.5 ? 1 : "D2", tickformat: span > 1.5 ? "~s" : "~g" };
+}
+
+function valuesOf(traces, axis) { return traces.flatMap((trace) => trace[axis] || []); }
+
 function title(text) { return { text: forPlotly(text), standoff: 8 }; }
 
 /* One look for each method, in all plots of a group */
@@ -262,8 +271,8 @@ function paretoPlot(group, figures, look) {
         traces,
         layout: {
           shapes: noiseBand(group, score, rows),
-          xaxis: { title: title(cost.label), type: state.x ? "log" : "linear" },
-          yaxis: { title: title(score.label), type: state.y ? "log" : "linear" },
+          xaxis: { title: title(cost.label), ...(state.x ? logAxis(valuesOf(traces, "x")) : { type: "linear" }) },
+          yaxis: { title: title(score.label), ...(state.y ? logAxis(valuesOf(traces, "y")) : { type: "linear" }) },
         },
       };
     });
@@ -305,7 +314,7 @@ function axisPlot(group, figures, look, axes, heading, caption, name) {
     return {
       traces,
       layout: {
-        xaxis: { title: title(axis.name), type: axis.log ? "log" : "linear" },
+        xaxis: { title: title(axis.name), ...(axis.log ? { ...logAxis(valuesOf(traces, "x")), tickformat: "~g" } : { type: "linear" }) },
         yaxis: { title: title(score.label) },
       },
     };
@@ -344,7 +353,7 @@ function curvePlot(group, figures, look, index) {
         const runs = state.which === "" ? row.runs.slice(0, 1) : row.runs;
         runs.forEach((run, place) => traces.push(...curveTraces(curves[run], `${row.label}`, style, state, place, run)));
       }
-      return { traces, layout: { xaxis: { title: title("optimizer step") }, yaxis: { title: title("loss"), type: "log" } } };
+      return { traces, layout: { xaxis: { title: title("optimizer step") }, yaxis: { title: title("loss"), ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } } };
     });
   const methods = [...new Set(group.rows.map((row) => row.method))];
   plot.controls.append(
@@ -554,7 +563,7 @@ function setUpComparison() {
       const style = { color: COLORS[place], symbol: SYMBOLS[place] };
       traces.push(...curveTraces(curves[run.run], run.label, style, { kind: "both" }, 0, run.run));
     }
-    return { traces, layout: { xaxis: { title: title("optimizer step") }, yaxis: { title: title("loss"), type: "log" } } };
+    return { traces, layout: { xaxis: { title: title("optimizer step") }, yaxis: { title: title("loss"), ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } } };
   });
   async function show() {
     const { names, values } = await part("details");
