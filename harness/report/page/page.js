@@ -3,7 +3,11 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
-const COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C8C00"]; // Okabe and Ito
+// Okabe and Ito's, which people with each kind of color blindness tell apart; lighter ones of these hues on dark ground.
+const PALETTES = {
+  light: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C8C00"],
+  dark: ["#4AA8E8", "#F58A3C", "#22C596", "#E59CC8", "#A3DAF7", "#F7BE4A", "#CFCF45"],
+};
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "star", "cross", "triangle-down", "pentagon", "hexagram"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 const PAGE_OF_ANSWERS = 10;
@@ -133,7 +137,7 @@ class Plot {
       font: { color: color("fg"), family: getComputedStyle(document.body).fontFamily, size: 12 },
       margin: { l: 10, r: 10, t: 10, b: 10 },
       hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("fg") }, align: "left", namelength: 0 },
-      legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0, font: { size: 11 } },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } },
       hovermode: "closest",
       ...own,
       xaxis: { ...axis, ...own.xaxis },
@@ -152,6 +156,7 @@ function redrawAll() {
   for (const plot of plots) if (plot.shown) plot.show();
 }
 
+// A printer gets light ground.
 window.addEventListener("beforeprint", () => { for (const plot of plots) plot.show(); });
 window.addEventListener("afterprint", () => redrawAll());
 
@@ -182,10 +187,20 @@ function title(text) { return { text: forPlotly(text), standoff: 8 }; }
 
 function looks(group) {
   const methods = [...new Set(group.rows.map((row) => row.method))];
-  return new Map(methods.map((method, number) => [method, {
-    color: COLORS[number % COLORS.length], symbol: SYMBOLS[number % SYMBOLS.length],
-    dash: DASHES[Math.floor(number / COLORS.length) % DASHES.length],
-  }]));
+  return new Map(methods.map((method, number) => [method, lookOf(number)]));
+}
+
+function lookOf(number) {
+  const hues = PALETTES.light.length;
+  return {
+    get color() { return PALETTES[isDark() ? "dark" : "light"][number % hues]; },
+    symbol: SYMBOLS[number % SYMBOLS.length], dash: DASHES[Math.floor(number / hues) % DASHES.length],
+  };
+}
+
+function isDark() {
+  if (matchMedia("print").matches) return false;
+  return root.dataset.theme === "dark" || (root.dataset.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 }
 
 function rowHover(group, row, extra = []) {
@@ -552,7 +567,9 @@ function setUpComparison() {
     for (const run of group.runs) groupOf.set(run.run, [index, run]);
   });
   if (groupOf.size < 2) { document.getElementById("compare").hidden = true; return; }
-  second.selectedIndex = 1;
+  const other = data.groups[0].runs.find((run) => run.key !== data.groups[0].runs[0].key);
+  if (other) second.value = other.run;
+  else second.selectedIndex = 1;
   const body = document.querySelector("#difference tbody");
   const figure = document.getElementById("two-curves");
   const plot = new Plot(figure, "Their losses", "Lines: training loss. Markers: validation loss.", async () => {
@@ -560,7 +577,7 @@ function setUpComparison() {
     for (const [place, select] of [first, second].entries()) {
       const [index, run] = groupOf.get(select.value);
       const curves = await part(`curves-${index}`);
-      const style = { color: COLORS[place], symbol: SYMBOLS[place] };
+      const style = lookOf(place);
       traces.push(...curveTraces(curves[run.run], run.label, style, { kind: "both" }, 0, run.run));
     }
     return { traces, layout: { xaxis: { title: title("optimizer step") }, yaxis: { title: title("loss"), ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } } };
@@ -568,7 +585,7 @@ function setUpComparison() {
   async function show() {
     const { names, values } = await part("details");
     const [one, other] = [values[first.value], values[second.value]];
-    const text = (value) => (value === null || value === undefined ? "" : String(value));
+    const text = (value) => (value === null || value === undefined ? "" : Number.isInteger(value) || typeof value !== "number" ? String(value) : digits(value));
     const found = names.map((name, place) => [name, text(one[place]), text(other[place])]).filter(([, a, b]) => equal.checked || a !== b);
     body.replaceChildren(...found.map(([name, a, b]) => make("tr", {}, make("td", { text: name }), make("td", { class: "wrap", text: a }), make("td", { class: "wrap", text: b }))));
     if (!found.length) body.append(make("tr", {}, make("td", { colspan: 3, text: "They differ in nothing that is kept." })));
