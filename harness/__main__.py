@@ -42,7 +42,7 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
         case Stage.score:
             score_export(options)
         case Stage.report:
-            report_records(options.runs_dir)
+            report_records(options)
         case Stage.status:
             status.show_status(options.runs_dir, options.sweep_name, options.watch)
     return None

@@ -161,8 +161,11 @@ def read_record(runs_dir: str | Path, fingerprint: str, curve: bool = True) -> d
     except OSError as error:
         raise RunFault(f"{file} cannot be read ({error}); check its permissions or set runs_dir") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        aside = set_aside(file)
         reason = f"{type(error).__name__}: {error}"
+        try:
+            aside = set_aside(file)
+        except OSError as why:  # a folder that may only be read
+            raise RunFault(f"{file} is not a valid record ({reason}), and cannot be set aside ({why})") from error
         log.warning("%s is not a valid record (%s); set aside as %s", file, reason, aside.name)
         return None
     if newer:

@@ -41,9 +41,7 @@ DIFFERENCES = (
     Difference("dtype", "rounding differs", dtype),
     Difference("base weights", "the untouched models differ", lambda record: _inferred(record, "base_weights")),
     Difference("training tokens", "different data or labels", lambda record: _audit(record, "supervised_sha256")),
-    Difference(
-        "kind of memory", "peaks are not comparable", lambda record: record.get("memory_bytes", {}).get("kind")
-    ),
+    Difference("kind of memory", "peaks are not comparable", lambda record: record.get("memory_bytes", {}).get("kind")),
 )
 _NUMERICS = tuple(f"model.{name}" for name in NUMERICS_OF_MODEL)
 
@@ -61,7 +59,7 @@ def _audit(record: Record, name: str) -> Any:
 
 def effective(record: Record) -> dict[str, Any]:
     """The record's plan without what has no effect; as it is, if a version with other settings wrote it."""
-    plan = {key: value for key, value in record["plan"].items()}
+    plan = dict(record["plan"])
     try:
         return effective_settings(plan)
     except (KeyError, TypeError, AttributeError):

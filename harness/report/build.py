@@ -9,10 +9,11 @@ from typing import Any
 
 from harness.plan.spec import plain
 from harness.record import provenance
+from harness.record.readings import validation_loss
 from harness.record.redact import redactor
 from harness.report import alike, verdicts
 from harness.report.choose import FoundRun
-from harness.report.fields import COSTS, Record, costs, flat, method_name, validation_loss
+from harness.report.fields import COSTS, Record, costs, flat, method_name
 from harness.report.model import Configuration, Fact, Group, Report, Run
 from harness.report.series import axes, curve, fronts
 from harness.runtime.terminal import printable
@@ -154,9 +155,7 @@ def _reference(drafts: Sequence[_Draft], text: str | None) -> str | None:
     return resolve_reference([score for draft in drafts for score in draft.scores.scores], text)
 
 
-def _group(
-    draft: _Draft, common: Mapping[str, Any], reference: str | None, request: Request, clean: Clean
-) -> Group:
+def _group(draft: _Draft, common: Mapping[str, Any], reference: str | None, request: Request, clean: Clean) -> Group:
     made = [_run(run, draft, request, clean) for run in draft.runs]
     finished = [run for run in made if run.state == "finished"]
     scores = _scores(finished)
@@ -198,10 +197,15 @@ def _group(
     )
 
 
-def _configuration(key: str, runs: Sequence[Run], draft: _Draft, marks: Sequence[str], request: Request) -> Configuration:
+def _configuration(
+    key: str, runs: Sequence[Run], draft: _Draft, marks: Sequence[str], request: Request
+) -> Configuration:
     record = draft.first[key]
     names = dict.fromkeys(name for run in runs for name in run.after)
-    changes = {name: _mean([run.after[name] - run.before[name] if _both(run, name) else None for run in runs]) for name in names}
+    changes = {
+        name: _mean([run.after[name] - run.before[name] if _both(run, name) else None for run in runs])
+        for name in names
+    }
     return Configuration(
         key=key,
         number=0,
@@ -303,8 +307,10 @@ def _details(record: Record) -> dict[str, Any]:
     parts["scores"] = {key: value for key, value in record["scores"].items() if isinstance(value, Mapping)}
     details = {}
     for name, value in flat(parts):
-        text = value if isinstance(value, str | int | float | bool) or value is None else json.dumps(
-            plain(value), ensure_ascii=False
+        text = (
+            value
+            if isinstance(value, str | int | float | bool) or value is None
+            else json.dumps(plain(value), ensure_ascii=False)
         )
         if isinstance(text, str) and len(text) > LONGEST:
             text = f"{text[:LONGEST]} ... ({len(text)} characters)"
@@ -400,7 +406,10 @@ def _other_code(found: Sequence[FoundRun]) -> list[str]:
         version = run.record["code"]["version"]
         if version != now and run.record["status"] == "finished":
             counts[version] = counts.get(version, 0) + 1
-    return [f"{count} run{'s' if count > 1 else ''} made by code {version}, not by the present code {now}" for version, count in counts.items()]
+    return [
+        f"{count} run{'s' if count > 1 else ''} made by code {version}, not by the present code {now}"
+        for version, count in counts.items()
+    ]
 
 
 def _common(records: Sequence[Record]) -> dict[str, Any]:
@@ -417,8 +426,9 @@ def _common(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _facts(values: Mapping[str, Any], clean: Clean) -> list[Fact]:
-    hidden = (None, "", "none", {})
-    return [Fact(name, clean(_text(value))) for name, value in values.items() if not any(value is each or value == each for each in hidden)]
+    return [
+        Fact(name, clean(_text(value))) for name, value in values.items() if value not in (None, "", "none", {}, 0.0)
+    ]
 
 
 def _cleaner() -> Clean:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
     Raises:
         ConfigFault: a folder does not exist, or none of them holds a record.
     """
-    raise_together([f"{key}={folder} is not a folder; name one that holds runs" for folder in folders if not folder.is_dir()])
+    raise_together(
+        [f"{key}={folder} is not a folder; name one that holds runs" for folder in folders if not folder.is_dir()]
+    )
     found: dict[str, FoundRun] = {}
     doubled: dict[str, list[str]] = defaultdict(list)
     for folder in dict.fromkeys(folders):
@@ -53,9 +55,18 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
         )
     for name, fingerprints in doubled.items():
         log.warning(
-            "%d runs of %s are also in a folder before it, and count once: %s", len(fingerprints), name, _some(fingerprints)
+            "%d runs of %s are also in a folder before it, and count once: %s",
+            len(fingerprints),
+            name,
+            _some(fingerprints),
         )
     return sorted(found.values(), key=lambda run: (run.record["started"], run.fingerprint))
+
+
+def runs_of(runs_dir: Path, fingerprints: Iterable[str]) -> list[FoundRun]:
+    """The records of these plans that are in the folder."""
+    records = ((name, store.read_record(runs_dir, name)) for name in fingerprints)
+    return [FoundRun(record, runs_dir / name) for name, record in records if record is not None]
 
 
 def _rank(run: FoundRun) -> tuple[bool, str]:
@@ -93,7 +104,8 @@ def _named(runs: Sequence[FoundRun], names: Sequence[str]) -> list[FoundRun]:
         if len(matching) == 1:
             chosen[matching[0].fingerprint] = matching[0]
         elif matching:
-            faults.append(f"report.runs={name} matches {len(matching)} runs; give more of: {_some([m.fingerprint for m in matching])}")
+            several = _some([run.fingerprint for run in matching])
+            faults.append(f"report.runs={name} matches {len(matching)} runs; give more of: {several}")
         else:
             known = _some([run.fingerprint for run in runs])
             faults.append(f"report.runs={name} matches no run; copy a fingerprint from the column `run`: {known}")

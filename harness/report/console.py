@@ -25,7 +25,7 @@ def to_console(table: Table, console: Console | None = None, title: str | None =
     Columns that do not fit into their block are left out, the least important first, and named. Numbers are never cut:
     if even the columns that are always shown do not fit, lines are longer than the terminal is wide.
     """
-    console = console or _console()
+    console = console or report_console()
     if title is not None:
         console.print(Text(f"\n{printable(title)}", style="bold"))
     blocks, left_out = _layout(table, console.width)
@@ -35,7 +35,7 @@ def to_console(table: Table, console: Console | None = None, title: str | None =
         console.print(Segments(_segments(table, block, console, shorten=number > 0)), soft_wrap=True, end="")
     notes = list(table.notes)
     if left_out:
-        notes.append(f"columns left out at this width: {', '.join(left_out)}; see table.csv or table.md")
+        notes.append(f"columns left out at this width: {', '.join(left_out)}; see runs.csv of the report")
     for note in notes:
         console.print(Text(printable(note), style="dim"))
 
@@ -47,7 +47,8 @@ def _segments(table: Table, columns: Sequence[Column], console: Console, shorten
     """
     widths = {column.name: _narrowest(table, column) for column in columns}
     spare = console.width - sum(widths.values()) - GAP * (len(columns) - 1)
-    widths["setting"] = min(widths["setting"] + max(spare, 0), _natural(table, next(c for c in columns if c.folds)))
+    for column in [column for column in columns if column.folds][:1]:
+        widths[column.name] = min(widths[column.name] + max(spare, 0), _natural(table, column))
     segments = []
     for row in (None, *table.rows):
         parts = []
@@ -69,7 +70,8 @@ def _segments(table: Table, columns: Sequence[Column], console: Console, shorten
     return segments
 
 
-def _console() -> Console:
+def report_console() -> Console:
+    """The console of a table; wide if the output is a file or a pipe."""
     unknown = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=WIDTH_WITHOUT_TERMINAL) if unknown else Console()
 

@@ -1,7 +1,7 @@
 """The language of ``report.where``: conditions on the fields of a record.
 
-``method in [lora, ia3] and model.name == smollm2_135m and seed < 3``. Words without quotes are names of fields or texts,
-as typed: a fingerprint such as ``39e512345678`` is text where the field holds text. Python's own parser gives the
+``method in [lora, ia3] and model.name == smollm2_135m and seed < 3``. Words without quotes are fields or texts as
+typed: a fingerprint such as ``39e512345678`` is text where the field holds text. Python's own parser gives the
 structure; nothing is evaluated but comparisons, ``and``, ``or`` and ``not``.
 """
 
@@ -135,7 +135,9 @@ class Condition:
         if word is None:
             return f"{self._key}={brief(self._text)} has a comparison without a field; write, for example, {EXAMPLE}"
         close = near_fields(word, known)
-        remedy = f"did you mean {' or '.join(close)}?" if close else f"such as method, seed, model.name, loss: {EXAMPLE}"
+        remedy = (
+            f"did you mean {' or '.join(close)}?" if close else f"such as method, seed, model.name, loss: {EXAMPLE}"
+        )
         return f"{self._key}: no record has a field {brief(word)}; {remedy}"
 
     def _value(self, node: ast.expr, fields: Fields, known: Collection[str]) -> Any:

@@ -7,6 +7,8 @@ A setting has the name that it has on the command line (``lora.r``, ``trainer.ep
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from harness.record.readings import validation_loss
+
 Record = Mapping[str, Any]
 
 COSTS = ("trainable_parameters", "adapter_bytes", "train_s", "peak_train_bytes", "tokens_per_s")
@@ -55,18 +57,6 @@ def costs(record: Record) -> dict[str, float | None]:
         "peak_train_bytes": memory.get("train_peak"),
         "tokens_per_s": training.get("tokens_per_s"),
     }
-
-
-def validation_loss(record: Record) -> float | None:
-    """Validation loss (nats per completion token) of the weights that were scored; None if not measured.
-
-    Those are the weights of ``best_step`` if the best were kept, else the last ones.
-    """
-    training = record.get("training", {})
-    best = training.get("best_step")
-    points = training.get("validation") or []
-    losses = [point["loss"] for point in points if best is None or point["step"] == best]
-    return losses[-1] if losses else None
 
 
 def method_name(record: Record) -> str:

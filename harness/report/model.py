@@ -1,6 +1,6 @@
 """What a report says, before it becomes a page, a table or a file: plain, frozen values.
 
-``harness.report.build`` makes a ``Report`` from records; each module of ``harness.report.formats`` writes one form of it.
+``harness.report.build`` makes a ``Report`` from records; a module of ``harness.report.formats`` writes each form.
 """
 
 from collections.abc import Mapping

@@ -4,11 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from harness.report.cells import NOTHING, TableRow
 from harness.report.columns import EVERY_BLOCK, Column, short_count
-from harness.report.model import Configuration, Group
+from harness.report.console import report_console, to_console
+from harness.report.model import Configuration, Group, Report, Run
 from harness.report.statistics.model import Interval
 from harness.report.table import Table
+from harness.runtime.terminal import printable
 from harness.scoring.catalog import SCORES, Direction, decimals
 
 ROW = "configuration"  # key of a row's configuration
@@ -43,7 +48,15 @@ def overview_columns(group: Group) -> list[OverviewColumn]:
     ]
     if any(row.setting for row in rows):
         columns.append(
-            _column("setting", "setting", lambda row: row.setting, lambda row: row.setting, is_text=True, folds=True, block=EVERY_BLOCK)
+            _column(
+                "setting",
+                "setting",
+                lambda row: row.setting,
+                lambda row: row.setting,
+                is_text=True,
+                folds=True,
+                block=EVERY_BLOCK,
+            )
         )
     if any(row.learning_rate is not None for row in rows):
         columns.append(_column("learning_rate", "rate", _rate, lambda row: row.learning_rate, dropped=5))
@@ -59,7 +72,9 @@ def overview_columns(group: Group) -> list[OverviewColumn]:
 
 def overview_table(group: Group) -> Table:
     """The group's table for a console."""
-    rows: list[TableRow] = [{ROW: row, **{f"{name}_change": row.changes.get(name) for name in group.scores}} for row in group.configurations]
+    rows: list[TableRow] = [
+        {ROW: row, **{f"{name}_change": row.changes.get(name) for name in group.scores}} for row in group.configurations
+    ]
     return Table(rows, list(overview_columns(group)), list(group.scores), list(group.notes))
 
 
@@ -135,6 +150,14 @@ def _column(
     return OverviewColumn(name=name, label=label, show=lambda row: text(row[ROW]), value=value, **more)
 
 
+def failure_text(run: Run) -> str:
+    """What has no result, and why."""
+    what = " ".join(part for part in (run.method, run.setting) if part)
+    cells = f" ({'; '.join(run.cells)})" if run.cells and not run.setting else ""
+    why = " - ".join(text for text in (run.error, run.hint) if text)
+    return f"{run.fingerprint} {what}{cells}, seed {run.seed}: {run.state}{': ' if why else ''}{why}"
+
+
 def shares_best(group: Group, name: str) -> frozenset[str]:
     """Keys of the configurations whose mean cannot be told from the best one's: their difference is within the floor.
 
@@ -152,3 +175,18 @@ def shares_best(group: Group, name: str) -> frozenset[str]:
     return frozenset(
         row.key for row in rows if abs(top - row.scores[name].mean) <= max(best.floors[name], row.floors.get(name, 0.0))
     )
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Print the table and the findings of each group."""
+    console = console or report_console()
+    for group in report.groups:
+        facts = ", ".join(f"{fact.name} {fact.value}" for fact in group.facts)
+        to_console(overview_table(group), console, title=f"{group.title}{': ' if facts else ''}{facts}")
+        for finding in report.headlines:
+            if finding.group == group.key:
+                console.print(Text(f"- {printable(finding.text)}"))
+    for run in report.failures:
+        console.print(Text(printable(failure_text(run)), style="bold red"))
+    for note in report.notes:
+        console.print(Text(printable(note), style="dim"))

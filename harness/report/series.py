@@ -27,8 +27,10 @@ def _axis(name: str, configurations: Sequence[Configuration]) -> Axis:
     lines: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
     for each in configurations:
         value = each.values.get(name)
-        if _is_number(value):
-            others = " ".join(f"{key}={other}" for key, other in each.values.items() if key not in (name, _follower(name, each)))
+        if value is not None and _is_number(value):
+            others = " ".join(
+                f"{key}={other}" for key, other in each.values.items() if key not in (name, _follower(name, each))
+            )
             lines[each.method, " ".join([others, *each.marks]).strip()].append((float(value), each.key))
     kept = [
         Line(method, label, tuple(sorted(points)))
@@ -85,5 +87,6 @@ def fronts(
 ) -> dict[str, dict[str, tuple[str, ...]]]:
     """The Pareto front of each score against each cost that is better when it is lower."""
     return {
-        score: {cost: front(configurations, score, cost) for cost in costs if cost != "tokens_per_s"} for score in scores
+        score: {cost: front(configurations, score, cost) for cost in costs if cost != "tokens_per_s"}
+        for score in scores
     }

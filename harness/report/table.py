@@ -4,6 +4,7 @@ A row is a cell of the grid, in grid order. Cells with equal plans share one run
 shared run is not a replicate.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from harness.record.readings import validation_loss
 from harness.record.redact import redactor
 from harness.report.cells import NOT_STARTED, TableCell, TableRow
-from harness.report.columns import Column, run_columns
+from harness.report.columns import Column, run_columns, state_of
 from harness.report.notes import answered_elsewhere, notes_on
 from harness.runtime.terminal import printable
 from harness.scoring.catalog import SCORES
@@ -98,3 +99,11 @@ def _method(cell: TableCell, record: Mapping[str, Any]) -> str:
     """``library`` is many methods; the record knows which one."""
     kind = record.get("plan", {}).get("settings", {}).get("type") if cell.method == "library" else None
     return f"library:{kind}" if kind else cell.method
+
+
+def outcome_line(table: Table) -> str:
+    """One line for the end of a sweep: ``6 cells, 4 runs: 3 finished, 1 failed``."""
+    runs = [row for row in table.rows if not row["shares_row"]]
+    states = Counter(state_of(row) for row in runs)
+    counts = ", ".join(f"{number} {state}" for state, number in states.items())
+    return f"{len(table.rows)} cells, {len(runs)} runs: {counts}"

@@ -27,9 +27,7 @@ class Judged:
     findings: tuple[Finding, ...]
 
 
-def read_group(
-    group: str, runs: Sequence[FoundRun], keys: Mapping[str, str], labels: Mapping[str, str]
-) -> GroupScores:
+def read_group(group: str, runs: Sequence[FoundRun], keys: Mapping[str, str], labels: Mapping[str, str]) -> GroupScores:
     """Scores of the runs with their values per row.
 
     Args:
@@ -70,7 +68,9 @@ def judge(
         floors = {one.metric: one.floors[each.method].half_width for one in found if each.method in one.floors}
         # A mean over fewer seeds than its neighbors' would mislead.
         complete = {name: mean for name, mean in means.items() if mean.n == len(each.seeds)}
-        finished.append(replace(each, scores=complete, floors={name: floors[name] for name in complete if name in floors}))
+        finished.append(
+            replace(each, scores=complete, floors={name: floors[name] for name in complete if name in floors})
+        )
     return Judged(
         configurations=tuple(finished),
         comparisons=tuple(comparison for one in found for comparison in one.comparisons),

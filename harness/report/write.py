@@ -8,12 +8,14 @@ from harness.record.files import atomic_write_text
 from harness.report.formats import csv_file, html, json_file, latex, markdown
 from harness.report.model import Report
 
+PAGE_NAME = "report.html"
+
 FORMS: dict[str, Callable[[Report], str]] = {
     "runs.csv": csv_file.to_csv,
     "report.json": json_file.to_json,
     "report.md": markdown.to_markdown,
     "report.tex": latex.to_latex,
-    "report.html": html.to_html,
+    PAGE_NAME: html.to_html,
 }
 
 

@@ -1,28 +1,56 @@
-"""stage=report: tabulate the records in a folder."""
+"""stage=report: compare what is on record, on the console and as a page, tables and data."""
 
-from dataclasses import replace
+import logging
+import os
+import shlex
+import sys
 from pathlib import Path
 
 from harness.errors import ConfigFault
-from harness.record import store
-from harness.report.cells import cells_from_records
-from harness.report.table import build_table
-from harness.sweep.reuse import other_code
-from harness.sweep.summary import show_table
+from harness.plan.spec import Options
+from harness.record.redact import redactor
+from harness.report.build import Request, build_report, short_path
+from harness.report.overview import print_report
+from harness.report.write import FORMS, write_report
+from harness.stages.chosen import chosen_runs
+
+log = logging.getLogger(__name__)
 
 
-def report_records(runs_dir: Path) -> None:
-    """Print a table of every record below ``runs_dir``, and write it there as CSV and Markdown.
+def report_records(options: Options) -> None:
+    """Write the report of the chosen runs into ``report.dir``, and print its tables and findings.
 
     Raises:
-        ConfigFault: there is no record.
+        ConfigFault: no run is chosen, or the folder cannot be written.
     """
-    records = store.all_records(runs_dir)
-    if not records:
-        raise ConfigFault(f"runs_dir={runs_dir} holds no record; run something first, or set runs_dir")
-    by_fingerprint = {record["fingerprint"]: record for record in records}
-    cells = [
-        replace(cell, other_code=other_code(by_fingerprint[cell.fingerprint])) for cell in cells_from_records(records)
-    ]
-    table = build_table(cells, by_fingerprint)
-    show_table(table, by_fingerprint, runs_dir)
+    chosen = chosen_runs(options)
+    folder = _folder(options, chosen.folders[0])
+    arguments = list(map(redactor(), sys.argv[1:]))  # now: the shell's quotes would hide a secret
+    request = Request(
+        title=f"Runs in {', '.join(map(short_path, chosen.folders))}",
+        chosen=chosen.words,
+        command=shlex.join(["python", "-m", "harness", *arguments]),
+        reference=options.report.reference,
+        minimum_effect=options.report.minimum_effect,
+    )
+    if chosen.sweep is not None:
+        # A condition leaves runs out on purpose.
+        whole = options.report.where is None and options.report.runs is None
+        found = frozenset(run.fingerprint for run in chosen.runs)
+        request = chosen.sweep.added_to(request, found if whole else frozenset(chosen.sweep.cells))
+    report = build_report(chosen.runs, request)
+    write_report(report, folder)
+    print_report(report)
+    log.info("%s: %s", short_path(folder), ", ".join(reversed(FORMS)))
+
+
+def _folder(options: Options, runs_dir: Path) -> Path:
+    """Where the files go; asked before anything is read or computed for them."""
+    named = options.report.dir
+    folder = Path(named).expanduser().absolute() if named else runs_dir / "report"
+    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise ConfigFault(f"report.dir={folder} cannot be created: {place} is not a folder; name another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigFault(f"report.dir={folder} cannot be written: no permission in {place}; set report.dir=<folder>")
+    return folder

@@ -62,8 +62,11 @@ class SweepView:
         return f"{text}; about {duration.in_words(seconds / max(states[RUNNING], 1))} left"
 
 
-def find_sweep(runs_dir: Path, name: str | None) -> Path | None:
+def find_sweep(runs_dir: Path, name: str | None, key: str = "sweep.name") -> Path | None:
     """The folder of the sweep of that name, else of the one with the newest command.
+
+    Args:
+        key: the setting that holds the name, for messages.
 
     Returns:
         None if there is no sweep and none was named, but single runs are running.
@@ -83,7 +86,7 @@ def find_sweep(runs_dir: Path, name: str | None) -> Path | None:
     matching = matching or [folder for folder in folders if folder.name.startswith(name)]
     if not matching:
         known = "; ".join(f"{names[folder]} ({folder.name})" for folder in folders[-5:])
-        raise ConfigFault(f"sweep.name={name} is not a sweep in {runs_dir}; the newest are: {known}")
+        raise ConfigFault(f"{key}={name} is not a sweep in {runs_dir}; the newest are: {known}")
     return matching[-1]
 
 

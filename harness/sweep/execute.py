@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.errors import RunFault
 from harness.record import provenance
+from harness.report.build import short_path
 from harness.sweep import manifest
 from harness.sweep.cells import Cell
 from harness.sweep.claim import RunFunction, run_cell
@@ -14,7 +15,7 @@ from harness.sweep.grid import check_data, check_models, unique_plans
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
 from harness.sweep.reused_runs import label_and_send
-from harness.sweep.summary import conclude, short_path, show_results
+from harness.sweep.summary import conclude, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
 log = logging.getLogger(__name__)

@@ -4,19 +4,25 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from harness.errors import RunFault
-from harness.report import console, replicates
+from harness.errors import RunFault, first_line
+from harness.report import console
+from harness.report.build import Request, build_report, short_path
 from harness.report.cells import TableCell, setting_of, shared_overrides
-from harness.report.files import outcome_line, write_tables
-from harness.report.table import Table, build_table
+from harness.report.choose import runs_of
+from harness.report.model import Report
+from harness.report.overview import overview_table
+from harness.report.table import Table, build_table, outcome_line
+from harness.report.write import PAGE_NAME, write_report
 from harness.sweep.cells import Cell
 from harness.sweep.outcome import Outcome
 from harness.sweep.reuse import other_code
+from harness.sweep.sweep_report import read_sweep
 from harness.sweep.worklist import Worklist
 
 log = logging.getLogger(__name__)
+
+AGAIN = "python -m harness stage=report report.sweep="
 
 
 def conclude(
@@ -76,23 +82,35 @@ def show_results(
         )
         for cell in cells
     ]
-    table = build_table(rows, records)
-    show_table(table, records, folder)
+    show_table(build_table(rows, records), folder)
     return all(f in records and records[f]["status"] == "finished" for f in found)
 
 
-def show_table(table: Table, records: Mapping[str, Mapping[str, Any]], folder: Path | None) -> None:
-    """Write the table and the summary of its runs over seeds into ``folder``, then print both."""
-    over_seeds = replicates.seed_table(table, records)
-    if folder is not None:
-        write_tables(folder, table, over_seeds)  # first: whatever happens to the console, the files are there
+def show_table(table: Table, folder: Path | None) -> None:
+    """Print the table of the cells; for a sweep, write its report first and print the tables over seeds."""
+    # Whatever happens to the console, the files are there.
+    report = None if folder is None else _written_report(folder)
     console.to_console(table)
-    if over_seeds is not None:
-        console.to_console(over_seeds, title=replicates.TITLE)
-    if folder is not None:
-        log.info("%s; the table as CSV and Markdown: %s", outcome_line(table), short_path(folder))
+    if report is None or folder is None:
+        return
+    for group in report.groups:
+        if any(len(row.seeds) > 1 for row in group.configurations):
+            console.to_console(overview_table(group), title=f"over seeds: {group.title}")
+    log.info("%s; report: %s", outcome_line(table), short_path(folder / PAGE_NAME))
 
 
-def short_path(path: Path) -> str:
-    """The path relative to the working folder if it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _written_report(folder: Path) -> Report | None:
+    """The report of the sweep in this folder; None, with what to do about it, if it cannot be made.
+
+    Runs of days have ended by now: an error here must not hide their results.
+    """
+    sweep = read_sweep(folder)
+    runs = runs_of(folder.parent.parent, sweep.cells)
+    request = Request(chosen=f"all runs of the sweep in {short_path(folder)}", command=f"{AGAIN}{folder}")
+    try:
+        report = build_report(runs, sweep.added_to(request, frozenset(run.fingerprint for run in runs)))
+        write_report(report, folder)
+    except Exception as error:
+        log.error("the report could not be written (%s); once that is fixed: %s%s", first_line(error), AGAIN, folder)
+        return None
+    return report

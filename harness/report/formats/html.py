@@ -270,4 +270,3 @@ def _shown(texts: Sequence[str]) -> list[str]:
 
 def _flags(values: Sequence[bool]) -> str:
     return "".join("1" if value else "0" for value in values)
-

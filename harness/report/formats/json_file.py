@@ -1,8 +1,8 @@
 """``report.json``: the whole report but for answers and curves, which stand in the runs' own files."""
 
 import json
-from dataclasses import fields, is_dataclass
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any

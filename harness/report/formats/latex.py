@@ -40,7 +40,7 @@ _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 _LEFT_OUT = ("number", "runs")  # columns that serve to find a run
 
-_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs} and \input{report}. Alone, this file compiles as it is.
+_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs} and \input{report}. Alone, this file compiles, too.
 \makeatletter
 \newif\ifreportalone
 \ifx\@nodocument\relax\reportalonefalse\else\reportalonetrue\fi
@@ -89,8 +89,10 @@ def _table(group: Group) -> Iterator[str]:
     yield "\\midrule"
     former = None
     for row in group.configurations:
-        if former is not None and former != row.method and len(group.configurations) > len(
-            {each.method for each in group.configurations}
+        if (
+            former is not None
+            and former != row.method
+            and len(group.configurations) > len({each.method for each in group.configurations})
         ):
             yield "\\addlinespace"
         former = row.method
@@ -101,7 +103,10 @@ def _table(group: Group) -> Iterator[str]:
         yield " & ".join(cells) + " \\\\"
     yield "\\bottomrule"
     yield "\\end{tabular}"
-    for note in (*group.notes, *(finding.text for finding in group.findings if finding.metric in (*group.scores[:1], "loss"))):
+    for note in (
+        *group.notes,
+        *(finding.text for finding in group.findings if finding.metric in (*group.scores[:1], "loss")),
+    ):
         yield f"\\par\\smallskip\\parbox{{0.9\\linewidth}}{{{escaped(note)}}}"
     yield "\\end{table}"
 

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.report.model import Fact, Group, Report, Run
-from harness.report.overview import overview_columns, shares_best
+from harness.report.model import Fact, Group, Report
+from harness.report.overview import failure_text, overview_columns, shares_best
+from harness.scoring.catalog import decimals
 
 
 def to_markdown(report: Report) -> str:
@@ -67,17 +68,8 @@ def facts_text(facts: Sequence[Fact]) -> str:
     return ", ".join(f"{escaped(fact.name)} {escaped(fact.value)}" for fact in facts)
 
 
-def failure_text(run: Run) -> str:
-    """What failed, and why."""
-    what = " ".join(part for part in (run.method, run.setting) if part) or "; ".join(run.cells)
-    why = " - ".join(text for text in (run.error, run.hint) if text)
-    return f"{run.fingerprint} {what} seed {run.seed}: {run.state}{': ' if why else ''}{why}"
-
-
 def baseline_notes(group: Group) -> list[str]:
     """The scores of the untouched model."""
-    from harness.scoring.catalog import decimals
-
     known = [(name, group.baseline[name]) for name in group.scores if name in group.baseline]
     values = ", ".join(f"{name} {value:.{decimals(name, abs(value))}f}" for name, value in known)
     return [f"the untouched model: {values}"] if values else []
