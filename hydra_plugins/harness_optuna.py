@@ -37,6 +37,7 @@ class OptunaSweeper(Sweeper):
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from harness.config.free_text import quoted
+        from harness.errors import ConfigFault
         from harness.sweep import search_space, study
         from hydra_plugins.harness_launcher import job_return
 
@@ -47,6 +48,11 @@ class OptunaSweeper(Sweeper):
         overrides = parser.parse_overrides([*preset, *arguments])
         shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
+        if composed.select.split is not None:
+            raise ConfigFault(
+                f"select.split={composed.select.split}: Optuna chooses by its own objective; leave select.split out, or "
+                "use hydra/sweeper=basic"
+            )
         session = study.open_session(
             search_space.StudySettings(**self.settings), overrides, self._launcher.prepare, composed
         )

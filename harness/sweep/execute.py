@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RunFault
+from harness.errors import ConfigFault, RunFault
 from harness.record import provenance
 from harness.report.build import short_path
 from harness.sweep import manifest
@@ -98,6 +98,8 @@ def run_single(cell: Cell, run: RunFunction) -> dict[str, Any]:
     Raises:
         RunFault: it fails, or failed earlier and ``sweep.retry=none`` does not retry it.
     """
+    if cell.options.select.split is not None:
+        raise ConfigFault(f"select.split={cell.options.select.split} chooses among the cells of a sweep; add -m")
     cell = cell.with_attempts()
     if failed := failed_and_not_retried(cell):
         show_results([cell], frozenset({cell.plan.fingerprint}), None)

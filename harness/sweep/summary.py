@@ -12,12 +12,12 @@ from harness.report.cells import TableCell, setting_of, shared_overrides
 from harness.report.choose import runs_of
 from harness.report.model import Report
 from harness.report.overview import overview_table
-from harness.report.table import Table, build_table, outcome_line
+from harness.report.table import build_table, outcome_line
 from harness.report.write import PAGE_NAME, write_report
 from harness.sweep.cells import Cell
 from harness.sweep.outcome import Outcome
 from harness.sweep.reuse import other_code
-from harness.sweep.sweep_report import read_sweep
+from harness.sweep.sweep_report import content_of
 from harness.sweep.worklist import Worklist
 
 log = logging.getLogger(__name__)
@@ -82,33 +82,29 @@ def show_results(
         )
         for cell in cells
     ]
-    show_table(build_table(rows, records), folder)
+    table = build_table(rows, records)
+    # Whatever happens to the console, the files are there.
+    report = None if folder is None else _written_report(cells, folder, not_started)
+    console.to_console(table)
+    if report is not None and folder is not None:
+        for group in report.groups:
+            if any(len(row.seeds) > 1 for row in group.configurations):
+                console.to_console(overview_table(group), title=f"over seeds: {group.title}")
+        log.info("%s; report: %s", outcome_line(table), short_path(folder / PAGE_NAME))
     return all(f in records and records[f]["status"] == "finished" for f in found)
 
 
-def show_table(table: Table, folder: Path | None) -> None:
-    """Print the table of the cells; for a sweep, write its report first and print the tables over seeds."""
-    # Whatever happens to the console, the files are there.
-    report = None if folder is None else _written_report(folder)
-    console.to_console(table)
-    if report is None or folder is None:
-        return
-    for group in report.groups:
-        if any(len(row.seeds) > 1 for row in group.configurations):
-            console.to_console(overview_table(group), title=f"over seeds: {group.title}")
-    log.info("%s; report: %s", outcome_line(table), short_path(folder / PAGE_NAME))
-
-
-def _written_report(folder: Path) -> Report | None:
-    """The report of the sweep in this folder; None, with what to do about it, if it cannot be made.
+def _written_report(cells: Sequence[Cell], folder: Path, not_started: Collection[str]) -> Report | None:
+    """The report of the sweep, written into its folder; None, with what to do about it, if it cannot be made.
 
     Runs of days have ended by now: an error here must not hide their results.
     """
-    sweep = read_sweep(folder)
-    runs = runs_of(folder.parent.parent, sweep.cells)
+    sweep = content_of(cells, folder)
+    shown = [fingerprint for fingerprint in sweep.cells if fingerprint not in not_started]
     request = Request(chosen=f"all runs of the sweep in {short_path(folder)}", command=f"{AGAIN}{folder}")
     try:
-        report = build_report(runs, sweep.added_to(request, frozenset(run.fingerprint for run in runs)))
+        runs = runs_of(cells[0].options.runs_dir, shown)
+        report = build_report(runs, sweep.added_to(request, frozenset(run.fingerprint for run in runs), not_started))
         write_report(report, folder)
     except Exception as error:
         log.error("the report could not be written (%s); once that is fixed: %s%s", first_line(error), AGAIN, folder)

@@ -2,14 +2,16 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigFault
 from harness.report.build import Request, Winner, missing_run
+from harness.report.cells import NOT_STARTED
 from harness.sweep import manifest
+from harness.sweep.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,17 @@ class SweepContent:
     commands: tuple[str, ...]  # each once, the first one first
     winners: tuple[Winner, ...]
 
-    def added_to(self, request: Request, found: frozenset[str]) -> Request:
+    def added_to(self, request: Request, found: Collection[str], not_started: Collection[str] = ()) -> Request:
         """The request for a report of this sweep.
 
         Args:
-            found: fingerprints that have a record; the others are shown as not run.
+            found: fingerprints of the runs that it shows; the others are shown as not run.
+            not_started: those that a command did not start, because too many runs had failed.
         """
         missing = [
-            missing_run(fingerprint, self.methods[fingerprint], cells)
+            missing_run(
+                fingerprint, self.methods[fingerprint], cells, NOT_STARTED if fingerprint in not_started else "not run"
+            )
             for fingerprint, cells in self.cells.items()
             if fingerprint not in found
         ]
@@ -42,6 +47,22 @@ class SweepContent:
             winners=self.winners,
             missing=tuple(missing),
         )
+
+
+def content_of(cells: Sequence[Cell], folder: Path) -> SweepContent:
+    """The sweep of these cells, whose folder keeps its commands and what it selected."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for cell in cells:
+        named[cell.plan.fingerprint].append(cell.name)
+    kept = read_sweep(folder) if (folder / manifest.MANIFEST_NAME).is_file() else None
+    return SweepContent(
+        folder=folder,
+        name=cells[0].options.sweep_name or folder.name,
+        cells={fingerprint: tuple(names) for fingerprint, names in named.items()},
+        methods={cell.plan.fingerprint: cell.plan.method for cell in cells},
+        commands=kept.commands if kept else (),
+        winners=kept.winners if kept else (),
+    )
 
 
 def read_sweep(folder: Path) -> SweepContent:

@@ -223,7 +223,7 @@ def _references(line: Mapping[str, Any]) -> list[str]:
 
 def _scores_after(record: Mapping[str, Any]) -> dict[str, float]:
     """Finite scores after training, with the validation loss of the weights that were kept."""
-    from harness.report.table import validation_loss
+    from harness.record.readings import validation_loss
 
     scores = dict(record["scores"]["after"]) | {"validation_loss": validation_loss(record)}
     return {name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)}
