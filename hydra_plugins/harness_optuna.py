@@ -50,8 +50,8 @@ class OptunaSweeper(Sweeper):
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
         if composed.select.split is not None:
             raise ConfigFault(
-                f"select.split={composed.select.split}: Optuna chooses by its own objective; leave select.split out, or "
-                "use hydra/sweeper=basic"
+                f"select.split={composed.select.split}: Optuna chooses by its own objective; leave select.split out, "
+                "or use hydra/sweeper=basic"
             )
         session = study.open_session(
             search_space.StudySettings(**self.settings), overrides, self._launcher.prepare, composed

@@ -68,7 +68,8 @@ def test_no_file_of_a_sweep_holds_a_secret(planted, tmp_path, how):
     words = [word for word in words if not word.startswith("model.name=model")]
     done = command(*words)
     assert done.code == 0, done.err
-    assert {file.suffix for file in (tmp_path / "runs" / "sweeps").rglob("table.*")} == {".csv", ".md"}
+    forms = {file.suffix for file in (tmp_path / "runs" / "sweeps").rglob("r*.*")}
+    assert forms == {".csv", ".html", ".json", ".md", ".tex"}
     assert leaks(tmp_path / "runs") == []
     assert not any(part in done.out + done.err for part in PARTS)
     again = command(*words)

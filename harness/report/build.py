@@ -93,6 +93,7 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
         findings=tuple(finding for group in made for finding in group.findings),
         failures=(*failures, *request.missing),
         notes=(*map(clean, request.notes), *_other_code(found)),
+        order=tuple(request.cells),
     )
 
 

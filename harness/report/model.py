@@ -137,6 +137,7 @@ class Report:
     findings: tuple[Finding, ...]  # of all groups
     failures: tuple[Run, ...]  # runs without a result
     notes: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()  # fingerprints of a sweep's plans, in the order of its grid
 
     @property
     def headlines(self) -> tuple[Finding, ...]:

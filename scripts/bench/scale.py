@@ -27,7 +27,6 @@ from harness.config.compose import Composer, register_schema
 from harness.plan.read import read_config
 from harness.record import locks, store
 from harness.report.cells import cells_from_records
-from harness.report.files import to_csv
 from harness.report.table import build_table
 from harness.shipped import shipped_folder
 
@@ -81,7 +80,7 @@ def measure_records(runs_dir: Path, runs: int, repeats: int) -> None:
     records = {kept["fingerprint"]: kept for kept in store.all_records(runs_dir, curves=False)}
     timed(f"list ({runs})", lambda: store.all_records(runs_dir, curves=False), repeats)
     timed("cells of the table", lambda: cells_from_records(list(records.values())), repeats)
-    timed("table and CSV", lambda: to_csv(build_table(cells, records)), repeats)
+    timed("table of the cells", lambda: build_table(cells, records), repeats)
     timed("look up each run", lambda: [store.read_record(runs_dir, each) for each in fingerprints], repeats)
     some = fingerprints[:1000]
     timed("take, release locks", lambda: [locks.take_lock(runs_dir / each).release() for each in some], repeats)

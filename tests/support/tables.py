@@ -1,12 +1,10 @@
 """Tables as people and programs read them."""
 
-import csv
 import io
 
 from rich.console import Console
 
 from harness.report import console
-from harness.report.files import to_csv
 from harness.report.table import Table
 
 
@@ -18,5 +16,5 @@ def printed(table: Table, width: int) -> str:
 
 
 def parsed(table: Table) -> list[dict[str, str]]:
-    """The rows of the CSV."""
-    return list(csv.DictReader(io.StringIO(to_csv(table))))
+    """The raw values as texts; what is unknown is empty."""
+    return [{name: "" if value is None else str(value) for name, value in row.items()} for row in table.rows]

@@ -1,12 +1,13 @@
 """What a command shows when its runs have ended, and when that is an error."""
 
 import csv
+import logging
 
 import pytest
 
 from harness.errors import RunFault
 from harness.sweep.outcome import Outcome, Status
-from harness.sweep.summary import conclude, short_path
+from harness.sweep.summary import conclude
 from harness.sweep.worklist import Worklist
 from tests.support.stored_records import fail, started
 from tests.support.sweeps import finish_record, make_cell
@@ -25,7 +26,7 @@ def outcomes_of(cells, *statuses):
 
 
 def rows_of(folder):
-    with (folder / "table.csv").open() as file:
+    with (folder / "runs.csv").open() as file:
         return list(csv.DictReader(file))
 
 
@@ -40,12 +41,11 @@ def test_results_are_shown_with_their_origin(cells, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "row 2: made by code 0123456789abcdef" in shown
     assert "row 3: finished by process 1 on node7" in shown
-    rows = rows_of(tmp_path / "s")
-    assert [row["reused"] for row in rows] == ["False", "True", "True"]
-    assert [row["other_code"] for row in rows] == ["", "0123456789abcdef", ""]
+    assert "reused" in shown
+    assert [row["code"] == "0123456789abcdef" for row in rows_of(tmp_path / "s")] == [False, True, False]
 
 
-def test_tables_are_written_before_anything_is_printed(cells, tmp_path, monkeypatch):
+def test_the_report_is_written_before_anything_is_printed(cells, tmp_path, monkeypatch):
     finish_record(cells[0])
 
     def broken(*_, **__):
@@ -55,7 +55,7 @@ def test_tables_are_written_before_anything_is_printed(cells, tmp_path, monkeypa
     with pytest.raises(OSError, match="Input/output"):
         conclude(cells[:1], outcomes_of(cells, Status.finished), frozenset(), tmp_path / "s", Worklist(tmp_path, None))
     assert [row["state"] for row in rows_of(tmp_path / "s")] == ["finished"]
-    assert (tmp_path / "s" / "table.md").exists()
+    assert (tmp_path / "s" / "report.html").exists()
 
 
 def test_failures_are_an_error_after_the_table(cells, tmp_path):
@@ -77,7 +77,15 @@ def test_plans_that_were_not_started_are_counted(cells, tmp_path):
     assert [row["state"] for row in rows_of(tmp_path / "s")] == ["failed", "not started", "not started"]
 
 
-def test_path_below_the_working_folder_is_shown_relative_to_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert short_path(tmp_path / "runs") == "runs"
-    assert short_path(tmp_path.parent) == str(tmp_path.parent)
+def test_a_report_that_cannot_be_written_hides_no_result(cells, tmp_path, monkeypatch, capsys, caplog):
+    finish_record(cells[0])
+
+    def broken(*_, **__):
+        raise ValueError("no such form")
+
+    monkeypatch.setattr("harness.sweep.summary.write_report", broken)
+    logging.getLogger("harness").propagate = True
+    conclude(cells[:1], outcomes_of(cells, Status.finished), frozenset(), tmp_path / "s", Worklist(tmp_path, None))
+    assert "lora" in capsys.readouterr().out
+    assert "the report could not be written (ValueError: no such form)" in caplog.text
+    assert f"stage=report report.sweep={tmp_path / 's'}" in caplog.text

@@ -24,6 +24,8 @@ def to_csv(report: Report) -> str:
     scores = list(dict.fromkeys(name for group in report.groups for name in group.scores if name != "validation_loss"))
     rows = [_row(run, group.title, scores) for group in report.groups for run in group.runs]
     rows += [_row(run, "", scores) for run in report.failures if not run.configuration]
+    places = {fingerprint: place for place, fingerprint in enumerate(report.order)}
+    rows.sort(key=lambda row: places.get(row["run"], len(places)))
     writer = csv.DictWriter(stream, list(rows[0]) if rows else ["run"], lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
