@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness.config.schema import SelectSettings
 from harness.errors import raise_together
 from harness.plan.spec import digest, effective_settings, plain
 from harness.record.readings import validation_loss
@@ -28,7 +29,7 @@ from harness.sweep.worklist import Dispatch, Worklist
 
 log = logging.getLogger(__name__)
 
-SPLIT, SEED = "scoring.split", "seed"
+SPLIT, SEED, SELECT = "scoring.split", "seed", "select.split"
 
 Job = Sequence[str]  # overrides of one cell, as the launcher gets them
 # The cells of these jobs, numbered from the second argument on, and what runs some of them.
@@ -51,7 +52,8 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
     select = cells[0].options.select
     raise_together(list(_faults(cells)))
     final = cells[0].plan.scoring.split
-    first, dispatch = prepare([[*_without(job, SPLIT), f"{SPLIT}={select.split}"] for job in jobs], 0)
+    bases = [_without(job, (SPLIT, SELECT)) for job in jobs]
+    first, dispatch = prepare([[*base, f"{SELECT}=null", f"{SPLIT}={select.split}"] for base in bases], 0)
     runs_dir = first[0].options.runs_dir
     key = [[cell.name, cell.plan.fingerprint] for cell in first]
     folder = runs_dir / "sweeps" / digest([key, plain(select), final])
@@ -60,11 +62,14 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
     with manifest.recorded_command(folder):
         outcomes, earlier = execute.run_cells(first, dispatch, folder, worklist)
         every = list(first)
-        winners = [] if worklist.over else choose(first)
+        winners = [] if worklist.over else choose(first, select)
         if winners:
             seeds = fresh_seeds({cell.plan.seed for cell in first}, select.seeds)
-            bases = [_without(_without(jobs[place], SPLIT), SEED) for place, _ in winners]
-            again = [[*base, f"{SPLIT}={final}", f"{SEED}={seed}"] for base in bases for seed in seeds]
+            again = [
+                [*_without(bases[place], (SEED,)), f"{SELECT}=null", f"{SPLIT}={final}", f"{SEED}={seed}"]
+                for place, _ in winners
+                for seed in seeds
+            ]
             second, dispatch = prepare(again, len(first))
             every += second
             parts = [second[start : start + len(seeds)] for start in range(0, len(second), len(seeds))]
@@ -79,17 +84,16 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
     return every, [outcomes[cell.plan.fingerprint] for cell in every]
 
 
-def choose(cells: Sequence[Cell]) -> list[tuple[int, Winner]]:
+def choose(cells: Sequence[Cell], select: SelectSettings) -> list[tuple[int, Winner]]:
     """The best setting of each group, by the mean of ``select.score`` over its seeds: its first cell, and the winner.
 
     A setting counts if all of its runs have finished; the console names what does not, and groups without any.
     """
-    select = cells[0].options.select
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     names: dict[str, str] = {}
     for place, cell in enumerate(cells):
         plan = effective_settings(cell.plan.as_dict())
-        values = _per(cell)
+        values = _per(cell, select)
         group = digest([alike.comparable(plan), values])
         names[group] = ", ".join(str(value) for value in values.values())
         groups[group][digest({key: value for key, value in plan.items() if key != SEED})].append(place)
@@ -134,7 +138,7 @@ def _faults(cells: Sequence[Cell]) -> Iterator[str]:
     splits = {cell.plan.scoring.split for cell in cells}
     if len(splits) > 1:
         yield f"{SPLIT}={','.join(sorted(splits))}: select.split decides on which split a run is scored; give one"
-    wanted = _names(cells[0])
+    wanted = _names(cells[0].options.select)
     known = {name for cell in cells for name in _fields(cell)}
     for name in wanted:
         if name not in known:
@@ -145,9 +149,8 @@ def _faults(cells: Sequence[Cell]) -> Iterator[str]:
             yield "select.per=seed: the winners run with other seeds than those that chose them; leave seed out"
 
 
-def _names(cell: Cell) -> list[str]:
-    per = cell.options.select.per
-    return [per] if isinstance(per, str) else list(per)
+def _names(select: SelectSettings) -> list[str]:
+    return [select.per] if isinstance(select.per, str) else list(select.per)
 
 
 def _fields(cell: Cell) -> dict[str, Any]:
@@ -155,10 +158,10 @@ def _fields(cell: Cell) -> dict[str, Any]:
     return dict(flat(plan)) | plan_fields(plan)
 
 
-def _per(cell: Cell) -> dict[str, Any]:
+def _per(cell: Cell, select: SelectSettings) -> dict[str, Any]:
     """The values that this cell's winner is chosen for; a setting that its method lacks is null."""
     fields = _fields(cell)
-    return {name: fields.get(name) for name in _names(cell)}
+    return {name: fields.get(name) for name in _names(select)}
 
 
 def _score(cell: Cell, name: str) -> float | None:
@@ -174,5 +177,5 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _without(job: Job, key: str) -> list[str]:
-    return [text for text in job if text.lstrip("+").partition("=")[0] != key]
+def _without(job: Job, keys: Collection[str]) -> list[str]:
+    return [text for text in job if text.lstrip("+").partition("=")[0] not in keys]

@@ -7,7 +7,8 @@ from harness.report.expression import Condition
 
 FIELDS = {
     "method": "lora", "seed": 2, "fingerprint": "39e512345678", "model.name": "smollm2_135m", "loss": 0.5, "lora.r": 8,
-    "data.path": "~/a b/数据", "rows.bad": None, "trainer.keep_best": True, "tags": ["paper", "a b"], "model.revision": "12",
+    "data.path": "~/a b/数据", "rows.bad": None,
+    "trainer.keep_best": True, "tags": ["paper", "a b"], "model.revision": "12",
 }  # fmt: skip
 
 

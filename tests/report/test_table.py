@@ -79,7 +79,8 @@ def test_the_work_of_a_table_grows_with_its_rows_and_no_faster():
 
 
 def test_report_needs_no_torch():
-    code = "import sys, harness.report.build, harness.report.write, harness.report.console; sys.exit('torch' in sys.modules)"
+    modules = "harness.report.build, harness.report.write, harness.report.console"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     root = provenance.PACKAGE.parent
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
 

@@ -1,37 +1,131 @@
-"""stage=report: a table of what is on record."""
+"""stage=report: the chosen runs as tables on the console and as files, and what a choice of nothing is told."""
 
 import csv
+import json
+import os
+import shlex
+import subprocess
 
 import pytest
 
-from harness.record import provenance
-from tests.support.runs import command, overrides, write_rows
+from harness.config.free_text import quote_free_text
+from tests.support.reports import three_methods, write_run
+from tests.support.runs import command
+
+FILES = ["report.html", "report.json", "report.md", "report.tex", "runs.csv"]
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
+def runs_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    three_methods(folder, seeds=2)
+    return folder
 
 
-@pytest.fixture
-def sweep(random_qwen2, rows, tmp_path):
-    return lambda *words: command("-m", *overrides(random_qwen2, rows, tmp_path / "runs"), *words)
+def rows_of(folder):
+    with (folder / "runs.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_files_are_written_and_the_tables_printed(runs_dir):
+    done = command("stage=report", f"runs_dir={runs_dir}")
+    assert done.code == 0, done.err
+    assert sorted(file.name for file in (runs_dir / "report").iterdir()) == FILES
+    assert "tiny on medicine, test split" in done.out
+    assert "r=8" in done.out
+    assert "Highest exact_match" in done.out
+    assert "report.html" in done.err
+    assert len(rows_of(runs_dir / "report")) == 10
+
+
+def test_conditions_fingerprints_and_folders_are_read_as_typed(runs_dir, tmp_path):
+    kept = json.loads((runs_dir / "report" / "report.json").read_text()) if (runs_dir / "report").exists() else None
+    one = next(path.parent.name for path in runs_dir.glob("*/record.json"))
+    words = ["stage=report", f"report.runs_dirs=[{runs_dir}]", f"report.dir={tmp_path / 'a, b = (c) 数据'}"]
+    done = command(*words, "report.where=method in [lora, ia3] and model.name == tiny and seed < 1")
+    assert done.code == 0, done.err
+    assert len(rows_of(tmp_path / "a, b = (c) 数据")) == 3
+    assert command(*words, f"report.runs=[{one[:6]}]").code == 0
+    assert [row["run"] for row in rows_of(tmp_path / "a, b = (c) 数据")] == [one]
+    assert kept is None or kept["groups"]
+
+
+def test_a_fingerprint_that_reads_as_a_number_stays_text():
+    assert quote_free_text(["report.runs=[39e5,12]", "report.runs=39e5", "report.where=run == 39e5"]) == [
+        'report.runs=["39e5","12"]',
+        'report.runs="39e5"',
+        'report.where="run == 39e5"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["report.where=methd == lora"], "no record has a field methd; did you mean method?"),
+        (["report.where=method == lorra"], "matches none of 10 runs; method is"),
+        (["report.where=seed=1"], "has a single =; write == to compare"),
+        (["report.runs=[zzzz]"], "report.runs=zzzz matches no run"),
+        (["report.sweep=other"], "holds no sweep"),
+        (["report.reference=lorra"], "report.reference=lorra names no run"),
+        (["report.dir=/dev/null/x"], "report.dir=/dev/null/x cannot be created: /dev/null is not a folder"),
+        (["report.dir=/proc/x"], "report.dir=/proc/x: runs.csv cannot be written"),
+        (["report.runs_dirs=[/nowhere/at/all]"], "report.runs_dirs=/nowhere/at/all is not a folder"),
+        (["report.minimum_effect=-1"], "report.minimum_effect=-1.0 must be a finite number above 0"),
+    ],
+)
+def test_a_wrong_choice_names_key_value_and_remedy(runs_dir, words, message):
+    done = command("stage=report", f"runs_dir={runs_dir}", *words)
+    assert done.code in (1, 2)
+    assert message in done.err, done.err
+
+
+def test_a_folder_without_records_is_named(tmp_path):
+    done = command("stage=report", f"runs_dir={tmp_path}")
+    assert done.code == 2
+    assert "holds no record" in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_runs_in_a_folder_that_may_only_be_read_need_another_folder(tmp_path):
+    write_run(tmp_path / "runs")
+    (tmp_path / "runs").chmod(0o555)
+    try:
+        done = command("stage=report", f"runs_dir={tmp_path / 'runs'}")
+        assert (done.code, "set report.dir=" in done.err) == (2, True)
+        assert command("stage=report", f"runs_dir={tmp_path / 'runs'}", f"report.dir={tmp_path / 'out'}").code == 0
+    finally:
+        (tmp_path / "runs").chmod(0o755)
 
 
 @pytest.mark.slow
-def test_report_shows_what_is_on_record_and_marks_other_code(sweep, tmp_path, monkeypatch):
-    empty = command("stage=report", f"runs_dir={tmp_path / 'runs'}")
-    assert empty.code == 2
-    assert "holds no record" in empty.err
-    sweep("peft=ia3,lora", "lora.r=2")
-    done = command("stage=report", f"runs_dir={tmp_path / 'runs'}")
-    assert done.code == 0
-    assert {line.split()[1] for line in done.out.splitlines() if line.strip()[:1] in "12"} >= {"ia3", "lora"}
-    assert (tmp_path / "runs" / "table.csv").exists()
-    assert "other code" not in done.out
-    made_by = provenance.code_version()
-    monkeypatch.setattr(provenance, "code_version", lambda: "0123456789abcdef")
-    done = command("stage=report", f"runs_dir={tmp_path / 'runs'}")
-    assert f"rows 1, 2: made by code {made_by}, not by the present code" in done.out
-    with (tmp_path / "runs" / "table.csv").open() as file:
-        assert {row["other_code"] for row in csv.DictReader(file)} == {made_by}
+def test_the_reference_may_be_a_method_a_setting_or_a_fingerprint(runs_dir, tmp_path):
+    for text in ("ia3", "lora r=8", "full rate 0.01"):
+        done = command("stage=report", f"runs_dir={runs_dir}", f"report.dir={tmp_path}", f"report.reference={text}")
+        assert done.code == 0, done.err
+        content = json.loads((tmp_path / "report.json").read_text())
+        assert {each["reference_name"] for group in content["groups"] for each in group["comparisons"]} == {text}
+
+
+def test_the_command_in_the_report_makes_it_again(runs_dir, tmp_path):
+    words = ["stage=report", f"runs_dir={runs_dir}", f"report.dir={tmp_path}", "report.where=seed < 1"]
+    assert command(*words).code == 0
+    kept = shlex.split(json.loads((tmp_path / "report.json").read_text())["command"])
+    assert kept[:3] == ["python", "-m", "harness"]
+    before = (tmp_path / "runs.csv").read_text()
+    assert command(*kept[3:]).code == 0
+    assert (tmp_path / "runs.csv").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_shell_passes_the_examples_of_the_readme(runs_dir, tmp_path):
+    from tests.support.paths import ROOT
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = [line.strip() for line in text.splitlines() if line.strip().startswith("python -m harness stage=report")]
+    examples = [line.partition("   #")[0] for line in examples if "report.sweep" not in line]
+    assert examples
+    for line in examples:
+        line = line.replace("runs_dirs=[", f"runs_dirs=[{runs_dir},")
+        shell = f"{line} runs_dir={runs_dir} report.dir={tmp_path}".replace("python", ".venv/bin/python", 1)
+        done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or "matches no" in done.stderr, (line, done.stderr)
