@@ -4,7 +4,7 @@
     for analysis in analyses(read.scores, reference=key, minimum_effect=stated):
         analysis.means, analysis.comparisons, analysis.floors, analysis.findings
 
-Imports scipy and, for Holm's correction, statsmodels: import this inside functions.
+Imports numpy and scipy: import this inside functions.
 """
 
 from collections import defaultdict

@@ -27,6 +27,7 @@ The mean of the two is used here. It is exact where one part alone counts (there
 in between; ``tests/report/statistics/test_simulation.py`` measures that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ from scipy import special
 Array = np.ndarray
 
 SMALLEST_P = 1e-12  # smaller p values are reported as this one
+STEPS = 40  # of the bisection of log p: 11 digits
 SAME = 1e-9  # relative to the values: a variance below this, squared, is rounding
 
 
@@ -180,12 +182,20 @@ def p_value(estimate: Estimate) -> Array:
     varies = se > SAME * np.maximum(size, SAME)
     statistic = size / np.where(varies, se, 1.0)
     low, high = np.full(statistic.shape, np.log(SMALLEST_P)), np.zeros(statistic.shape)
-    for _ in range(48):
+    for _ in range(STEPS):
         middle = (low + high) / 2
         larger = critical(estimate, np.exp(middle)) > statistic  # the level is too small
         low, high = np.where(larger, middle, low), np.where(larger, high, middle)
     p = np.where(statistic == 0, 1.0, np.exp((low + high) / 2))
     return np.where(varies, p, np.where(size == 0, 1.0, np.nan))
+
+
+def p_values(estimates: Sequence[Estimate]) -> list[float | None]:
+    """``p_value`` of single estimates, computed together; None instead of NaN."""
+    if not estimates:
+        return []
+    together = Estimate(*(np.array([float(vars(each)[name]) for each in estimates]) for name in vars(estimates[0])))
+    return [None if np.isnan(p) else float(p) for p in p_value(together)]
 
 
 def _fixed_rows(difference: Array, part: Array, df: Array, component: Array) -> Estimate:
