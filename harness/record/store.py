@@ -147,15 +147,7 @@ def read_record(runs_dir: str | Path, fingerprint: str, curve: bool = True) -> d
     """
     file = record_path(runs_dir, fingerprint)
     try:
-        content = file.read_bytes()
-        _verify_checksum(content)
-        record = json.loads(content if curve else _without_curve(content))
-        version = record["schema_version"]
-        newer = isinstance(version, int) and version > SCHEMA_VERSION
-        if not newer:
-            record = upgrade(record)
-            _touch_what_readers_rely_on(record)
-            record.pop("sha256", None)  # the file's, not the record's
+        record, newer = _parsed(file, curve)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -170,12 +162,41 @@ def read_record(runs_dir: str | Path, fingerprint: str, curve: bool = True) -> d
         return None
     if newer:
         raise RunFault(
-            f"{file}: schema_version={version}, but this harness reads up to {SCHEMA_VERSION}; "
+            f"{file}: schema_version={record['schema_version']}, but this harness reads up to {SCHEMA_VERSION}; "
             "use a newer harness, or set another runs_dir"
         )
     if record["fingerprint"] != fingerprint:
         raise RunFault(f"{file} holds the record of {record['fingerprint']}; rename its folder to that")
     return _with_true_status(record)
+
+
+def read_copy(file: Path) -> dict[str, Any]:
+    """A record outside a folder of runs, such as the one that a tracker keeps; the file stays as it is.
+
+    Raises:
+        RunFault: it cannot be read, is not a valid record, or was written by a newer harness.
+    """
+    try:
+        record, newer = _parsed(file, curve=True)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunFault(f"{file} is not a valid record ({type(error).__name__}: {error})") from error
+    if newer:
+        raise RunFault(f"{file}: a newer harness wrote it; use that, or leave its folder out")
+    return _with_true_status(record)
+
+
+def _parsed(file: Path, curve: bool) -> tuple[dict[str, Any], bool]:
+    """The record in the newest shape; or as it is, and True, if a newer harness wrote it."""
+    content = file.read_bytes()
+    _verify_checksum(content)
+    record = json.loads(content if curve else _without_curve(content))
+    version = record["schema_version"]
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        return record, True
+    record = upgrade(record)
+    _touch_what_readers_rely_on(record)
+    record.pop("sha256", None)  # the file's, not the record's
+    return record, False
 
 
 def all_records(runs_dir: str | Path, curves: bool = True) -> list[dict[str, Any]]:

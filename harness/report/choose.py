@@ -2,15 +2,16 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigFault, raise_together
+from harness.errors import ConfigFault, HarnessError, raise_together
 from harness.record import store
 from harness.report.expression import Condition
 from harness.report.fields import record_fields
+from harness.trackers.wandb import RECORD
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ class FoundRun:
 
 
 def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
-    """Every record in these folders, by start; a plan that several folders hold counts once: its newest finished run.
+    """Every record in these folders, by start; those that W&B's files carry are records, too.
+
+    A plan that several folders hold counts once: its newest finished run.
 
     Raises:
         ConfigFault: a folder does not exist, or none of them holds a record.
@@ -42,8 +45,7 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
     found: dict[str, FoundRun] = {}
     doubled: dict[str, list[str]] = defaultdict(list)
     for folder in dict.fromkeys(folders):
-        for record in store.all_records(folder):
-            run = FoundRun(record, folder / record["fingerprint"])
+        for run in (*_runs_in(folder), *_copies_in(folder)):
             other = found.get(run.fingerprint)
             if other is not None:
                 doubled[str(folder)].append(run.fingerprint)
@@ -61,6 +63,22 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
             _some(fingerprints),
         )
     return sorted(found.values(), key=lambda run: (run.record["started"], run.fingerprint))
+
+
+def _runs_in(folder: Path) -> Iterator[FoundRun]:
+    for record in store.all_records(folder):
+        yield FoundRun(record, folder / record["fingerprint"])
+
+
+def _copies_in(folder: Path) -> Iterator[FoundRun]:
+    """Records that W&B's files carry, in the folder that ``tracker.dir`` names or in its ``wandb``."""
+    for pattern in ("{}run-*/files/{}", "wandb/{}run-*/files/{}"):
+        for prefix in ("", "offline-"):
+            for file in sorted(folder.glob(pattern.format(prefix, RECORD))):
+                try:
+                    yield FoundRun(store.read_copy(file), file.parent)
+                except HarnessError as error:
+                    log.warning("left out: %s", error)
 
 
 def runs_of(runs_dir: Path, fingerprints: Iterable[str]) -> list[FoundRun]:

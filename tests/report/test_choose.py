@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
 from harness.errors import ConfigFault
+from harness.record import store
 from harness.report.choose import choose_runs, read_runs, runs_of
 from tests.support.reports import rewrite, write_run
 
@@ -96,3 +98,16 @@ def check_damaged(runs_dir):
         assert len(read_runs([runs_dir])) == 3
     finally:
         victim.folder.chmod(0o755)
+
+
+def test_records_that_the_files_of_wandb_carry_are_runs(tmp_path, caplog):
+    record = write_run(tmp_path / "runs", "lora", 0)
+    kept = store.record_path(tmp_path / "runs", record["fingerprint"])
+    for name in ("offline-run-20260101_000000-abc", "run-20260101_000000-def"):
+        files = tmp_path / "elsewhere" / "wandb" / name / "files"
+        files.mkdir(parents=True)
+        shutil.copy(kept, files / "peft_harness_record.json")
+    (files / "peft_harness_record.json").write_text("{}")
+    [run] = read_runs([tmp_path / "elsewhere"])
+    assert run.record["fingerprint"] == record["fingerprint"]
+    assert (files / "peft_harness_record.json").exists()  # only a folder of runs is tidied up
