@@ -77,7 +77,7 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
     for run in found:
         groups.setdefault(alike.group_key(effective[run.fingerprint]), []).append(run)
     common = _common([run.record for run in found])
-    drafts = [_draft(key, runs, effective) for key, runs in groups.items()]
+    drafts = [_draft(key, runs, effective, clean) for key, runs in groups.items()]
     reference = _reference(drafts, request.reference)
     made = [_group(draft, common, reference, request, clean) for draft in drafts]
     made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()}, clean)
@@ -112,14 +112,15 @@ class _Draft:
     scores: verdicts.GroupScores
 
 
-def _draft(key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any]) -> _Draft:
+def _draft(key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any], clean: Clean) -> _Draft:
     records = {run.fingerprint: run.record for run in runs}
     keys = {name: alike.configuration_key(record, effective[name]) for name, record in records.items()}
     first: dict[str, str] = {}
     for name, own in keys.items():
         first.setdefault(own, name)
     differ = alike.varying({own: (method_name(records[name]), effective[name]) for own, name in first.items()})
-    settings = {own: _setting(differ[own]) for own in first}
+    settings = {own: clean(_setting(differ[own])) for own in first}
+    # The statistics name configurations in their findings.
     labels = _labels({own: (method_name(records[name]), settings[own], differ[own]) for own, name in first.items()})
     return _Draft(
         key=key,
@@ -251,7 +252,7 @@ def _run(found: FoundRun, draft: _Draft, request: Request, clean: Clean) -> Run:
         fingerprint=found.fingerprint,
         configuration=configuration,
         method=method_name(record),
-        setting=clean(draft.settings[configuration]),
+        setting=draft.settings[configuration],
         seed=int(plan.get("seed", 0)),
         state=record["status"],
         folder=short_path(found.folder),

@@ -39,7 +39,7 @@ def test_the_page_has_no_markup_of_runs_and_names_no_other_file(page_file):
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     assert "\x1b" not in text
-    assert not any(word in text for word in ("src=\"http", "href=\"http", "@import", "url(http"))
+    assert not any(word in text for word in ('src="http', 'href="http', "@import", "url(http"))
 
 
 def test_equal_contents_are_packed_into_equal_texts():
@@ -101,7 +101,9 @@ class TestInChromium:
     def test_answers_are_shown_filtered_and_marked(self, page):
         page.value("document.querySelector('.answers').scrollIntoView()")
         page.wait("document.querySelectorAll('.answer').length === 4")
-        assert NASTY.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in page.text(".answer:nth-of-type(4) .prompt")
+        assert NASTY.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in page.text(
+            ".answer:nth-of-type(4) .prompt"
+        )
         assert page.count(".answer script") == 0
         page.select(".answers label:has-text('show') select", "became right")
         page.wait("document.querySelectorAll('.answer').length < 4")
