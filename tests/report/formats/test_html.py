@@ -63,8 +63,10 @@ class TestInChromium:
         assert kinds == ["pareto", "axis", "rate", "curves", "forgetting"]
 
     def test_a_heading_sorts_and_unknown_values_stay_last(self, page):
-        column = "[...document.querySelectorAll('table.runs thead th')].findIndex((head) => head.textContent.startsWith('exact_match'))"
-        values = f"[...document.querySelectorAll('table.runs tbody tr')].map((row) => parseFloat(row.cells[{column}].dataset.v))"
+        heads = "[...document.querySelectorAll('table.runs thead th')]"
+        place = page.value(f"{heads}.findIndex((head) => head.textContent.startsWith('exact_match'))")
+        rows = "[...document.querySelectorAll('table.runs tbody tr')]"
+        values = f"{rows}.map((row) => Number(row.cells[{place}].dataset.v))"
         page.click("table.runs thead th:has-text('exact_match') button")
         first = page.value(values)
         assert first == sorted(first)
