@@ -8,10 +8,14 @@ from typing import Any
 
 from harness.plan.spec import digest, effective_settings
 from harness.report.fields import Record, flat
-from harness.report.statistics.reader import NUMERICS_OF_MODEL
 
-# What of a model does not make it another model, because its runs are marked instead.
-_EXECUTION = ("device", "device_map", "attn_implementation", "dtype", "trust_remote_code")
+# What of a model changes rounding alone; everything else that a plan holds beside the seed makes another configuration.
+NUMERICS_OF_MODEL = ("device", "attn_implementation", "device_map")
+
+# How the model is loaded, not which model it is: settings that may be compared with each other.
+_LOADING = (*NUMERICS_OF_MODEL, "dtype", "quantization", "prune", "trust_remote_code")
+
+_FOLLOWS = ("data.split_seed",)  # settings that are idle in some plans because of another one, which is shown
 _TRAINING_DATA = ("train_on",)  # what of the data does not change the rows that are scored
 
 
@@ -77,12 +81,18 @@ def group_key(plan: Mapping[str, Any]) -> str:
 
 def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plan that runs must share to stand in one table."""
-    model = {key: value for key, value in plan.get("model", {}).items() if key not in _EXECUTION}
+    model = {key: value for key, value in plan.get("model", {}).items() if key not in _LOADING}
     data = {key: value for key, value in plan.get("data", {}).items() if key not in _TRAINING_DATA}
     if isinstance(data.get("limits"), Mapping):
         data["limits"] = {split: limit for split, limit in data["limits"].items() if split != "train"}
+        if not data.get("fractions") and not any(data["limits"].values()):
+            data.pop("split_seed", None)  # it decides which rows are trained, not which are scored
     inputs = {key: value for key, value in plan.get("inputs", {}).items() if key != "teacher"}
-    return {"model": model, "data": data, "scoring": plan.get("scoring", {}), "inputs": inputs}
+    # Batch sizes change no more than rounding.
+    scoring = {key: value for key, value in plan.get("scoring", {}).items() if key != "loss_batch_size"}
+    if isinstance(scoring.get("generation"), Mapping):
+        scoring["generation"] = {key: value for key, value in scoring["generation"].items() if key != "batch_size"}
+    return {"model": model, "data": data, "scoring": scoring, "inputs": inputs}
 
 
 def configuration_key(record: Record, plan: Mapping[str, Any]) -> str:
@@ -90,6 +100,14 @@ def configuration_key(record: Record, plan: Mapping[str, Any]) -> str:
     model = {key: value for key, value in plan.get("model", {}).items() if key not in NUMERICS_OF_MODEL}
     own = {key: value for key, value in plan.items() if key != "seed"} | {"model": model}
     return digest([own, *(str(each.read(record)) for each in DIFFERENCES if each.name in _DECISIVE)])
+
+
+def numerics_key(record: Record) -> str:
+    """Hash of what changes rounding alone: device, attention, threads."""
+    plan, device = record["plan"], record.get("device", {})
+    model = [plan.get("model", {}).get(name) for name in NUMERICS_OF_MODEL]
+    threads = plan.get("trainer", {}).get("threads")
+    return digest([model, threads, [device.get(name) for name in ("type", "name", "threads")]])
 
 
 def varying(plans: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -105,20 +123,22 @@ def varying(plans: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dic
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[str] = Counter()
     for method, plan in leaves.values():
-        sizes[method] += 1
-        sizes[""] += 1
+        sizes.update((method, ""))
         for name, value in plan.items():
-            peers = _peers(name, method)
-            values.setdefault((peers, name), set()).add(repr(value))
-            counts[peers, name] += 1
-    differ: dict[str, dict[str, Any]] = {}
-    for key, (method, plan) in leaves.items():
-        differ[key] = {}
-        for name, value in plan.items():
-            peers = _peers(name, method)
-            if len(values[peers, name]) > 1 or counts[peers, name] < sizes[peers]:
-                differ[key][name.removeprefix("settings.")] = value
-    return differ
+            place = (_peers(name, method), name)
+            values.setdefault(place, set()).add(repr(value))
+            counts[place] += 1
+
+    def differs(name: str, peers: str) -> bool:
+        partly = counts[peers, name] < sizes[peers] and name not in _FOLLOWS
+        return len(values[peers, name]) > 1 or partly
+
+    return {
+        key: {
+            name.removeprefix("settings."): value for name, value in plan.items() if differs(name, _peers(name, method))
+        }
+        for key, (method, plan) in leaves.items()
+    }
 
 
 def _leaves(plan: Mapping[str, Any]) -> dict[str, Any]:

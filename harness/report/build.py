@@ -334,9 +334,7 @@ def _text(value: Any) -> str:
 
 def _title(plan: Mapping[str, Any]) -> str:
     model, data = plan.get("model", {}), plan.get("data", {})
-    name = model.get("name") or "unknown model"
-    extra = [f"{key} {model[key]}" for key in ("quantization", "prune") if model.get(key) not in (None, "none", 0.0)]
-    title = f"{' '.join([str(name), *extra])} on {data.get('name') or 'unknown data'}"
+    title = f"{model.get('name') or 'unknown model'} on {data.get('name') or 'unknown data'}"
     split = plan.get("scoring", {}).get("split")
     return f"{title}, {split} split" if split else title
 
@@ -428,9 +426,11 @@ def _common(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _facts(values: Mapping[str, Any], clean: Clean) -> list[Fact]:
-    return [
-        Fact(name, clean(_text(value))) for name, value in values.items() if value not in (None, "", "none", {}, 0.0)
-    ]
+    return [Fact(name, clean(_text(value))) for name, value in values.items() if not _says_nothing(value)]
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value == "none" or (isinstance(value, float) and value == 0.0)
 
 
 def _cleaner() -> Clean:

@@ -38,12 +38,12 @@ def read_group(group: str, runs: Sequence[FoundRun], keys: Mapping[str, str], la
     from harness.report.statistics.reader import FinishedRun, read_scores
 
     finished = [
-        FinishedRun(run.record, run.folder, labels[keys[run.fingerprint]], group)
+        FinishedRun(run.record, run.folder, keys[run.fingerprint], group, labels[keys[run.fingerprint]])
         for run in runs
         if run.record["status"] == "finished"
     ]
     read = read_scores(finished)
-    scores = tuple(replace(each, configuration=keys[each.fingerprint]) for each in read.scores)
+    scores = tuple(read.scores)
     counted = frozenset(each.fingerprint for each in one_run_a_seed(scores))
     return GroupScores(scores, counted, tuple(read.notes))
 

@@ -31,14 +31,18 @@ def test_models_data_and_protocols_are_never_pooled(tmp_path):
     write_run(tmp_path, "lora", 4, "data.limits.train=50")
     write_run(tmp_path, "lora", 5, "trainer.epochs=2")
     groups = report_of(tmp_path).groups
-    assert sorted(len(group.configurations) for group in groups) == [1, 1, 1, 3]
+    assert sorted(len(group.configurations) for group in groups) == [1, 1, 4]
     titles = [group.title for group in groups]
-    assert len(set(titles)) == 4
+    assert len(set(titles)) == 3
     assert any("validation split" in title for title in titles)
-    assert any("prune 0.5" in title for title in titles)
     assert any("data.template=" in title for title in titles)
-    settings = {row.setting for group in groups for row in group.configurations if len(group.configurations) == 3}
-    assert {"data.limits.train=50 trainer.epochs=6.0", "data.limits.train=null trainer.epochs=2.0"} <= settings
+    settings = {row.setting for group in groups for row in group.configurations if len(group.configurations) == 4}
+    assert settings == {
+        "data.limits.train=null trainer.epochs=6.0",
+        "data.limits.train=50 trainer.epochs=6.0",
+        "data.limits.train=null trainer.epochs=2.0",
+        "model.prune=0.5 data.limits.train=null trainer.epochs=6.0",
+    }
 
 
 def test_rows_of_other_code_precision_or_weights_are_marked_and_not_pooled(tmp_path):

@@ -24,7 +24,7 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
     "-": r"-{}",  # no ligature of two into a dash
@@ -47,8 +47,7 @@ _HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs} and \input{r
 \makeatother
 \ifreportalone
 \documentclass{article}
-\usepackage{iftex}
-\ifPDFTeX\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
+\ifdefined\pdftexversion\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
 \usepackage{booktabs}
 \usepackage[landscape,margin=1.5cm]{geometry}
 %(unicode)s\begin{document}
@@ -72,7 +71,7 @@ def _declared(body: str) -> str:
     """For pdfTeX, which stops at other letters: their code points instead. LuaTeX and XeTeX print what the font has."""
     others = sorted({char for char in body if ord(char) > 0x17F})
     lines = (f"\\DeclareUnicodeCharacter{{{ord(char):04X}}}{{[U+{ord(char):04X}]}}" for char in others)
-    return "\\ifPDFTeX\n{}\n\\fi\n".format("\n".join(lines)) if others else ""
+    return "\\ifdefined\\pdftexversion\n{}\n\\fi\n".format("\n".join(lines)) if others else ""
 
 
 def _table(group: Group) -> Iterator[str]:

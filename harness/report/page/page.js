@@ -85,6 +85,11 @@ function forPlotly(text) {
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
 }
 
+// A legend has little room; hovering shows the whole.
+function legendText(text) {
+  return forPlotly(text.length > 36 ? `${text.slice(0, 35)}…` : text);
+}
+
 /* Theme */
 
 const themes = ["auto", "light", "dark"];
@@ -277,7 +282,7 @@ function paretoPlot(group, figures, look) {
         const own = best.filter((row) => row.method === method);
         traces.push({
           x: own.map((row) => scaled(row, cost)), y: own.map((row) => row.scores[score.name][0]),
-          text: own.map((row) => rowHover(group, row)), hoverinfo: "text", name: forPlotly(method), mode: "markers", type: "scatter",
+          text: own.map((row) => rowHover(group, row)), hoverinfo: "text", name: legendText(method), mode: "markers", type: "scatter",
           marker: { color: look.get(method).color, symbol: look.get(method).symbol, size: 12, line: { color: color("fg"), width: 1 } },
           error_y: errors(score.name, own),
         });
@@ -321,7 +326,7 @@ function axisPlot(group, figures, look, axes, heading, caption, name) {
       return {
         x: points.map(([value]) => value), y: rows.map((row) => row.scores[score.name][0]),
         text: rows.map((row) => rowHover(group, row)), hoverinfo: "text", mode: "lines+markers", type: "scatter",
-        name: forPlotly(`${line.method} ${line.label}`.trim()),
+        name: legendText(`${line.method} ${line.label}`.trim()),
         line: { color: style.color, dash: count ? DASHES[count % DASHES.length] : style.dash, width: 1.5 },
         marker: { color: style.color, symbol: style.symbol, size: 8 }, error_y: errors(score.name, rows),
       };
@@ -386,13 +391,13 @@ function curveTraces(curve, name, style, state, place, run) {
   if (state.kind !== "validation" && training[0].length) {
     traces.push({
       x: training[0], y: training[1], text: training[0].map(hover("training")), hoverinfo: "text", mode: "lines", type: "scatter",
-      name: forPlotly(name), legendgroup: name, showlegend: place === 0, line: { color: style.color, width: 1.2, dash: DASHES[place % DASHES.length] },
+      name: legendText(name), legendgroup: name, showlegend: place === 0, line: { color: style.color, width: 1.2, dash: DASHES[place % DASHES.length] },
     });
   }
   if (state.kind !== "training" && validation[0].length) {
     traces.push({
       x: validation[0], y: validation[1], text: validation[0].map(hover("validation")), hoverinfo: "text",
-      mode: state.kind === "validation" ? "lines+markers" : "markers", type: "scatter", name: forPlotly(name), legendgroup: name,
+      mode: state.kind === "validation" ? "lines+markers" : "markers", type: "scatter", name: legendText(name), legendgroup: name,
       showlegend: place === 0 && (state.kind === "validation" || !training[0].length),
       line: { color: style.color, width: 1 }, marker: { color: style.color, symbol: style.symbol, size: 8 },
     });
@@ -416,7 +421,7 @@ function forgettingPlot(group, figures, look) {
         const rows = known.filter((row) => row.method === method && row.changes[score.name] !== undefined);
         return {
           x: rows.map((row) => row.changes.forgetting_loss), y: rows.map((row) => row.changes[score.name]),
-          text: rows.map((row) => rowHover(group, row)), hoverinfo: "text", name: forPlotly(method), mode: "markers", type: "scatter",
+          text: rows.map((row) => rowHover(group, row)), hoverinfo: "text", name: legendText(method), mode: "markers", type: "scatter",
           marker: { color: style.color, symbol: style.symbol, size: 10 },
         };
       }).filter((trace) => trace.x.length);

@@ -16,28 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from harness.plan.spec import TRAINER_WITHOUT_EFFECT, digest
+from harness.report import alike
+from harness.report.fields import method_name
 from harness.report.statistics.model import RunScores
 from harness.scoring.catalog import SCORES
 from harness.scoring.text import items, overlap
-
-# What changes rounding alone; everything else that a plan holds beside the seed makes it another configuration.
-NUMERICS_OF_MODEL = ("device", "attn_implementation", "device_map")
-
-# How the model is loaded, not which model it is: settings that may be compared with each other.
-LOADING = (*NUMERICS_OF_MODEL, "dtype", "quantization", "prune", "name", "config_only")
 
 SAME_MEAN = 1e-6  # in the score's unit
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A record with the folder that it was read from, and how a page names it."""
+    """A record with the folder that it was read from, and what ``harness.report.alike`` says about it."""
 
     record: Mapping[str, Any]
     folder: Path  # of the run; its predictions are read from there
+    configuration: str  # key
+    group: str = ""  # key of model, data and protocol
     label: str = ""  # of its configuration: "lora r=8"
-    group: str | None = None  # key of model, data and protocol; None: ``group_of``
 
 
 @dataclass(frozen=True)
@@ -82,14 +78,14 @@ def read_scores(runs: Iterable[FinishedRun], metrics: Sequence[str] | None = Non
                     values = None
             found.append(
                 RunScores(
-                    configuration=configuration_of(run.record),
-                    method=method_of(run.record),
+                    configuration=run.configuration,
+                    method=method_name(run.record),
                     seed=run.record["plan"]["seed"],
                     metric=name,
                     aggregate=after[name],
-                    group=group_of(run.record) if run.group is None else run.group,
+                    group=run.group,
                     label=run.label,
-                    numerics=numerics_of(run.record),
+                    numerics=alike.numerics_key(run.record),
                     fingerprint=fingerprint,
                     rows=values,
                     row_set=predictions.row_set if predictions is not None and values is not None else "",
@@ -101,36 +97,6 @@ def read_scores(runs: Iterable[FinishedRun], metrics: Sequence[str] | None = Non
 def has_rows(metric: str) -> bool:
     """Whether the score is a mean over rows, so that each row has a value."""
     return metric in SCORES and SCORES[metric].aggregation == "mean over rows"
-
-
-def configuration_of(record: Mapping[str, Any]) -> str:
-    """Key that runs share which differ in their seed or in numerics alone; of one code version."""
-    plan = {key: value for key, value in record["plan"].items() if key != "seed"}
-    plan["model"] = _without(plan["model"], NUMERICS_OF_MODEL)
-    plan["trainer"] = _without(plan["trainer"], TRAINER_WITHOUT_EFFECT)
-    return digest([plan, record["code"]["version"]])
-
-
-def group_of(record: Mapping[str, Any]) -> str:
-    """Key of model, data and protocol of scoring; how the model is loaded (dtype, quantization) is a setting."""
-    plan = record["plan"]
-    scoring = _without(plan["scoring"], ("loss_batch_size",))
-    scoring["generation"] = _without(scoring.get("generation") or {}, ("batch_size",))
-    data = _without(plan["data"], ("name", "metrics", "max_new_tokens", "tokenize"))
-    return digest([_without(plan["model"], LOADING), data, scoring, plan.get("inputs", {})])
-
-
-def numerics_of(record: Mapping[str, Any]) -> str:
-    """Key of what changes rounding alone: device, attention, threads."""
-    plan, device = record["plan"], record.get("device", {})
-    model = [plan["model"].get(name) for name in NUMERICS_OF_MODEL]
-    return digest([model, plan["trainer"].get("threads"), [device.get(name) for name in ("type", "name", "threads")]])
-
-
-def method_of(record: Mapping[str, Any]) -> str:
-    """The method; for ``library``, with the type of PEFT that it stands for."""
-    kind = record["plan"]["settings"].get("type") if record["method"] == "library" else None
-    return f"library:{kind}" if kind else record["method"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +132,7 @@ def _row_values(metric: str, predicted: _Predicted, record: Mapping[str, Any]) -
     try:
         kept = [line["scores"]["after"][metric] for line in predicted.lines]
     except (KeyError, TypeError):
-        score_row = _row_score(metric, record["plan"]["scoring"].get("tokenize"))
+        score_row = _row_score(metric, record["plan"].get("scoring", {}).get("tokenize"))
         if score_row is None:
             return None
         kept = [100 * score_row(line["after"], tuple(_references(line))) for line in predicted.lines]
@@ -227,10 +193,6 @@ def _scores_after(record: Mapping[str, Any]) -> dict[str, float]:
 
     scores = dict(record["scores"]["after"]) | {"validation_loss": validation_loss(record)}
     return {name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)}
-
-
-def _without(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in names}
 
 
 def _note(what: str, fingerprints: Sequence[str]) -> str:

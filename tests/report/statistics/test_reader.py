@@ -10,11 +10,7 @@ import pytest
 
 from harness.report.statistics.reader import (
     FinishedRun,
-    configuration_of,
-    group_of,
     has_rows,
-    method_of,
-    numerics_of,
     read_scores,
 )
 from tests.support.paths import ROOT
@@ -66,7 +62,7 @@ def run(tmp_path):
         scored = {"before": {}, "after": dict(scores), "signatures": {}}
         plan = more.pop("plan", a_plan())
         record = a_record(fingerprint, plan=plan, scores=scored, predictions="predictions.jsonl", **more)
-        return FinishedRun(record, folder, "lora r=8")
+        return FinishedRun(record, folder, "r8", "mine", "lora r=8")
 
     return write
 
@@ -119,7 +115,7 @@ def test_missing_or_damaged_predictions_cost_the_rows_alone_and_are_noted(run, d
 
 def test_a_run_without_answers_is_noted(run):
     this = run(predictions=None)
-    read = read_scores([FinishedRun({**this.record, "predictions": None}, this.folder)])
+    read = read_scores([FinishedRun({**this.record, "predictions": None}, this.folder, "r8")])
     assert read.notes == ["no answers were kept (1 run: abc): comparisons count their seeds alone"]
 
 
@@ -172,45 +168,9 @@ def test_nothing_is_written(run):
     assert sorted(path.name for path in this.folder.iterdir()) == before
 
 
-def keys_of(**more):
-    record = a_record("abc", plan=a_plan(**more))
-    return configuration_of(record), group_of(record), numerics_of(record)
-
-
-@pytest.mark.parametrize(
-    ("more", "changed"),
-    [
-        ({"seed": 2}, (False, False, False)),
-        ({"settings": {"r": 16}}, (True, False, False)),
-        ({"learning_rate": 0.1}, (True, False, False)),
-        ({"model": {**a_plan()["model"], "device": "cuda"}}, (False, False, True)),
-        ({"model": {**a_plan()["model"], "attn_implementation": "eager"}}, (False, False, True)),
-        ({"trainer": {**a_plan()["trainer"], "threads": 2}}, (False, False, True)),
-        ({"model": {**a_plan()["model"], "dtype": "bfloat16"}}, (True, False, False)),
-        ({"model": {**a_plan()["model"], "path": "other"}}, (True, True, False)),
-        ({"data": {**a_plan()["data"], "template": "lesson"}}, (True, True, False)),
-        ({"inputs": {"data": "other rows"}}, (True, True, False)),
-        ({"scoring": {**a_plan()["scoring"], "split": "validation"}}, (True, True, False)),
-    ],
-)
-def test_seeds_and_numerics_are_replicates_settings_are_not_and_data_is_another_group(more, changed):
-    assert tuple(one != other for one, other in zip(keys_of(), keys_of(**more), strict=True)) == changed
-
-
-def test_other_code_is_another_configuration_and_another_device_other_numerics():
-    usual = a_record("abc", plan=a_plan())
-    assert configuration_of(usual | {"code": {"version": "1" * 16}}) != configuration_of(usual)
-    assert numerics_of(usual | {"device": {"type": "cpu", "name": "other", "threads": 1}}) != numerics_of(usual)
-
-
 def test_a_group_that_the_page_names_is_kept(run):
     this = run()
-    assert rouge(read_scores([FinishedRun(this.record, this.folder, group="mine")])).group == "mine"
-
-
-def test_library_methods_are_named_by_their_type():
-    assert method_of(a_record("abc", "library", plan=a_plan(settings={"type": "C3A"}))) == "library:C3A"
-    assert method_of(a_record("abc", plan=a_plan())) == "lora"
+    assert rouge(read_scores([FinishedRun(this.record, this.folder, "r8", "mine")])).group == "mine"
 
 
 def test_means_over_rows_are_the_scores_with_values_per_row():
