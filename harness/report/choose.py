@@ -39,9 +39,9 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
     Raises:
         ConfigFault: a folder does not exist, or none of them holds a record.
     """
-    raise_together(
-        [f"{key}={folder} is not a folder; name one that holds runs" for folder in folders if not folder.is_dir()]
-    )
+    # The folder of runs comes into being with the first one.
+    missing = [folder for folder in folders if not folder.is_dir() and key != "runs_dir"]
+    raise_together([f"{key}={folder} is not a folder; name one that holds runs" for folder in missing])
     found: dict[str, FoundRun] = {}
     doubled: dict[str, list[str]] = defaultdict(list)
     for folder in dict.fromkeys(folders):
