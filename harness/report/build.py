@@ -118,6 +118,9 @@ def _draft(key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any], cle
     first: dict[str, str] = {}
     for name, own in keys.items():
         first.setdefault(own, name)
+    methods = list(dict.fromkeys(method_name(record) for record in records.values()))
+    # A sweep has the order of its grid; runs that were started one by one are sorted by their methods.
+    first = dict(sorted(first.items(), key=lambda each: methods.index(method_name(records[each[1]]))))
     differ = alike.varying({own: (method_name(records[name]), effective[name]) for own, name in first.items()})
     settings = {own: clean(_setting(differ[own])) for own in first}
     # The statistics name configurations in their findings.

@@ -100,9 +100,9 @@ def _span(interval: Interval) -> str:
 
 
 def _comparisons(group: Group) -> dict[str, list[Comparison]]:
-    """By score, in the order of the columns."""
+    """By score, in the order of the columns; without those of which seeds are too few to say anything."""
     found = {name: [each for each in group.comparisons if each.metric == name] for name in group.scores}
-    return {name: comparisons for name, comparisons in found.items() if comparisons}
+    return {name: each for name, each in found.items() if any(one.verdict != "too few seeds" for one in each)}
 
 
 def _hint(row: Configuration, name: str) -> str:

@@ -117,6 +117,7 @@ class Plot {
   constructor(figure, title, caption, draw) {
     this.draw = draw;
     this.shown = false;
+    this.boxes = [];
     this.box = make("div", { class: "plot", role: "img", "aria-label": `${title}. ${caption}` });
     this.controls = make("div", { class: "controls" });
     figure.append(make("h3", { text: title }), this.controls, this.box, make("figcaption", { text: caption }));
@@ -127,11 +128,16 @@ class Plot {
 
   async show() {
     this.shown = true;
+    for (const update of this.boxes) update();
     const Plotly = await library();
     const { traces, layout } = await this.draw();
     await Plotly.react(this.box, traces, this.layout(layout), {
       displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"],
     });
+    // A printed page is narrower: with a view box, its style sheet can scale the drawing.
+    const [width, height] = [this.box.clientWidth, this.box.clientHeight];
+    for (const svg of this.box.querySelectorAll("svg.main-svg")) svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.box.style.setProperty("--ratio", `${width} / ${height}`);
     this.box.dataset.drawn = String(traces.length);
   }
 
@@ -162,8 +168,13 @@ function redrawAll() {
 }
 
 // A printer gets light ground.
-window.addEventListener("beforeprint", () => { for (const plot of plots) plot.show(); });
-window.addEventListener("afterprint", () => redrawAll());
+let themeOnScreen = null;
+window.addEventListener("beforeprint", () => {
+  themeOnScreen = root.dataset.theme;
+  root.dataset.theme = "light";
+  for (const plot of plots) plot.show();
+});
+window.addEventListener("afterprint", () => setTheme(themeOnScreen));
 
 /* Plots that stay ready for a printer: the rest are drawn while the browser has nothing else to do. */
 function drawTheRest() {
@@ -204,7 +215,6 @@ function lookOf(number) {
 }
 
 function isDark() {
-  if (matchMedia("print").matches) return false;
   return root.dataset.theme === "dark" || (root.dataset.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 }
 
@@ -234,9 +244,23 @@ function errors(score, rows) {
 }
 
 function scoreChoice(group, plot, state) {
-  const found = choice("score", group.scores.map((score) => [score.name, score.label]), (value) => { state.score = value; plot().show(); });
+  const found = choice("score", group.scores.map((score) => [score.name, score.label]), (value) => { state.score = value; state.y = spansMuch(group, value); plot().show(); });
   found.select.value = state.score;
+  state.y = spansMuch(group, state.score);
   return found.element;
+}
+
+// Losses that span much are shown on a logarithmic axis until the box says otherwise.
+function spansMuch(group, name) {
+  const score = named(group.scores, name);
+  const values = group.rows.filter((row) => row.scores[name]).map((row) => row.scores[name][0]);
+  return score.better === "minimize" && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > 3;
+}
+
+function logBox(plot, state, axis) {
+  const box = make("input", { type: "checkbox", onchange: () => { state[axis] = box.checked; plot.show(); } });
+  plot.boxes.push(() => { box.checked = state[axis]; });
+  plot.controls.append(make("label", { class: "check" }, box, ` log ${axis}`));
 }
 
 function named(items, name) { return items.find((item) => item.name === name); }
@@ -292,17 +316,13 @@ function paretoPlot(group, figures, look) {
         layout: {
           shapes: noiseBand(group, score, rows),
           xaxis: { title: title(cost.label), ...(state.x ? logAxis(valuesOf(traces, "x")) : { type: "linear" }) },
-          yaxis: { title: title(score.label), ...(state.y ? logAxis(valuesOf(traces, "y")) : { type: "linear" }) },
+          yaxis: { title: title(score.label), ...(state.y ? { ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } : { type: "linear" }) },
         },
       };
     });
   const costChoice = choice("cost", costs.map((cost) => [cost.name, cost.label]), (value) => { state.cost = value; plot.show(); });
   plot.controls.append(scoreChoice(group, () => plot, state), costChoice.element);
-  for (const axis of ["x", "y"]) {
-    const box = make("input", { type: "checkbox", onchange: () => { state[axis] = box.checked; plot.show(); } });
-    box.checked = state[axis];
-    plot.controls.append(make("label", { class: "check" }, box, ` log ${axis}`));
-  }
+  for (const axis of ["x", "y"]) logBox(plot, state, axis);
   figures.append(figure);
 }
 
@@ -312,7 +332,7 @@ function axisPlot(group, figures, look, axes, heading, caption, name) {
   if (!axes.length || !group.scores.length) return;
   const state = { score: name === "rate" && named(group.scores, "validation_loss") ? "validation_loss" : group.scores[0].name, axis: axes[0].name };
   const byKey = new Map(group.rows.map((row) => [row.key, row]));
-  const figure = make("figure", { "data-plot": name });
+  const figure = make("figure", { "data-plot": name, class: axes.some((axis) => axis.lines.length > 8) ? "wide" : null });
   const plot = new Plot(figure, heading, caption, async () => {
     const score = named(group.scores, state.score);
     const axis = named(axes, state.axis);
@@ -335,11 +355,12 @@ function axisPlot(group, figures, look, axes, heading, caption, name) {
       traces,
       layout: {
         xaxis: { title: title(axis.name), ...(axis.log ? { ...logAxis(valuesOf(traces, "x")), tickformat: "~g" } : { type: "linear" }) },
-        yaxis: { title: title(score.label) },
+        yaxis: { title: title(score.label), ...(state.y ? { ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } : { type: "linear" }) },
       },
     };
   });
   plot.controls.append(scoreChoice(group, () => plot, state));
+  logBox(plot, state, "y");
   if (axes.length > 1) {
     plot.controls.append(choice("setting", axes.map((axis) => [axis.name, axis.name]), (value) => { state.axis = value; plot.show(); }).element);
   }
