@@ -56,6 +56,8 @@ METHODS = {
         build_adapter,
         NO_MERGE,
         adapter_faults,
-        rate=RateRule(0.02, 0.006, "LoRA (arXiv:2106.09685) tables 9 and 12; LLM-Adapters 3e-4 at 7B"),
+        rate=RateRule(
+            0.02, 0.006, "measured on E2E; LoRA (arXiv:2106.09685) tables 9 and 12 and LLM-Adapters use 3e-4 at 7B"
+        ),
     )
 }

@@ -2,11 +2,14 @@
 """Find each method's best learning rate on a model and a data set, and keep what was measured.
 
     python scripts/bench/learning_rates.py --model smollm2_135m --data e2e --path <folder> --name e2e
+    python scripts/bench/learning_rates.py --model smollm2_135m --data e2e --path <folder> --name e2e --fresh 1
     python scripts/bench/learning_rates.py --model smollm2_135m --data e2e --path <folder> --name e2e --survey 0,1,2
 
 For every method it runs the rule's rate and half-decade steps around it, widened until the best rate is inside the
-grid, with the validation split as the judge. With ``--survey`` it runs every method at its defaults with these
-seeds, and scores on the test split. Runs are ordinary runs of the harness: stopped, the same command resumes.
+grid, with the validation split as the judge. ``--fresh`` then runs the best rate and the rule's once more with these
+seeds, because the best of several noisy losses looks better than it is. With ``--survey`` it runs every method at its
+defaults with these seeds, and scores on the test split. Runs are ordinary runs of the harness: stopped, the same
+command resumes.
 
 The last line of each result goes to ``docs/results/<model>-<name>.jsonl.gz``, without rows and answers, from which
 ``scripts/docs/learning_rates.py`` writes ``docs/learning_rates.md``.
@@ -19,7 +22,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ SURVEY = (
     *("lora", "loha", "lokr", "adalora", "ia3", "bitfit", "diff_pruning"),
 )
 HALF_DECADE = math.sqrt(10)
+GRID = ("scoring.split=validation", "trainer.evaluations=0", "trainer.keep_best=false")  # the scores judge
 WIDEST = 4  # half-decades from the rule in either direction
 
 
@@ -38,11 +42,17 @@ def main() -> None:
     if arguments.survey:
         take_survey(arguments, runs)
         return
+    if arguments.fresh:
+        take_fresh(arguments, runs)
+        return
     for method in arguments.methods.split(","):
-        losses: dict[int, float] = {}
+        losses: dict[int, float] = {}  # by half-decades from the rule
+        center = rule(arguments, method)
         wanted = [-1, 0, 1]
         while wanted:
-            losses |= losses_of(arguments, runs, method, wanted)
+            rates = {step: float(f"{center * HALF_DECADE**step:.2g}") for step in wanted}
+            found = losses_of(arguments, runs, method, list(rates.values()))
+            losses |= {step: found[rate] for step, rate in rates.items()}
             best = min(losses, key=lambda step: losses[step])
             shown = "  ".join(f"{step:+d}: {loss:.4f}" for step, loss in sorted(losses.items()))
             print(f"{method}: {shown}", flush=True)
@@ -63,6 +73,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=32, help="rows, of the survey")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--survey", metavar="SEEDS", help="run every method at its defaults instead, with these seeds")
+    parser.add_argument("--fresh", metavar="SEEDS", help="run the best rate and the rule's with these seeds instead")
     parser.add_argument("--runs", default="runs/learning_rates", help="runs_dir")
     parser.add_argument("overrides", nargs="*", help="further overrides, e.g. model.dtype=bfloat16")
     return parser.parse_args()
@@ -71,26 +82,43 @@ def parsed() -> argparse.Namespace:
 def take_survey(arguments: argparse.Namespace, runs: Path) -> None:
     """Every method at its defaults; the records of all runs of ``runs`` are kept."""
     words = [
-        *(word for word in settings(arguments, arguments.methods) if not word.startswith(("seed=", "scoring.split="))),
+        *(word for word in settings(arguments, arguments.methods) if not word.startswith("seed=")),
         *(f"seed={arguments.survey}", f"data.limits.test={arguments.test}", "bitfit.add_missing=true"),
+        "trainer.evaluations=1",
     ]
     subprocess.run([sys.executable, "-m", "harness", "-m", *words, f"runs_dir={runs}"], cwd=ROOT, check=True)
     keep(arguments, runs, prefix="survey-")
 
 
-def losses_of(arguments: argparse.Namespace, runs: Path, method: str, steps: Iterable[int]) -> dict[int, float]:
-    """Validation loss after training at so many half-decades from the rule; infinite where the run failed."""
-    center = rule(arguments, method)
-    rates = {step: float(f"{center * HALF_DECADE**step:.2g}") for step in steps}
-    missing = [rate for rate in rates.values() if finished(runs, method, rate, arguments) is None]
+def take_fresh(arguments: argparse.Namespace, runs: Path) -> None:
+    """The best rate of each method and the rule's, where they differ, with fresh seeds."""
+    for method in arguments.methods.split(","):
+        tried = [
+            (record["scores"]["after"]["loss"], record["plan"]["learning_rate"])
+            for record in records(runs)
+            if is_of(record, method, arguments)
+        ]
+        if not tried:
+            continue
+        best, ours = min(tried)[1], rule(arguments, method)
+        rates = [best, ours] if best != ours else []
+        for seed in map(int, arguments.fresh.split(",")):
+            losses = losses_of(argparse.Namespace(**vars(arguments) | {"seed": seed}), runs, method, rates)
+            print(f"{method}, seed {seed}: " + "  ".join(f"{rate:g}: {loss:.4f}" for rate, loss in losses.items()))
+        keep(arguments, runs)
+
+
+def losses_of(arguments: argparse.Namespace, runs: Path, method: str, rates: Sequence[float]) -> dict[float, float]:
+    """Validation loss after training at each rate; infinite where the run failed."""
+    missing = [rate for rate in rates if finished(runs, method, rate, arguments) is None]
     if missing:
-        words = [*settings(arguments, method), "trainer.learning_rate=" + ",".join(map(str, missing))]
+        words = [*settings(arguments, method), *GRID, "trainer.learning_rate=" + ",".join(map(str, missing))]
         command = [sys.executable, "-m", "harness", "-m", *words, f"runs_dir={runs}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             print(f"{method}: {done.stderr.strip()[-2000:]}", file=sys.stderr)
-    found = {step: finished(runs, method, rate, arguments) for step, rate in rates.items()}
-    return {step: float(record["scores"]["after"]["loss"]) if record else math.inf for step, record in found.items()}
+    found = {rate: finished(runs, method, rate, arguments) for rate in rates}
+    return {rate: float(record["scores"]["after"]["loss"]) if record else math.inf for rate, record in found.items()}
 
 
 def settings(arguments: argparse.Namespace, method: str) -> list[str]:
@@ -99,15 +127,9 @@ def settings(arguments: argparse.Namespace, method: str) -> list[str]:
     biases = ["bitfit.add_missing=true"] if method == "bitfit" else []
     return [
         *(f"model={arguments.model}", f"data={arguments.data}", *path, f"peft={method}", *biases),
-        *(f"trainer.max_steps={arguments.steps}", f"trainer.batch_size={arguments.rows}", "trainer.evaluations=1"),
+        *(f"trainer.max_steps={arguments.steps}", f"trainer.batch_size={arguments.rows}"),
         *(f"data.limits.train={arguments.steps * arguments.rows}", f"data.limits.validation={arguments.validation}"),
-        *(
-            "scoring.split=validation",
-            "scoring.metrics=[]",
-            "scoring.forgetting=null",
-            "scoring.loss_batch_size=8",
-            "keep=record",
-        ),
+        *("scoring.metrics=[]", "scoring.forgetting=null", "scoring.loss_batch_size=8", "keep=record"),
         *(f"seed={arguments.seed}", *arguments.overrides),
     ]
 
@@ -130,11 +152,16 @@ def rule(arguments: argparse.Namespace, method: str) -> float:
 def finished(runs: Path, method: str, rate: float, arguments: argparse.Namespace) -> dict[str, Any] | None:
     """The finished record of this run, if there is one."""
     for record in records(runs):
-        plan = record["plan"]
-        same = (record["method"], plan["learning_rate"], plan["model"]["name"]) == (method, rate, arguments.model)
-        if same and plan["seed"] == arguments.seed and named(record, arguments) and record["status"] == "finished":
+        if is_of(record, method, arguments) and record["plan"]["learning_rate"] == rate:
             return record
     return None
+
+
+def is_of(record: dict[str, Any], method: str, arguments: argparse.Namespace) -> bool:
+    """Whether this is a finished run of the method with this seed, on this model and data."""
+    same = (record["method"], record["plan"]["model"]["name"]) == (method, arguments.model)
+    seed = record["plan"]["seed"] == arguments.seed
+    return same and seed and record["status"] == "finished" and named(record, arguments)
 
 
 def named(record: dict[str, Any], arguments: argparse.Namespace) -> bool:

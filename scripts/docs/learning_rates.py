@@ -84,6 +84,11 @@ class Grid:
     def name(self) -> str:
         return f"{MODEL_NAMES[self.model]}, {self.data}"
 
+    def is_wide(self, method: str) -> bool:
+        """Whether the best rate lies inside the grid, not at an end of it."""
+        losses = self.losses.get(method, {})
+        return bool(losses) and min(losses, key=lambda rate: losses[rate]) not in (min(losses), max(losses))
+
     def regret(self, method: str, rate: float) -> float:
         """What this rate loses against the best one, as a share of what the best gains over the untouched model.
 
@@ -151,7 +156,7 @@ def measured(grids: Sequence[Grid]) -> Iterator[str]:
             shown = (f"{rate:g}: {loss:.3f}" for rate, loss in losses.items())
             bold = ", ".join(f"**{each}**" if rate == best else each for rate, each in zip(losses, shown, strict=True))
             rule = _rule(method, grid)
-            regret = f"{grid.regret(method, rule):.0%}"
+            regret = f"{grid.regret(method, rule):.0%}" if grid.is_wide(method) else "grid too narrow"
             yield row(grid.name, f"`{method}`", f"{grid.untouched:.3f}", bold, f"{rule:g}", regret)
 
 
@@ -163,7 +168,7 @@ def regrets(grids: Sequence[Grid]) -> Iterator[str]:
     yield row("method", "point at 576", "best fit", *(grid.name for grid in grids), "worst")
     yield row("---", *["--:" for _ in range(len(grids) + 3)])
     everything: dict[str, list[float]] = {}
-    for method in [name for name in METHODS if all(name in grid.losses for grid in grids)]:
+    for method in [name for name in METHODS if all(grid.is_wide(name) for grid in grids)]:
         left_out = []
         for grid in grids:
             others = [each for each in grids if each is not grid]

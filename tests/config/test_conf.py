@@ -45,6 +45,7 @@ OWN_SETTINGS = {
     "loraplus_lr_ratio",  # the optimizer
     "frequent_tokens",  # trainable_tokens: token_indices
     "init_std",  # p_tuning_v2: the first weights
+    "init_scale",  # prefix_tuning: the first weights
     "gate_learning_rate",  # diff_pruning: gate_speed, once the learning rate is known
 }
 

@@ -56,6 +56,18 @@ def test_p_tuning_v2_starts_from_small_keys_and_values():
     assert float(encoder.embedding.weight.detach().std()) == pytest.approx(sheet("p_tuning_v2")["init_std"], rel=0.05)
 
 
+@pytest.mark.parametrize("projection", [True, False])
+def test_prefix_tuning_starts_from_scaled_keys_and_values(projection):
+    def start(scale):
+        torch.manual_seed(0)
+        model = build("prefix_tuning", "qwen2", init_scale=scale, prefix_projection=projection)
+        encoder = model.prompt_encoder["default"]
+        return encoder(torch.zeros(1, dtype=torch.long)).detach()
+
+    assert sheet("prefix_tuning")["init_scale"] == 0.1
+    torch.testing.assert_close(start(0.1), 0.1 * start(1.0))
+
+
 @pytest.mark.parametrize(("steps", "interval"), [(30, 1), (3_999, 1), (4_000, 10), (9_999, 10), (85_000, 100)])
 def test_adalora_prunes_as_often_as_its_published_scripts(steps, interval):
     settings = sheet("adalora")

@@ -29,7 +29,7 @@ def test_methods_sheets_options_and_defaults_are_one_list():
 @every_sheet
 def test_a_sheet_holds_only_fields_of_pefts_configuration(method):
     own = {"learning_rate", "warmup_share", "final_share", "lora_fa", "loraplus_lr_ratio", "frequent_tokens"}
-    own |= {"gate_learning_rate", "init_std"}
+    own |= {"gate_learning_rate", "init_std", "init_scale"}
     kind = {"p_tuning_v2": "prefix_tuning", "llama_adapter": "adaption_prompt"}.get(method, method)
     assert set(sheet(method)) - own <= set(library.library_fields(kind))
 
