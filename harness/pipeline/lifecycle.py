@@ -59,7 +59,7 @@ class Attempt:
         self.tracker: TrackerRun = NoRun()  # until it is started
         self.folder = store.record_path(options.runs_dir, plan.fingerprint).parent
         self.scratch, self.checkpoints = self.folder / "scratch", self.folder / "checkpoints"
-        self.progress = ProgressWriter(self.folder)
+        self.progress = ProgressWriter(self.folder, run_name(plan, name))
 
     def keep(self, value: T) -> T:
         """Put what a step made into the record, and pass it on."""

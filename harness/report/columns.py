@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.cells import NOTHING, TableRow
+from harness.runtime.terminal import short_count
 from harness.scoring.catalog import SCORES, Direction, decimals
 
 EVERY_BLOCK = "every"  # columns that begin the lines of each block
@@ -84,15 +85,6 @@ def state_of(row: TableRow) -> str:
     earlier = {"finished": "reused", "failed": "failed earlier"} if row["reused"] else {}
     mark = " (other code)" if row["other_code"] else ""
     return f"{earlier.get(row['state'], row['state'])}{mark}"
-
-
-def short_count(count: int) -> str:
-    """``576``, ``9.2k``, ``1.2M``, ``3.1B``."""
-    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        # 999 950 would round to "1000.0k"
-        if count >= size * 0.99995 and count >= 1000:
-            return f"{count / size:.1f}{unit}"
-    return str(count)
 
 
 def _row_number(row: TableRow) -> str:

@@ -51,10 +51,11 @@ def run_cells(
     outcomes = {cell.plan.fingerprint: outcome for cell in plans if (outcome := _earlier_outcome(cell))}
     earlier = frozenset(outcomes)
     todo = [cell for cell in plans if cell.plan.fingerprint not in earlier]
+    worklist.name_by(cells)
     _announce_sweep(cells, plans, outcomes, worklist.add(todo) if todo else "")
     check_data(todo)
     check_models(todo)
-    names = {cell.plan.fingerprint: cell.name for cell in todo}
+    names = {cell.plan.fingerprint: worklist.label(cell) for cell in todo}
     for outcome in worklist.follow(todo, dispatch, folder):
         outcomes[outcome.fingerprint] = outcome
         if outcome.failed:
