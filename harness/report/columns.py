@@ -44,7 +44,7 @@ def run_columns(rows: Sequence[TableRow], scores: Sequence[str]) -> list[Column]
             SCORES["validation_loss"].label,
             _if_known("validation_loss", lambda loss: f"{loss:.{decimals('validation_loss', loss)}f}"),
         ),
-        Column("run", "run", lambda row: row["fingerprint"], is_text=True, dropped=0),
+        Column("run", "run", lambda row: row["fingerprint"], is_text=True),
         *score_columns(scores, _value_and_change),
     ]
 

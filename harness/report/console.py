@@ -17,6 +17,7 @@ from harness.runtime.terminal import printable
 WIDTH_WITHOUT_TERMINAL = 140  # characters, if the output is a file or a pipe
 GAP = 2  # characters between columns
 NARROWEST_FOLD = 16  # characters
+LONGEST_WORD = 36  # characters; longer ones, such as paths, may break
 
 
 def to_console(table: Table, console: Console | None = None, title: str | None = None) -> None:
@@ -92,9 +93,13 @@ def _natural(table: Table, column: Column) -> int:
 
 
 def _narrowest(table: Table, column: Column) -> int:
-    """Settings may fold; all other columns need the width of their longest cell."""
+    """Settings may fold between words; all other columns need the width of their longest cell."""
     natural = _natural(table, column)
-    return min(natural, NARROWEST_FOLD) if column.folds else natural
+    if not column.folds:
+        return natural
+    words = [word for row in table.rows for word in column.show(row).split()]
+    longest = max((cell_len(word) for word in words), default=0)
+    return min(natural, max(NARROWEST_FOLD, min(longest, LONGEST_WORD)))
 
 
 def _layout(table: Table, width: int) -> tuple[list[list[Column]], list[str]]:

@@ -60,8 +60,8 @@ def _say_what_is_missing(tracked: TrackedRuns, runs: int) -> None:
         )
     if tracked.missing:
         log.warning(
-            "%d of %d runs were never sent to W&B and are not in its report: %s; their command with tracker=wandb sends "
-            "them",
+            "%d of %d runs were never sent to W&B and are not in its report: %s; their command with tracker=wandb "
+            "sends them",
             *(len(tracked.missing), runs, ", ".join(tracked.missing)),
         )
     if tracked.elsewhere:

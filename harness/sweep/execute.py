@@ -15,7 +15,7 @@ from harness.sweep.grid import check_data, check_models, unique_plans
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
 from harness.sweep.reused_runs import label_and_send
-from harness.sweep.summary import conclude, show_results
+from harness.sweep.summary import conclude, show_next, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
 log = logging.getLogger(__name__)
@@ -115,4 +115,5 @@ def run_single(cell: Cell, run: RunFunction) -> dict[str, Any]:
     if reused:
         label_and_send([(cell, record)])
     show_results([cell], reused, None, made_by={cell.plan.fingerprint: describe_result(record)} if by_another else {})
+    show_next(cell, record)
     return record
