@@ -1,6 +1,7 @@
 """What a command shows when its runs have ended."""
 
 import logging
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -104,7 +105,7 @@ def show_next(cell: Cell, record: Mapping[str, Any]) -> None:
     files += [record["predictions"]] if record["predictions"] else []
     log.info("%s: %s", short_path(cell.folder), ", ".join(files))
     runs_dir = cell.options.runs_dir
-    where = [] if runs_dir == Path("runs").absolute() else [f"runs_dir={short_path(runs_dir)}"]
+    where = [] if runs_dir == Path("runs").absolute() else [shlex.quote(f"runs_dir={short_path(runs_dir)}")]
     short = cell.plan.fingerprint[:6]
     commands = [[f"stage=generate run={short} prompt='...'", *where]] if kept else []
     commands += [[f"stage=export run={short} export.dir=exported", *where]] if kept else []
