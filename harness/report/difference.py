@@ -104,7 +104,8 @@ def _change(here: Any, there: Any) -> str:
     numbers = [value for value in (here, there) if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
         return ""
-    return f"{numbers[1] - numbers[0]:+.4g}"
+    change = numbers[1] - numbers[0]
+    return f"{change:+,}" if isinstance(change, int) else f"{change:+.4g}"
 
 
 def direction_of(name: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 from harness.report.choose import FoundRun
 from harness.report.model import Group, Report
 from harness.scoring.catalog import SCORES
-from harness.trackers.start import STEP, TOKENS
+from harness.trackers.start import STEP
 from harness.trackers.wandb import NAME, fitting
 
-SHOWN_SCORES = 4  # of a group, with two plots each
+SHOWN_SCORES = 3  # of a group besides the loss, with two plots each
 HALF, WHOLE = 12, 24  # widths of a panel, of 24 columns
 
 # Costs by their name in the summary of a tracked run; the first is the x-axis of the trade-offs.
@@ -66,7 +66,7 @@ def build_wandb_report(report: Report, tracked: TrackedRuns, project: str, entit
         blocks += [wr.H1("Findings"), wr.UnorderedList([finding.text for finding in findings])]
     for group in report.groups:
         blocks += _blocks(group, report, tracked, project, entity, wr)
-    blocks += [wr.H1("How to make this report again"), wr.CodeBlock(report.command, language="bash")]
+    blocks += [wr.H1("How to make this report again"), wr.CodeBlock(report.command, language=None)]
     if left := [*tracked.missing, *tracked.elsewhere]:
         blocks.append(wr.P(f"{len(left)} of its runs are not in this project: {', '.join(left)}"))
     title = fitting(report.title, NAME)
@@ -109,7 +109,8 @@ def _blocks(group: Group, report: Report, tracked: TrackedRuns, project: str, en
 
 def _panels(group: Group, wr: Any) -> list[Any]:
     """Trade-offs, means with error bars, settings against scores, curves, and sample answers."""
-    scores = group.scores[:SHOWN_SCORES]
+    first = group.scores[:SHOWN_SCORES]
+    scores = [*first, *(name for name in group.scores if name == "loss" and name not in first)]
     panels: list[Any] = []
     for name in scores:
         best = SCORES[name].direction if name in SCORES else None
@@ -133,11 +134,11 @@ def _panels(group: Group, wr: Any) -> list[Any]:
             )
         )
     panels.append(_parallel_coordinates(group, scores, wr))
-    for name, axis in (("train/loss", TOKENS), ("validation/loss", STEP)):
+    for name in ("train/loss", "validation/loss"):
         panels.append(
             wr.LinePlot(
                 title=f"{name}: mean over seeds ± standard deviation",
-                x=axis,
+                x=STEP,  # tokens and epochs are logged too, but records lack them: runs that are sent later have steps
                 y=[name],
                 log_y=True,
                 groupby=wr.Config(_by(group)),
