@@ -80,7 +80,7 @@ def render(view: SweepView, room: int | None = None, width: int = WIDTH_WITHOUT_
         caption += f"; {len(view.runs) - room} of them do not fit here"
     cells = [_cells(run) for run in runs]
     shown = _fitting(cells, width)
-    if left_out := [name for name in ORDER if name not in shown]:
+    if left_out := [name for name in ORDER if name not in shown and any(row[name] for row in cells)]:
         caption += f"; not shown at this width: {', '.join(left_out)}"
     table = plain_table(view.title, caption)
     for column in shown:

@@ -47,7 +47,7 @@ def test_runs_are_chosen_by_their_ids_and_missing_ones_are_named(found, monkeypa
     tracked = tracked_runs(found)
     assert (sorted(tracked.ids.values()), tracked.project, tracked.entity) == (["run0", "run1", "run2"], "toy", "team")
     (missing,) = tracked.missing
-    report, spec = built(found, monkeypatch)
+    _, spec = built(found, monkeypatch)
     (grid,) = [block for block in spec["blocks"] if block["type"] == "panel-grid"]
     (runs,) = grid["metadata"]["runSets"]
     assert sorted(runs["filters"]["filters"][0]["value"]) == ["run0", "run1", "run2"]
@@ -59,12 +59,10 @@ def test_it_has_trade_offs_bars_with_errors_curves_settings_and_answers(found, m
     (grid,) = [block for block in spec["blocks"] if block["type"] == "panel-grid"]
     panels = grid["metadata"]["panelBankSectionConfig"]["panels"]
     kinds = [panel["viewType"] for panel in panels]
-    assert set(kinds) == {
-        *("Scatter Plot", "Bar Chart", "Parallel Coordinates Plot", "Run History Line Plot", "Weave"),
-    }
-    scatter, bar = (
-        next(p["config"] for p in panels if p["viewType"] == kind) for kind in ("Scatter Plot", "Bar Chart")
-    )
+    wanted = ("Scatter Plot", "Bar Chart", "Parallel Coordinates Plot", "Run History Line Plot", "Weave")
+    assert set(kinds) == set(wanted)
+    first = {panel["viewType"]: panel["config"] for panel in reversed(panels)}
+    scatter, bar = first["Scatter Plot"], first["Bar Chart"]
     assert (scatter["xAxis"], scatter["yAxis"], scatter["xAxisLogScale"]) == (
         *("summary:parameters/trainable", "summary:after/rouge_l"),
         True,

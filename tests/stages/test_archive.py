@@ -67,7 +67,7 @@ def test_another_file_system_gets_a_complete_copy_first(runs, archive, tmp_path,
 def test_a_run_that_somebody_works_on_stays_and_the_others_go(runs, archive):
     with (
         locks.take_lock(runs[0].folder),
-        pytest.raises(RunFault, match="stays where it is: process .* is working on it"),
+        pytest.raises(RunFault, match=r"stays where it is: process .* is working on it"),
     ):
         archive("report.where=status == finished")
     assert runs[0].folder.exists()
@@ -76,14 +76,14 @@ def test_a_run_that_somebody_works_on_stays_and_the_others_go(runs, archive):
 
 def test_what_is_in_the_archive_is_never_replaced(runs, archive, tmp_path):
     (tmp_path / "runs" / "archive" / runs[0].plan.fingerprint).mkdir(parents=True)
-    with pytest.raises(RunFault, match="exists already; set another archive.dir"):
+    with pytest.raises(RunFault, match=r"exists already; set another archive\.dir"):
         archive("report.where=lora.r == 4")
     assert runs[0].read_record()["status"] == "finished"
 
 
 def test_nothing_is_deleted_without_confirmation(runs, archive, caplog):
     caplog.set_level(logging.INFO, "harness")
-    with pytest.raises(ConfigFault, match="nothing is deleted without confirm=true"):
+    with pytest.raises(ConfigFault, match=r"nothing is deleted without confirm=true"):
         archive("report.where=lora.r == 4", "archive.delete=true")
     assert f"{runs[0].plan.fingerprint} lora finished" in caplog.text
     assert "[old]: keep me" in caplog.text
