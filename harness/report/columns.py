@@ -9,6 +9,7 @@ from harness.runtime.terminal import short_count
 from harness.scoring.catalog import SCORES, Direction, decimals
 
 EVERY_BLOCK = "every"  # columns that begin the lines of each block
+BLOCKS = ("costs", "scores", "losses")  # in the order in which a narrow console shows them
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def run_columns(rows: Sequence[TableRow], scores: Sequence[str]) -> list[Column]
             "validation_loss",
             SCORES["validation_loss"].label,
             _if_known("validation_loss", lambda loss: f"{loss:.{decimals('validation_loss', loss)}f}"),
+            block="losses",
         ),
         Column("run", "run", lambda row: row["fingerprint"], is_text=True),
         *score_columns(scores, _value_and_change),
