@@ -11,7 +11,7 @@ from harness.errors import RunFault, first_line
 from harness.record import store
 from harness.report import console
 from harness.report.build import Request, build_report, short_path
-from harness.report.cells import TableCell, setting_of, shared_overrides
+from harness.report.cells import TableCell, setting_of, shared_overrides, split_overrides
 from harness.report.choose import runs_of
 from harness.report.model import Report
 from harness.report.overview import overview_table
@@ -85,7 +85,7 @@ def show_results(
         )
         for cell in cells
     ]
-    table = build_table(rows, records)
+    table = build_table(rows, records, [word for word in split_overrides(cells[0].name) if word in common])
     # Whatever happens to the console, the files are there.
     report = None if folder is None else _written_report(cells, folder, not_started)
     console.to_console(table)
