@@ -20,6 +20,8 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.pipeline.run import run
     from harness.plan.read import read_config
     from harness.stages import export, generate, status
+    from harness.stages.archive import archive_runs
+    from harness.stages.diff import show_difference
     from harness.stages.plan import show_plan
     from harness.stages.report import report_records
     from harness.stages.score import score_export
@@ -43,6 +45,10 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
             score_export(options)
         case Stage.report:
             report_records(options)
+        case Stage.diff:
+            show_difference(options)
+        case Stage.archive:
+            archive_runs(options)
         case Stage.status:
             status.show_status(options.runs_dir, options.sweep_name, options.watch)
     return None

@@ -11,6 +11,7 @@ from harness.plan.spec import Plan
 from harness.record.files import write_json
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
+from harness.scoring.losses import Told, untold
 from harness.scoring.score import Scores
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def read_baseline(path: Path, answers: int) -> Scores | None:
         return None
 
 
-def measure_baseline(path: Path, plan: Plan, base: Base, rows: PreparedRows) -> Scores:
+def measure_baseline(path: Path, plan: Plan, base: Base, rows: PreparedRows, told: Told = untold) -> Scores:
     """Score the base model under the plan's protocol, and save the scores."""
     found = scoring_score.score(
         base.model,
@@ -46,6 +47,7 @@ def measure_baseline(path: Path, plan: Plan, base: Base, rows: PreparedRows) -> 
         stops=rows.stops,
         equal_lengths=needs_equal_lengths(base.model),
         seed=plan.seed,
+        told=told,
     )
     write_json(path, vars(found))
     return found

@@ -5,6 +5,7 @@ Runs work on forks of it; ``check_base`` proves after each run that its weights 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,13 @@ class ProcessCache:
         return found
 
     def baseline(
-        self, plan: "Plan", shared: SharedBase, rows: "PreparedRows", runs_dir: Path, code: str
+        self,
+        plan: "Plan",
+        shared: SharedBase,
+        rows: "PreparedRows",
+        runs_dir: Path,
+        code: str,
+        told: Callable[[str, int, int], None] = lambda unit, rows, of: None,
     ) -> "tuple[Scores, bool]":
         """Scores of the untouched base under the plan's protocol, and whether an earlier run measured them.
 
@@ -99,7 +106,7 @@ class ProcessCache:
             return self._baselines[key], True
         path = baseline_path(runs_dir, key)
         saved = read_baseline(path, answers=len(rows.splits[plan.scoring.split]) if plan.scoring.metrics else 0)
-        self._baselines[key] = saved or measure_baseline(path, plan, base, rows)
+        self._baselines[key] = saved or measure_baseline(path, plan, base, rows, told)
         return self._baselines[key], saved is not None
 
     def teacher(self, plan: "Plan", runs_dir: Path, tokenizer: "PreTrainedTokenizerBase") -> "Teacher":

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from harness.config.schema import Keep
-from harness.errors import HarnessError, HeldByAnotherProcess, RankFailedAlone
+from harness.errors import HarnessError, HeldByAnotherProcess, RankFailedAlone, first_line
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.fill import fill
 from harness.plan.spec import Options, Plan
@@ -59,7 +59,7 @@ class Attempt:
         self.tracker: TrackerRun = NoRun()  # until it is started
         self.folder = store.record_path(options.runs_dir, plan.fingerprint).parent
         self.scratch, self.checkpoints = self.folder / "scratch", self.folder / "checkpoints"
-        self.progress = ProgressWriter(self.folder)
+        self.progress = ProgressWriter(self.folder, run_name(plan, name))
 
     def keep(self, value: T) -> T:
         """Put what a step made into the record, and pass it on."""
@@ -98,12 +98,23 @@ class Attempt:
         self.record.mark_finished()
         self.record.kept = self.options.keep.value
         store.write_record(self.options.runs_dir, self.record)
-        send_result(self.tracker, self.options.tracker, self.record.as_dict(), self.folder)
+        content = self.record.as_dict()
+        self._tell_tracker(lambda: send_result(self.tracker, self.options.tracker, content, self.folder))
         # Afterwards, so that a run that is killed here is finished all the same.
         if self.options.keep is Keep.record:
             remove(self.folder / store.ADAPTER)
         if self.options.keep is not Keep.all:
             remove_checkpoints(self.checkpoints)
+
+    def _tell_tracker(self, tell: Callable[[], None]) -> None:
+        """Show the tracker what is on record by now; the result does not depend on whether it takes it."""
+        try:
+            tell()
+        except Exception as error:  # of W&B, Trackio or TensorBoard, whose errors have no common kind
+            log.warning(
+                "%s %s: the tracker does not take the result (%s); the record has it",
+                *(self.record.method, self.record.fingerprint[:8], first_line(error)),
+            )
 
     def fail(self, error: BaseException) -> None:
         """Write the failure into the record and close the tracker; neither may hide the error itself."""
@@ -115,7 +126,8 @@ class Attempt:
             self.check_base()
             if ours:
                 self.record.mark_failed(error)
-                self.tracker.record(store.write_record(self.options.runs_dir, self.record))
+                file = store.write_record(self.options.runs_dir, self.record)
+                self._tell_tracker(lambda: self.tracker.record(file))
         except HarnessError as second:
             log.error("%s", second)
         self.tracker.finish(ok=False)

@@ -13,7 +13,7 @@ def run(
     """Train and score one plan; return its record, which is written whatever the end is.
 
     Args:
-        name: the run's, on the progress bar and in the tracker.
+        name: the run's, on the console and in the tracker.
         held: whether this process may still publish the run: ``Lock.held``.
         cache: what the runs of this process share.
     """
@@ -26,11 +26,12 @@ def run(
         shared = this.keep(steps.load(plan, cache, options.threads))
         rows = this.keep(steps.tokenize(plan, cache, shared.base))
         this.enter("scoring before")
-        before = this.keep(steps.baseline(plan, cache, shared, rows, options.runs_dir, this.record.code.version))
+        code, told = this.record.code.version, this.progress.scored
+        before = this.keep(steps.baseline(plan, cache, shared, rows, options.runs_dir, code, told))
         tuned = tune(this, shared.base, rows)
         this.keep(steps.save(plan, tuned, this.folder, this.require_held))
         this.enter("scoring after")
-        after = this.keep(steps.score(plan, tuned.model, shared.base, rows))
+        after = this.keep(steps.score(plan, tuned.model, shared.base, rows, told))
         this.keep(steps.write_predictions(this.folder, this.tracker, rows.splits[plan.scoring.split], before, after))
         this.check_base()
         this.publish()

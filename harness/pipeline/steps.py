@@ -22,6 +22,7 @@ from harness.record.files import write_jsonl
 from harness.runtime import distributed, memory
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
+from harness.scoring.losses import Told, untold
 from harness.trackers.base import TrackerRun
 from harness.trackers.send import send_predictions
 
@@ -53,12 +54,18 @@ def tokenize(plan: Plan, cache: ProcessCache, base: Base) -> AuditedRows:
 
 
 def baseline(
-    plan: Plan, cache: ProcessCache, shared: SharedBase, rows: AuditedRows, runs_dir: Path, code: str
+    plan: Plan,
+    cache: ProcessCache,
+    shared: SharedBase,
+    rows: AuditedRows,
+    runs_dir: Path,
+    code: str,
+    told: Told = untold,
 ) -> Baseline:
     """Scores of the untouched base under this plan's protocol."""
     started = time.perf_counter()
     before, reused = distributed.broadcast_from_main(
-        lambda: cache.baseline(plan, shared, rows.prepared, runs_dir, code)
+        lambda: cache.baseline(plan, shared, rows.prepared, runs_dir, code, told)
     )
     return Baseline(before, 0.0 if reused else time.perf_counter() - started)
 
@@ -77,7 +84,7 @@ def save(plan: Plan, tuned: Tuned, folder: Path, require_held: Callable[[], None
     return distributed.broadcast_from_main(saved)
 
 
-def score(plan: Plan, model: "PeftModel", base: Base, rows: AuditedRows) -> Scored:
+def score(plan: Plan, model: "PeftModel", base: Base, rows: AuditedRows, told: Told = untold) -> Scored:
     """Scores of the tuned model, by the protocol of the baseline."""
     started = time.perf_counter()
     with memory.peak_memory(base.device.type) as peak:
@@ -91,6 +98,7 @@ def score(plan: Plan, model: "PeftModel", base: Base, rows: AuditedRows) -> Scor
                 stops=rows.stops,
                 equal_lengths=needs_equal_lengths(base.model, plan.method, plan.settings),
                 seed=plan.seed,
+                told=told,
             )
         )
     return Scored(after, time.perf_counter() - started, peak.bytes)

@@ -44,7 +44,7 @@ def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
     if options.rate_rule:
         this.record.inferred["learning_rate_rule"] = options.rate_rule
         this.note(f"learning rate {plan.learning_rate:g}: {options.rate_rule}")
-    observers = Observers(this.name or plan.method, this.tracker.log, this.note, this.progress)
+    observers = Observers(this.tracker.log, this.note, this.progress)
     attached: Attached | None = None
     while True:
         try:

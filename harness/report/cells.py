@@ -50,14 +50,14 @@ def setting_of(overrides: str | Sequence[str], method: str, shared: Collection[s
     """What distinguishes this cell from others, short: ``r=4`` for ``peft=lora lora.r=4``.
 
     Settings of another method's sheet have no effect here and are in parentheses: ``(lora.r=4)``. Overrides in
-    ``shared`` are left out, unless they belong to the method's own sheet.
+    ``shared`` are left out: they stand once below the table.
     """
     parts = []
     for override in split_overrides(overrides):
         key, _, value = override.lstrip("+~").partition("=")
         value = value if _NEEDED_QUOTES.search(value) else value.strip("'\"")
         sheet, _, rest = key.partition(".")
-        if key == "peft" or (override in shared and sheet != method):
+        if key == "peft" or override in shared:
             continue
         if sheet == method and rest:
             parts.append(f"{rest}={value}")

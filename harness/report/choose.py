@@ -92,7 +92,10 @@ def _rank(run: FoundRun) -> tuple[bool, str]:
 
 
 def choose_runs(
-    runs: Sequence[FoundRun], fingerprints: Sequence[str] | None = None, where: str | None = None
+    runs: Sequence[FoundRun],
+    fingerprints: Sequence[str] | None = None,
+    where: str | None = None,
+    key: str = "report.runs",
 ) -> list[FoundRun]:
     """Those with these fingerprints (or whose fingerprint begins so) that satisfy the condition.
 
@@ -101,7 +104,7 @@ def choose_runs(
     """
     condition = None if where is None else Condition(where)
     if fingerprints is not None:
-        runs = _named(runs, fingerprints)
+        runs = _named(runs, fingerprints, key)
     if condition is None:
         return list(runs)
     fields = {run.fingerprint: record_fields(run.record) for run in runs}
@@ -113,7 +116,7 @@ def choose_runs(
     return chosen
 
 
-def _named(runs: Sequence[FoundRun], names: Sequence[str]) -> list[FoundRun]:
+def _named(runs: Sequence[FoundRun], names: Sequence[str], key: str) -> list[FoundRun]:
     faults, chosen = [], {}
     for name in names:
         matching = [run for run in runs if run.fingerprint.startswith(name)] if name else []
@@ -123,10 +126,10 @@ def _named(runs: Sequence[FoundRun], names: Sequence[str]) -> list[FoundRun]:
             chosen[matching[0].fingerprint] = matching[0]
         elif matching:
             several = _some([run.fingerprint for run in matching])
-            faults.append(f"report.runs={name} matches {len(matching)} runs; give more of: {several}")
+            faults.append(f"{key}={name} matches {len(matching)} runs; give more of: {several}")
         else:
             known = _some([run.fingerprint for run in runs])
-            faults.append(f"report.runs={name} matches no run; copy a fingerprint from the column `run`: {known}")
+            faults.append(f"{key}={name} matches no run; copy a fingerprint from the column `run`: {known}")
     raise_together(faults)
     return list(chosen.values())
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.report.cells import NOTHING, TableRow
+from harness.runtime.terminal import short_count
 from harness.scoring.catalog import SCORES, Direction, decimals
 
 EVERY_BLOCK = "every"  # columns that begin the lines of each block
+BLOCKS = ("costs", "scores", "losses")  # in the order in which a narrow console shows them
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ def run_columns(rows: Sequence[TableRow], scores: Sequence[str]) -> list[Column]
             "validation_loss",
             SCORES["validation_loss"].label,
             _if_known("validation_loss", lambda loss: f"{loss:.{decimals('validation_loss', loss)}f}"),
+            block="losses",
         ),
-        Column("run", "run", lambda row: row["fingerprint"], is_text=True, dropped=0),
+        Column("run", "run", lambda row: row["fingerprint"], is_text=True),
         *score_columns(scores, _value_and_change),
     ]
 
@@ -84,15 +87,6 @@ def state_of(row: TableRow) -> str:
     earlier = {"finished": "reused", "failed": "failed earlier"} if row["reused"] else {}
     mark = " (other code)" if row["other_code"] else ""
     return f"{earlier.get(row['state'], row['state'])}{mark}"
-
-
-def short_count(count: int) -> str:
-    """``576``, ``9.2k``, ``1.2M``, ``3.1B``."""
-    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        # 999 950 would round to "1000.0k"
-        if count >= size * 0.99995 and count >= 1000:
-            return f"{count / size:.1f}{unit}"
-    return str(count)
 
 
 def _row_number(row: TableRow) -> str:

@@ -10,13 +10,14 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 
 from harness.report.cells import NOT_STARTED, TableRow
-from harness.report.columns import EVERY_BLOCK, Column
+from harness.report.columns import BLOCKS, EVERY_BLOCK, Column
 from harness.report.table import Table
 from harness.runtime.terminal import printable
 
 WIDTH_WITHOUT_TERMINAL = 140  # characters, if the output is a file or a pipe
 GAP = 2  # characters between columns
 NARROWEST_FOLD = 16  # characters
+LONGEST_WORD = 32  # characters, with which a line still fits 80 columns; longer ones, such as paths, may break
 
 
 def to_console(table: Table, console: Console | None = None, title: str | None = None) -> None:
@@ -92,9 +93,13 @@ def _natural(table: Table, column: Column) -> int:
 
 
 def _narrowest(table: Table, column: Column) -> int:
-    """Settings may fold; all other columns need the width of their longest cell."""
+    """Settings may fold between words; all other columns need the width of their longest cell."""
     natural = _natural(table, column)
-    return min(natural, NARROWEST_FOLD) if column.folds else natural
+    if not column.folds:
+        return natural
+    words = [word for row in table.rows for word in column.show(row).split()]
+    longest = max((cell_len(word) for word in words), default=0)
+    return min(natural, max(NARROWEST_FOLD, min(longest, LONGEST_WORD)))
 
 
 def _layout(table: Table, width: int) -> tuple[list[list[Column]], list[str]]:
@@ -107,7 +112,8 @@ def _layout(table: Table, width: int) -> tuple[list[list[Column]], list[str]]:
     every = [column for column in table.columns if column.block == EVERY_BLOCK]
     blocks: list[list[Column]] = []
     left_out = []
-    for name in dict.fromkeys(column.block for column in table.columns if column.block != EVERY_BLOCK):
+    names = dict.fromkeys(column.block for column in table.columns if column.block != EVERY_BLOCK)
+    for name in sorted(names, key=lambda name: BLOCKS.index(name) if name in BLOCKS else len(BLOCKS)):
         group = [column for column in table.columns if column.block == name]
         if blocks and needed(blocks[-1] + group) <= width:
             blocks[-1] += group

@@ -28,13 +28,16 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
-def build_table(cells: Sequence[TableCell], records: Mapping[str, Mapping[str, Any]]) -> Table:
+def build_table(
+    cells: Sequence[TableCell], records: Mapping[str, Mapping[str, Any]], shared: Sequence[str] = ()
+) -> Table:
     """One row per cell, in the order given.
 
     Only finished runs have figures other than parameter counts: those of half a run are not a result.
 
     Args:
         records: by fingerprint; a cell without one was not run.
+        shared: overrides of all cells, which no row repeats.
     """
     chosen = [records[cell.fingerprint] for cell in cells if cell.fingerprint in records]
     present = {name for record in chosen for name in record["scores"]["after"] | record["scores"]["before"]}
@@ -46,7 +49,8 @@ def build_table(cells: Sequence[TableCell], records: Mapping[str, Mapping[str, A
         shares = owner if owner != number else None
         row = _row(number, shares, cell, records.get(cell.fingerprint), scores)
         rows.append({key: shown(value) if isinstance(value, str) else value for key, value in row.items()})
-    notes = [*answered_elsewhere(cells), *notes_on(rows, records, scores)]
+    common = [f"all rows: {' '.join(shared)}"] if shared else []
+    notes = [*common, *answered_elsewhere(cells), *notes_on(rows, records, scores)]
     return Table(rows, run_columns(rows, scores), scores, list(map(_shown_text(), notes)))
 
 

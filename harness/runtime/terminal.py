@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -35,6 +35,15 @@ def printable(text: str, one_line: bool = False) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
+
+
+def short_count(count: float) -> str:
+    """``576``, ``9.2k``, ``1.2M``, ``3.1B``."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        # 999 950 would round to "1000.0k"
+        if count >= size * 0.99995 and count >= 1000:
+            return f"{count / size:.1f}{unit}"
+    return f"{count:.0f}"
 
 
 class PrintableFormatter(logging.Formatter):
@@ -62,11 +71,15 @@ def sturdy_streams() -> Iterator[None]:
 class SturdyStream:
     """A text stream to which writing never raises; None, which Python has for a closed one, takes everything too."""
 
+    before_write: Callable[[], None] | None = None  # of all streams: called before each text, to clear a status line
+
     def __init__(self, stream: Any) -> None:
         self._stream, self._lost = stream, stream is None
 
     def write(self, text: str) -> int:
         """Write what the console can show; after an error, nothing more."""
+        if SturdyStream.before_write is not None:
+            SturdyStream.before_write()
         if not self._lost:
             try:
                 self._write(text)

@@ -11,6 +11,7 @@ import torch
 from harness.config import schema
 from harness.data.collate import by_length
 from harness.models.device import base_precision
+from harness.scoring.losses import Told, untold
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ def generate(
     *,
     stops: Sequence[int],
     equal_lengths: bool,
+    told: Told = untold,
 ) -> list[Answer]:
     """Answers to ``prompts`` (token ids), in the same order.
 
@@ -39,6 +41,7 @@ def generate(
         generation: the protocol of decoding, with ``batch_size`` in prompts.
         stops: ids that end an answer, at least one.
         equal_lengths: batch prompts of one length only, so that nothing is padded.
+        told: is told how many prompts are answered.
     """
     model.eval()
     answers: dict[int, Answer] = {}
@@ -49,6 +52,7 @@ def generate(
             length = next((at for at, number in enumerate(ids) if number in stops), len(ids))
             cut = length == len(ids) and len(ids) >= generation.max_new_tokens
             answers[index] = Answer(answer_text(ids[:length], tokenizer), cut)
+        told("answer", len(answers), len(prompts))
     return [answers[index] for index in range(len(prompts))]
 
 

@@ -1,7 +1,7 @@
 """Completion losses, the same for validation during training and for scoring."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.data.collate import by_length, collate, positions_needed
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+Told = Callable[[str, int, int], None]  # what is counted (loss, answer), rows that are done, and all of them
+
+
+def untold(unit: str, rows: int, of: int) -> None:
+    """Nobody watches."""
+
 
 def mean_completion_loss(
     model: "PreTrainedModel | PeftModel",
@@ -21,6 +27,7 @@ def mean_completion_loss(
     *,
     pad_id: int,
     batch_size: int,
+    told: Told = untold,
 ) -> float:
     """Mean loss per completion token over all examples (nats); padding and prompt never count.
 
@@ -30,13 +37,14 @@ def mean_completion_loss(
 
     Args:
         batch_size: rows per forward pass; does not affect the result beyond rounding.
+        told: is told how many rows are done.
     """
     import torch
 
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, count, skip_logits = 0.0, 0, can_skip_logits(model)
+    total, count, done, skip_logits = 0.0, 0, 0, can_skip_logits(model)
     lengths = [len(example.input_ids) for example in examples]
     with torch.no_grad(), base_precision(model):
         for batch in by_length(lengths, batch_size):
@@ -47,6 +55,8 @@ def mean_completion_loss(
             loss_sum, tokens = completion_loss_sum(logits_btv, labels_bt)
             total += float(loss_sum)
             count += int(tokens)
+            done += len(batch)
+            told("loss", done, len(examples))
     model.train(was_training)
     return total / count
 

@@ -15,7 +15,7 @@ from harness.scoring.batching import Batching, check_batches
 from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 from harness.scoring.compute import compute_with_rows
 from harness.scoring.generate import generate, reference_text
-from harness.scoring.losses import mean_completion_loss
+from harness.scoring.losses import Told, mean_completion_loss, untold
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -47,6 +47,7 @@ def score(
     stops: Sequence[int],
     equal_lengths: bool,
     seed: int,
+    told: Told = untold,
 ) -> Scores:
     """Score ``examples`` by loss and by generated answers, and ``held_out`` text by loss only.
 
@@ -58,6 +59,7 @@ def score(
         equal_lengths: generate in batches of one prompt length, where left padding is known to change the answers; a
             check of a few rows finds the other cases.
         seed: of sampled decoding; greedy decoding draws nothing.
+        told: is told how many rows have a loss, then how many are answered.
 
     Raises:
         RunFault: the loss on ``examples`` is not finite, so that no score would mean anything.
@@ -65,7 +67,7 @@ def score(
     pad_id = int(tokenizer.pad_token_id)
     check = check_batches(model, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
     loss_batch = 1 if check.losses is Batching.single else scoring.loss_batch_size
-    loss = mean_completion_loss(model, examples, pad_id=pad_id, batch_size=loss_batch)
+    loss = mean_completion_loss(model, examples, pad_id=pad_id, batch_size=loss_batch, told=told)
     if not math.isfinite(loss):
         raise RunFault(
             f"the loss on scoring.split={scoring.split} is not finite ({loss}); lower trainer.learning_rate, or use "
@@ -73,7 +75,9 @@ def score(
         )
     values = {"loss": loss, "perplexity": math.exp(min(loss, LARGEST_EXPONENT))}
     if held_out:
-        values["forgetting_loss"] = mean_completion_loss(model, held_out, pad_id=pad_id, batch_size=loss_batch)
+        values["forgetting_loss"] = mean_completion_loss(
+            model, held_out, pad_id=pad_id, batch_size=loss_batch, told=told
+        )
     if not scoring.metrics:
         return Scores(values, {}, [], None, list(check.notes))
     torch.manual_seed(seed)
@@ -85,6 +89,7 @@ def score(
         replace(scoring.generation, batch_size=1) if single else scoring.generation,
         stops=stops,
         equal_lengths=check.answers is Batching.equal,
+        told=told,
     )
     references = [[reference_text(text, tokenizer) for text in example.row.all_references] for example in examples]
     targets = [example.row.target or "" for example in examples]

@@ -19,14 +19,15 @@ def show_plan(cells: Sequence[Cell]) -> None:
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from harness.estimate.parameters import PlanCounter
+    from harness.report.plain_table import plain_table
 
     plans = unique_plans(cells)
-    table = Table(title=f"{len(cells)} cells, {len(plans)} runs", title_justify="left")
+    table = plain_table(f"{len(cells)} cells, {len(plans)} runs")
     for column in ("run", "cells", "trainable", "share", "total", "finished earlier"):
-        table.add_column(column, justify="left" if column in ("run", "cells") else "right", overflow="fold")
+        left = column in ("run", "cells")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "cells", overflow="fold")
     counter = PlanCounter()
     sharing, faults = defaultdict[str, list[str]](list), []
     for cell in cells:

@@ -13,6 +13,7 @@ from harness.report.build import Request, build_report, short_path
 from harness.report.overview import print_report
 from harness.report.write import FORMS, write_report
 from harness.stages.chosen import chosen_runs
+from harness.stages.wandb_report import publish
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def report_records(options: Options) -> None:
     write_report(report, folder)
     print_report(report)
     log.info("%s: %s", short_path(folder), ", ".join(reversed(FORMS)))
+    if options.report.wandb:
+        publish(report, chosen.runs, options.tracker, folder)
 
 
 def _folder(options: Options, runs_dir: Path) -> Path:

@@ -13,7 +13,6 @@ from harness.plan.from_record import find_record, plan_of_record, require_same_r
 from harness.plan.spec import Options, Plan
 from harness.record import provenance, store
 from harness.record.files import write_json
-from harness.runtime.terminal import printable
 from harness.stages.export import note_name
 
 if TYPE_CHECKING:
@@ -102,10 +101,10 @@ def _read_note(folder: Path, plan: Plan) -> dict[str, Any]:
 
 def _show(scores: dict[str, dict[str, float]], title: str) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(title=Text(printable(title)), title_justify="left")
+    from harness.report.plain_table import plain_table
+
+    table = plain_table(title)
     for column in ("score", *scores):
         table.add_column(column, justify="left" if column == "score" else "right")
     for name in scores["export"]:

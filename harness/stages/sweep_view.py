@@ -116,18 +116,18 @@ def view_sweep(runs_dir: Path, folder: Path | None) -> SweepView:
 
 
 def _running_besides(runs_dir: Path, known: Collection[str]) -> list[RunView]:
-    """Running runs that are not among the known ones: single runs, or another sweep's."""
+    """Runs that are running or were killed, and are not among the known ones: single runs, or another sweep's."""
     runs = []
     for fingerprint in _with_progress(runs_dir):
         record = None if fingerprint in known else store.read_record(runs_dir, fingerprint, curve=False)
-        if record is not None and record["status"] == "running":
+        if record is not None and record["status"] in ("running", "interrupted"):
             cell = {"fingerprint": fingerprint, "name": "", "method": record["method"]}
             runs.append(_view_run(runs_dir, cell, (), active=False, code=None))
     return runs
 
 
 def _with_progress(runs_dir: Path) -> list[str]:
-    """Fingerprints of runs that write their progress."""
+    """Fingerprints of runs that write their progress, or were killed before they could remove it."""
     return sorted(file.parent.name for file in runs_dir.glob(f"*/{progress_file.NAME}"))
 
 
@@ -161,6 +161,10 @@ def _view_run(
         return RunView(name, fingerprint, STARTING, str(owner.get("host", "")))
     if record is None:
         return RunView(name, fingerprint, WAITING if active else NOT_STARTED)
+    if record["status"] == "interrupted":
+        now = progress_file.read_progress(folder)  # where it was when it was killed
+        own = now if now and now.owner == record["owner"] else None
+        return RunView(name, fingerprint, "interrupted", record["owner"]["host"], own)
     finished = record["status"] == "finished"
     other_code = finished and code is not None and record["code"]["version"] != code
     took = _duration_s(record) if finished else None

@@ -10,6 +10,7 @@ from harness.models.hub import COMMIT
 from harness.plan.spec import digest
 from harness.record import provenance
 from harness.record.files import atomic_write_text
+from harness.runtime.status_line import STATUS
 from harness.sweep.cells import Cell
 from harness.sweep.launchers import worker
 from harness.sweep.launchers.base import Launcher
@@ -29,9 +30,13 @@ def run_here(
             return
         outcome = worklist.outcome_of_another(cell)
         if outcome is None:
-            place = (worklist.ended + 1, worklist.total, cell.plan.fingerprint, cell.name)
-            log.info("[%d/%d] %s: %s; left: %s", *place, worklist.time_for(cells[number:]))
-            outcome = run(cell)
+            heading = f"[{worklist.ended + 1}/{worklist.total}] {worklist.label(cell)}"
+            log.info("%s (%s); left: %s", heading, cell.plan.fingerprint, worklist.time_for(cells[number:]))
+            STATUS.heading = heading
+            try:
+                outcome = run(cell)
+            finally:
+                STATUS.heading = ""
         yield outcome
 
 
@@ -63,8 +68,9 @@ def run_on_workers(
 def _announce(outcome: Outcome, cell: Cell, worklist: Worklist) -> None:
     remark = " ".join(text for text in (outcome.message, outcome.made_by) if text)
     log.info(
-        "[%d/%d] %s: %s: %s after %.0f s%s",
-        *(worklist.ended + 1, worklist.total, outcome.fingerprint, cell.name, outcome.status.value, outcome.seconds),
+        "[%d/%d] %s (%s): %s after %.0f s%s",
+        *(worklist.ended + 1, worklist.total, worklist.label(cell), outcome.fingerprint),
+        *(outcome.status.value, outcome.seconds),
         f": {remark}" if remark and outcome.status is Status.finished else "",
     )
 

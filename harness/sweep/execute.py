@@ -15,7 +15,7 @@ from harness.sweep.grid import check_data, check_models, unique_plans
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
 from harness.sweep.reused_runs import label_and_send
-from harness.sweep.summary import conclude, show_results
+from harness.sweep.summary import conclude, show_next, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,11 @@ def run_cells(
     outcomes = {cell.plan.fingerprint: outcome for cell in plans if (outcome := _earlier_outcome(cell))}
     earlier = frozenset(outcomes)
     todo = [cell for cell in plans if cell.plan.fingerprint not in earlier]
+    worklist.name_by(cells)
     _announce_sweep(cells, plans, outcomes, worklist.add(todo) if todo else "")
     check_data(todo)
     check_models(todo)
-    names = {cell.plan.fingerprint: cell.name for cell in todo}
+    names = {cell.plan.fingerprint: worklist.label(cell) for cell in todo}
     for outcome in worklist.follow(todo, dispatch, folder):
         outcomes[outcome.fingerprint] = outcome
         if outcome.failed:
@@ -114,4 +115,5 @@ def run_single(cell: Cell, run: RunFunction) -> dict[str, Any]:
     if reused:
         label_and_send([(cell, record)])
     show_results([cell], reused, None, made_by={cell.plan.fingerprint: describe_result(record)} if by_another else {})
+    show_next(cell, record)
     return record

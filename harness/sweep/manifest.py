@@ -39,7 +39,8 @@ def keep_manifest(cells: Sequence[Cell], folder: Path | None = None, **more: Any
     key = [{"overrides": effective_overrides(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
     folder = folder or options.runs_dir / "sweeps" / digest(key)
     shown = [{**entry, "name": cell.name, "method": cell.plan.method} for entry, cell in zip(grid, cells, strict=True)]
-    write_manifest(folder, {"name": options.sweep_name, "cells": shown, **more})
+    labels = {"note": options.note, "tags": list(options.tags)}
+    write_manifest(folder, {"name": options.sweep_name, **labels, "cells": shown, **more})
     return folder
 
 

@@ -72,11 +72,11 @@ def is_tracked(tracker: Tracker, former: Mapping[str, Any]) -> bool:
     if any(key in former and former[key] != getattr(tracker, key) for key in ("project", "entity")):
         return False
     folder, run = Path(tracker.dir).expanduser(), former["id"]
-    if tracker.name is Tracking.wandb and tracker.mode == "online":
-        return former.get("url") is not None
     if tracker.name is Tracking.trackio:
         return any(folder.glob("*.db"))
-    return any(folder.glob(f"wandb/*run-*-{run}")) or (folder / run).is_dir()
+    # An offline run that was not uploaded yet is there, too: `wandb sync` sends it.
+    online = tracker.name is Tracking.wandb and tracker.mode == "online" and former.get("url") is not None
+    return online or any(folder.glob(f"wandb/*run-*-{run}")) or (folder / run).is_dir()
 
 
 def _in_group(former: Mapping[str, Any]) -> str:

@@ -1,14 +1,17 @@
 """What a command shows when its runs have ended."""
 
 import logging
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from harness.errors import RunFault, first_line
+from harness.record import store
 from harness.report import console
 from harness.report.build import Request, build_report, short_path
-from harness.report.cells import TableCell, setting_of, shared_overrides
+from harness.report.cells import TableCell, setting_of, shared_overrides, split_overrides
 from harness.report.choose import runs_of
 from harness.report.model import Report
 from harness.report.overview import overview_table
@@ -82,7 +85,7 @@ def show_results(
         )
         for cell in cells
     ]
-    table = build_table(rows, records)
+    table = build_table(rows, records, [word for word in split_overrides(cells[0].name) if word in common])
     # Whatever happens to the console, the files are there.
     report = None if folder is None else _written_report(cells, folder, not_started)
     console.to_console(table)
@@ -92,6 +95,23 @@ def show_results(
                 console.to_console(overview_table(group), title=f"over seeds: {group.title}")
         log.info("%s; report: %s", outcome_line(table), short_path(folder / PAGE_NAME))
     return all(f in records and records[f]["status"] == "finished" for f in found)
+
+
+def show_next(cell: Cell, record: Mapping[str, Any]) -> None:
+    """Say where a single run's files are, and which commands may come next."""
+    files = [store.RECORD_NAME]
+    kept = bool(record["adapter"]) and record.get("kept") != "record"
+    files += [f"{record['adapter']['path']}/"] if kept else []
+    files += [record["predictions"]] if record["predictions"] else []
+    log.info("%s: %s", short_path(cell.folder), ", ".join(files))
+    runs_dir = cell.options.runs_dir
+    where = [] if runs_dir == Path("runs").absolute() else [shlex.quote(f"runs_dir={short_path(runs_dir)}")]
+    short = cell.plan.fingerprint[:6]
+    commands = [[f"stage=generate run={short} prompt='...'", *where]] if kept else []
+    commands += [[f"stage=export run={short} export.dir=exported", *where]] if kept else []
+    commands += [["stage=report", *where]]
+    for number, words in enumerate(commands):
+        log.info("%s python -m harness %s", "next:" if number == 0 else "     ", " ".join(words))
 
 
 def _written_report(cells: Sequence[Cell], folder: Path, not_started: Collection[str]) -> Report | None:

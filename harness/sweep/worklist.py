@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.estimate import duration
 from harness.record import provenance, store
+from harness.report.cells import setting_of, shared_overrides, split_overrides
 from harness.sweep.cells import Cell
 from harness.sweep.claim import wait_for
 from harness.sweep.outcome import Outcome, Status
@@ -31,6 +32,7 @@ class Worklist:
         self.not_started: set[str] = set()
         self.total = self.ended = self.failed = 0
         self.max_failures = max_failures
+        self._shared: frozenset[str] = frozenset()
         self._runs_dir = runs_dir
 
     @cached_property
@@ -43,6 +45,16 @@ class Worklist:
     def over(self) -> bool:
         """Whether no further run may start because too many have failed."""
         return self.max_failures is not None and self.failed > self.max_failures
+
+    def name_by(self, cells: Sequence[Cell]) -> None:
+        """Leave out of labels what all of these cells share."""
+        self._shared = shared_overrides([cell.name for cell in cells])
+
+    def label(self, cell: Cell) -> str:
+        """``lora r=8``: what tells the cell from the others of its sweep."""
+        words = split_overrides(setting_of(cell.name, cell.plan.method, self._shared))
+        own = [word for word in words if not word.startswith("(") and word != cell.plan.method]
+        return " ".join([cell.plan.method, *own])
 
     def add(self, cells: Sequence[Cell]) -> str:
         """Add these cells; returns how long they may take, in words."""
@@ -77,7 +89,7 @@ class Worklist:
             for outcome in dispatch(to_run, folder, self) if to_run and not self.over else ():
                 if outcome.status is Status.held:
                     cell = by_fingerprint[outcome.fingerprint]
-                    log.info("%s: %s; postponed", cell.name, outcome.message)
+                    log.info("%s: %s; postponed", self.label(cell), outcome.message)
                     held.append(cell)
                     continue
                 self._count(outcome)
@@ -92,7 +104,7 @@ class Worklist:
             return None
         by_whom = describe_result(record)
         self.made_by[cell.plan.fingerprint] = by_whom
-        log.info("%s: %s: %s", cell.plan.fingerprint, by_whom, cell.name)
+        log.info("%s (%s): %s", self.label(cell), cell.plan.fingerprint, by_whom)
         if record["status"] == "failed":
             return Outcome(cell.plan.fingerprint, Status.failed, str(failure_of(record)), made_by=by_whom)
         return Outcome(cell.plan.fingerprint, Status.finished, made_by=by_whom, record=record)

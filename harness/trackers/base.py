@@ -78,7 +78,7 @@ def start_tracker(
     redact = redactor()
     settings = replace(tracker, **{key: _redacted(getattr(tracker, key), redact) for key in _SENT}, dir=str(folder))
     start = Start(
-        config=clean({**config, "fingerprint": fingerprint}, "", [], redact),
+        config=clean({**config, "configuration": _without_seed(name), "fingerprint": fingerprint}, "", [], redact),
         group=redact(group),
         name=redact(name),
         tags=[*map(redact, tags), *settings.tags],
@@ -99,6 +99,11 @@ def _redacted(value: Any, redact: Any) -> Any:
     if isinstance(value, list):
         return [redact(each) for each in value]
     return redact(value) if isinstance(value, str) else value
+
+
+def _without_seed(name: str) -> str:
+    """What runs that differ only in their seed have in common, for plots over seeds."""
+    return " ".join(word for word in name.split() if not word.startswith("seed="))
 
 
 def tracked(tracker: Tracker, run: TrackerRun, group: str) -> Tracked:

@@ -13,9 +13,10 @@ GROUPS = ("parameters", "times_s", "memory_bytes", "audit", "rows")
 def config_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """The plan, and what else runs are sorted and filtered by."""
     known = ("versions", "code", "attempt", "seeds", "note", "tags", "sweep")
-    plan, name = dict(record["plan"]), record["method"]
-    kind = plan.get("settings", {}).get("type") if name == "library" else None
-    return plan | {key: record[key] for key in known if key in record} | {"peft": f"library:{kind}" if kind else name}
+    plan, method = record["plan"], record["method"]
+    kind = plan.get("settings", {}).get("type") if method == "library" else None  # library is many methods
+    about = {key: record[key] for key in known if key in record}
+    return {**plan, "method": f"{method}:{kind}" if kind else method} | about
 
 
 def summary_of(record: Mapping[str, Any]) -> dict[str, float | str]:

@@ -26,7 +26,7 @@ from harness.training.checkpoint_timing import CheckpointWhenDue
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.counters import StepTimer, TokenCounter
 from harness.training.method_hooks import MethodHooks
-from harness.training.progress import LogCurve, ProgressBar, WriteProgress, curve_of
+from harness.training.progress import LogCurve, WriteProgress, curve_of
 from harness.training.state import CallbackState
 from harness.training.trainer import HarnessTrainer
 from harness.training.validation import KeepBest, Log, Validate
@@ -54,10 +54,9 @@ class TrainingInputs:
 class Observers:
     """Who is told about the training."""
 
-    label: str = ""  # of the progress bar
     log: Log = lambda step, values: None  # the tracker's curves
     note: Callable[[str], None] = lambda text: None  # what the record should say
-    progress: "ProgressWriter | None" = None  # for other processes
+    progress: "ProgressWriter | None" = None  # for the console, and for other processes
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _callbacks(
     timer, tokens = gathered.timer, gathered.tokens
     callbacks: list[TrainerCallback] = [MethodHooks(hooks), gathered.validate]
     callbacks += [gathered.best] if gathered.best else []
-    callbacks += [timer, ProgressBar(observers.label, timer, tokens, gathered.validate), LogCurve(observers.log)]
+    callbacks += [timer, LogCurve(observers.log)]
     if checkpoint:
         callbacks.append(CheckpointWhenDue(checkpoint.every_s, checkpoint.every_steps))
     if observers.progress:

@@ -10,6 +10,7 @@ from harness.pipeline.cache import ProcessCache
 from harness.pipeline.run import run as run_plan
 from harness.record import store
 from harness.scoring import score as scoring_score
+from harness.trackers.tensorboard import TensorBoardRun
 from harness.training import train
 from tests.support.runs import command, overrides, plan_of, records_of, write_rows
 from tests.support.wandb_files import closed, offline_files
@@ -69,6 +70,24 @@ def test_a_stop_from_outside_is_not_a_failure(run):
     assert kept["status"] == "interrupted"
 
 
+def test_a_tracker_that_refuses_the_result_does_not_cost_it(run):
+    with mock.patch.object(TensorBoardRun, "summary", side_effect=OSError(28, "No space left on device")):
+        done, kept = run("tracker=tensorboard")
+    assert (done.code, kept["status"]) == (0, "finished")
+    assert "the tracker does not take the result (OSError: [Errno 28]" in done.err
+
+
+def test_note_tags_and_sweep_are_kept_and_a_single_run_says_what_may_come_next(run, tmp_path):
+    done, kept = run("note=why, and {how}", "tags=[paper,a]", "sweep.name=mine")
+    assert (kept["note"], kept["tags"], kept["sweep"]) == ("why, and {how}", ["paper", "a"], "mine")
+    short = kept["fingerprint"][:6]
+    assert f"{kept['fingerprint']}: record.json, adapter/, predictions.jsonl" in done.err
+    assert f"next: python -m harness stage=generate run={short} prompt='...' runs_dir={tmp_path}" in done.err
+    again, relabeled = run("tags=[b]")
+    assert (again.code, relabeled["tags"]) == (0, ["paper", "a", "b"])
+    assert {**relabeled, "tags": kept["tags"]} == kept  # reused, not run again
+
+
 @pytest.mark.slow
 def test_wandb_gets_one_run_per_plan_with_its_own_name_group_tags_and_state(random_qwen2, rows, tmp_path):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "tracker=wandb"]
@@ -89,7 +108,7 @@ def test_wandb_gets_one_run_per_plan_with_its_own_name_group_tags_and_state(rand
         opening, code = seen[record["tracker"]["id"]]
         assert opening.run_group == "s1"
         assert list(opening.tags) == [record["method"], "random"]
-        assert f"peft={record['method']}" in opening.display_name
+        assert opening.display_name.startswith(f"{record['method']} ")
         assert code == (0 if record["status"] == "finished" else 1)
 
 

@@ -13,7 +13,7 @@ from tests.support.records import a_record
         ("peft=ia3 lora.r=4", "ia3", (), "(lora.r=4)"),
         ("peft=ia3", "ia3", (), ""),
         ("peft=lora seed=1 +data=x lora.r=4", "lora", ("+data=x",), "seed=1 r=4"),
-        ("peft=lora lora.r=4 seed=1", "lora", ("lora.r=4", "seed=1"), "r=4"),
+        ("peft=lora lora.r=4 seed=1", "lora", ("lora.r=4", "seed=1"), ""),
         ("peft=lora lora.target_modules=[q_proj, v_proj]", "lora", (), "target_modules=[q_proj, v_proj]"),
         (
             "peft=lora trainer.learning_rate=1e-3 sweep.name='a b'",

@@ -49,6 +49,17 @@ def test_long_settings_fold_and_wide_characters_stay_aligned():
     assert folded.startswith("lora.target_modules=[q_proj,k_proj,v_proj,o_proj]")
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_usual_terminals_break_no_word_and_keep_the_fingerprint(width):
+    settings = ["trainer.learning_rate=0.0005 r=16", "trainer.learning_rate=0.005 r=8 seed=12"]
+    fingerprints = ["0123456789ab", "ba9876543210"]
+    cells = [TableCell("", name, "adalora", text) for name, text in zip(fingerprints, settings, strict=True)]
+    shown = printed(build_table(cells, {name: a_record(name) for name in fingerprints}), width)
+    table = shown.partition("baseline")[0]
+    assert max(len(line) for line in table.splitlines()) <= width
+    assert all(word in table for text in (*settings, *fingerprints) for word in text.split())
+
+
 def test_brackets_in_settings_are_not_console_markup():
     cell = TableCell("", "a", "lora", "[bold]x[/bold]")
     assert "[bold]x[/bold]" in printed(build_table([cell], {"a": a_record("a")}), 200)

@@ -1,11 +1,14 @@
 """stage=status: what the view prints, and when watching ends."""
 
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from harness.record.progress import Progress
 from harness.stages import status
 from harness.stages.sweep_view import RunView, SweepView
 from harness.sweep import manifest
@@ -58,6 +61,20 @@ def test_if_rows_do_not_fit_running_ones_are_shown_and_all_are_counted():
     assert table.row_count == 5
     assert next(iter(table.columns[0].cells)).plain == "f99"
     assert table.caption.plain == "31 runs: 30 finished, 1 running; 26 of them do not fit here"
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_narrow_terminals_break_no_word_and_name_what_they_leave_out(width):
+    now = Progress("training", 120, 300, 0.4123, 9812.0, 62.0, 0.0, {})
+    rows = [RunView("lora.target_modules=all-linear seed=1", "0123456789ab", "running", "a-node-with-a-name", now)] * 2
+    console = Console(width=width, file=io.StringIO())
+    console.print(status.render(SweepView("mine", rows), width=width))
+    shown = console.file.getvalue()
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    assert all(
+        word in shown for word in ("0123456789ab", "running: training", "120/300", "lora.target_modules=all-linear")
+    )
+    assert ("a-node-with-a-name" in shown) == ("host" not in shown.partition("not shown at this width:")[2])
 
 
 def test_run_of_other_code_is_marked():

@@ -82,6 +82,23 @@ def test_single_run_is_shown_without_a_sweep_and_below_one(grid, tmp_path):
     assert states(tmp_path, folder) == ["not started"] * 4
 
 
+def test_killed_single_run_is_shown_with_where_it_was(grid, tmp_path):
+    single = grid[0]
+    store.write_record(tmp_path, started(single, **DEAD))
+    writer = progress.ProgressWriter(single.folder)
+    writer.enter("training")
+    writer.begin(0, 40)
+    file = single.folder / progress.NAME
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"owner": single.read_record()["owner"], "step": 12}))
+    assert find_sweep(tmp_path, None) is None
+    view = view_sweep(tmp_path, None)
+    [row] = view.runs
+    assert (row.state, row.progress.step, row.progress.steps) == ("interrupted", 12, 40)
+    assert not view.under_way
+    assert states(tmp_path, manifest.keep_manifest(grid[1:]))[-1] == "interrupted"
+
+
 def test_sweep_is_found_by_name_by_folder_and_newest_first(grid, tmp_path):
     with pytest.raises(ConfigFault, match="holds no sweep, and no run is running"):
         find_sweep(tmp_path, None)

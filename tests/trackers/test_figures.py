@@ -31,12 +31,12 @@ def test_summary_has_scores_gains_costs_and_the_loss_that_was_kept():
 
 def test_config_has_the_plan_and_the_versions():
     config = config_of(RECORD)
-    assert (config["learning_rate"], config["versions"]["torch"], config["peft"]) == (1e-3, "2.0", "lora")
+    assert (config["learning_rate"], config["versions"]["torch"], config["method"]) == (1e-3, "2.0", "lora")
 
 
 def test_of_peft_library_the_config_names_the_method():
     plan = {"method": "library", "settings": {"type": "xlora"}}
-    assert config_of(a_record("f1", "library", plan=plan))["peft"] == "library:xlora"
+    assert config_of(a_record("f1", "library", plan=plan))["method"] == "library:xlora"
 
 
 def test_points_are_those_that_were_logged():
