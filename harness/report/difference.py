@@ -55,7 +55,8 @@ def curve_points(one: Record, other: Record) -> list[tuple[int, float | None, fl
 def _sections(one: Record, other: Record) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     yield "settings", _settings(one), _settings(other)
     for section, parts in SECTIONS.items():
-        yield section, *(dict(flat({part: each.get(part) or {} for part in parts})) for each in (one, other))
+        left, right = (dict(flat({part: each.get(part) or {} for part in parts})) for each in (one, other))
+        yield section, left, right
     yield "training", _training(one), _training(other)
     yield "scores", _scores(one), _scores(other)
     yield "run", _about(one), _about(other)

@@ -412,7 +412,7 @@ function curveTraces(curve, name, style, state, place, run) {
   if (state.kind !== "validation" && training[0].length) {
     traces.push({
       x: training[0], y: training[1], text: training[0].map(hover("training")), hoverinfo: "text", mode: "lines", type: "scatter",
-      name: legendText(name), legendgroup: name, showlegend: place === 0, line: { color: style.color, width: 1.2, dash: DASHES[place % DASHES.length] },
+      name: legendText(name), legendgroup: name, showlegend: place === 0, line: { color: style.color, width: 1.2, dash: DASHES[(DASHES.indexOf(style.dash) + place) % DASHES.length] },
     });
   }
   if (state.kind !== "training" && validation[0].length) {
@@ -420,7 +420,7 @@ function curveTraces(curve, name, style, state, place, run) {
       x: validation[0], y: validation[1], text: validation[0].map(hover("validation")), hoverinfo: "text",
       mode: state.kind === "validation" ? "lines+markers" : "markers", type: "scatter", name: legendText(name), legendgroup: name,
       showlegend: place === 0 && (state.kind === "validation" || !training[0].length),
-      line: { color: style.color, width: 1 }, marker: { color: style.color, symbol: style.symbol, size: 8 },
+      line: { color: style.color, width: 1, dash: style.dash }, marker: { color: style.color, symbol: style.symbol, size: 8 },
     });
   }
   return traces;
