@@ -14,8 +14,8 @@ def test_no_width_cuts_a_number(width):
     table = six()
     text = printed(table, width)
     assert "…" not in text
-    for number in (" 1.2M ", " 1.500 (-2.500)"):
-        assert len([line for line in text.splitlines() if number in line]) == 6
+    words = [line.split() for line in text.splitlines()]
+    assert all(len([line for line in words if number in line]) == 6 for number in ("1.2M", "2.500"))
     for column in table.columns:
         if column.label in text.partition("baseline")[0] and not column.is_text:
             assert column.show(table.rows[0]) in text
