@@ -23,6 +23,8 @@ SECTIONS = {
 # Of these only the digests of files differ, which say nothing that the sizes do not.
 LEFT_OUT = ("adapter.sha256", "adapter.files", "adapter.path", "plan.inputs")
 
+SHOWN_ENTRIES = 2  # of a list
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -42,7 +44,7 @@ def differences(one: Record, other: Record) -> list[Difference]:
         for name in dict.fromkeys((*left, *right)):
             here, there = left.get(name), right.get(name)
             if here != there and not name.startswith(LEFT_OUT):
-                found.append(Difference(section, name, _text(here), _text(there), _change(here, there)))
+                found.append(Difference(section, name, _text(here, there), _text(there, here), _change(here, there)))
     return found
 
 
@@ -90,8 +92,10 @@ def _validation(record: Record) -> list[dict[str, Any]]:
     return list(record["training"].get("validation") or [])
 
 
-def _text(value: Any) -> str:
-    """As people read it: four significant digits, and whole numbers whole."""
+def _text(value: Any, other: Any = None) -> str:
+    """As people read it: four significant digits, whole numbers whole, and of long lists what the other has not."""
+    if isinstance(value, list):
+        return _entries(value, other if isinstance(other, list) else [])
     if value is None:
         return NOTHING
     if isinstance(value, float):
@@ -99,6 +103,15 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _entries(values: list[Any], other: list[Any]) -> str:
+    if len(values) <= SHOWN_ENTRIES:
+        return " ".join(map(_text, values)) or "none"
+    own = [value for value in values if value not in other]
+    more = f" and {len(own) - SHOWN_ENTRIES} more" if len(own) > SHOWN_ENTRIES else ""
+    names = " ".join(map(_text, own[:SHOWN_ENTRIES]))
+    return f"{len(values)} entries" + (f", only here: {names}{more}" if own else "")
 
 
 def _change(here: Any, there: Any) -> str:

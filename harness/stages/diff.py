@@ -31,7 +31,7 @@ def show_difference(options: Options) -> None:
     for section in dict.fromkeys(each.section for each in found):
         table = plain_table(section)
         for title, right in (("", False), (names[0], True), (names[1], True), ("change", True)):
-            table.add_column(title, justify="right" if right else "left", overflow="fold")
+            table.add_column(title, justify="right" if right else "left", overflow="fold", no_wrap=not right)
         for each in found:
             if each.section == section:
                 cells = (each.name + direction_of(each.name), each.one, each.other, each.change)

@@ -48,6 +48,18 @@ def test_equal_records_have_no_difference(two):
     assert curve_points(two[0], two[0]) == [(1, 3.0, 3.0)]
 
 
+def test_of_long_lists_only_what_the_other_has_not_is_shown(two):
+    one, other = two
+    names = [f"model.layers.{number}.q_proj" for number in range(5)]
+    left = one | {"inferred": one["inferred"] | {"target_modules": names}}
+    right = other | {"inferred": other["inferred"] | {"target_modules": [*names[1:], "head"]}}
+    found = {each.name: (each.one, each.other) for each in differences(left, right)}
+    assert found["inferred.target_modules"] == (
+        "5 entries, only here: model.layers.0.q_proj",
+        "5 entries, only here: head",
+    )
+
+
 def test_a_run_that_does_not_exist_is_named(two, tmp_path, weightless):
     with pytest.raises(ConfigFault, match=r"diff\.runs=zzz matches no run"):
         show_difference(options(tmp_path, weightless, two[0]["fingerprint"], "zzz"))
