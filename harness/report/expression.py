@@ -1,7 +1,8 @@
 """The language of ``report.where``: conditions on the fields of a record.
 
 ``method in [lora, ia3] and model.name == smollm2_135m and seed < 3``. Words without quotes are fields or texts as
-typed: a fingerprint such as ``39e512345678`` is text where the field holds text. Python's own parser gives the
+typed: a fingerprint such as ``39e512345678`` is text where the field holds text. Behind a field with ``==`` or ``!=``,
+and in a list, a word is a value even if a field has that name: ``status == finished``. Python's own parser gives the
 structure; nothing is evaluated but comparisons, ``and``, ``or`` and ``not``.
 """
 
@@ -150,8 +151,9 @@ class Condition:
                 return not self._value(node.operand, fields, known)
             case ast.Compare():
                 left = self._operand(node.left, fields, known)
-                for sign, part in zip(node.ops, node.comparators, strict=True):
-                    right = self._operand(part, fields, known)
+                for sign, before, part in zip(node.ops, (node.left, *node.comparators), node.comparators, strict=False):
+                    is_value = isinstance(sign, ast.Eq | ast.NotEq) and self._is_field(before, known)
+                    right = self._operand(part, fields, frozenset() if is_value else known)
                     if not _compare(sign, left, right):
                         return False
                     left = right
@@ -164,9 +166,12 @@ class Condition:
             case ast.Constant():
                 return node.value
             case ast.List() | ast.Tuple():
-                return [self._operand(part, fields, known) for part in node.elts]
+                return [self._operand(part, fields, frozenset()) for part in node.elts]
         word = self._word(node)
         return fields.get(word) if word in known else Typed(word)
+
+    def _is_field(self, node: ast.expr, known: Collection[str]) -> bool:
+        return isinstance(node, ast.Name) and self._word(node) in known
 
     def _word(self, node: ast.expr) -> str:
         assert isinstance(node, ast.Name)

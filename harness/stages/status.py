@@ -61,7 +61,7 @@ def show_status(runs_dir: Path, name: str | None, watch: bool | None) -> None:
 
 
 # Columns by what they show of a run; those that do not fit are left out, the last of these first.
-COLUMNS = ("run", "state", "step", "time left", "setting", "loss", "tokens/s", "host")
+COLUMNS = ("run", "state", "step", "setting", "time left", "loss", "tokens/s", "host")
 ORDER = ("run", "state", "step", "loss", "tokens/s", "time left", "host", "setting")
 ON_THE_RIGHT = ("step", "loss", "tokens/s", "time left")
 

@@ -8,6 +8,7 @@ from harness.report.expression import Condition
 FIELDS = {
     "method": "lora", "seed": 2, "fingerprint": "39e512345678", "model.name": "smollm2_135m", "loss": 0.5, "lora.r": 8,
     "data.path": "~/a b/数据", "rows.bad": None,
+    "status": "finished", "finished": "2026-01-01T00:00:00Z",
     "trainer.keep_best": True, "tags": ["paper", "a b"], "model.revision": "12",
 }  # fmt: skip
 
@@ -40,6 +41,10 @@ def holds(text):
         "method not in (ia3, full)",
         "trainer.keep_best",
         "lora.r != null",
+        "status == finished",
+        "status in [seed, finished]",
+        "finished != status",
+        "seed < lora.r",
     ],
 )
 def test_conditions_that_hold(text):
@@ -57,6 +62,8 @@ def test_conditions_that_hold(text):
         "trainer.keep_best == 1",
         "fingerprint == 39e5",
         "other in tags",
+        "status != finished",
+        "seed == lora.r",
     ],
 )
 def test_conditions_that_do_not_hold(text):

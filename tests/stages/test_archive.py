@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from harness.config.free_text import quote_free_text
 from harness.errors import ConfigFault, RunFault
 from harness.record import locks, store
 from harness.stages.archive import archive_runs
@@ -29,7 +30,7 @@ def runs(tmp_path, weightless):
 def archive(tmp_path, weightless):
     """Archives with these words."""
     words = (f"model.path={weightless}", f"runs_dir={tmp_path / 'runs'}", "stage=archive")
-    return lambda *more: archive_runs(plan_of(*words, *more)[1])
+    return lambda *more: archive_runs(plan_of(*words, *quote_free_text(list(more)))[1])
 
 
 def test_chosen_runs_are_moved_whole_and_can_be_read_there(runs, archive, tmp_path):
