@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.record.redact import RedactedStream, redactor
+from harness.runtime import status_line
 from tests.support.runs import command, overrides, write_rows
 
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
@@ -20,6 +21,7 @@ PARTS = (TOKEN, PASSWORD, "tok3n-in-a-query", 'value" ß', 'value\\" ß', "value
 def environment(monkeypatch):
     monkeypatch.setenv("DEPLOYMENT_SECRET", VALUE)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    monkeypatch.setattr(status_line, "EVERY_S", 0)  # every line of progress stays
 
 
 def leaks(folder: Path) -> list[str]:

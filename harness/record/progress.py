@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.record import provenance
 from harness.record.files import replacing
+from harness.record.redact import redactor
 from harness.runtime import distributed
 from harness.runtime.status_line import STATUS, clock
 from harness.runtime.terminal import short_count
@@ -62,7 +63,7 @@ class ProgressWriter:
     """
 
     def __init__(self, folder: Path, label: str = "") -> None:
-        self._path, self._owner, self._label = folder / NAME, provenance.owner(), label
+        self._path, self._owner, self._label = folder / NAME, provenance.owner(), redactor()(label)
         self._state, self._unit = "loading", "step"
         self._steps: tuple[int, int] | None = None  # where training, or a pass over rows, began, and where it ends
         self._began = self._written = 0.0

@@ -10,6 +10,7 @@ from harness.models.hub import COMMIT
 from harness.plan.spec import digest
 from harness.record import provenance
 from harness.record.files import atomic_write_text
+from harness.record.redact import redactor
 from harness.runtime.status_line import STATUS
 from harness.sweep.cells import Cell
 from harness.sweep.launchers import worker
@@ -32,7 +33,7 @@ def run_here(
         if outcome is None:
             heading = f"[{worklist.ended + 1}/{worklist.total}] {worklist.label(cell)}"
             log.info("%s (%s); left: %s", heading, cell.plan.fingerprint, worklist.time_for(cells[number:]))
-            STATUS.heading = heading
+            STATUS.heading = redactor()(heading)
             try:
                 outcome = run(cell)
             finally:
