@@ -34,6 +34,14 @@ class HeldByAnotherProcess(RunFault):
     """Another process is running the same plan, or has taken it over; its record will be the result."""
 
 
+class Paused(RunFault):
+    """A run stopped with a checkpoint at the evaluation that it was asked to reach, and waits for a verdict."""
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result  # what training did so far
+
+
 class RankFailedAlone(BaseException):
     """One of several processes failed alone (see the cause); the command cannot share further runs."""
 

@@ -121,6 +121,13 @@ class Strategy(Enum):
     deepspeed = "deepspeed"  # ZeRO, by the configuration beside it
 
 
+class Prune(Enum):
+    """Which runs of a sweep end early."""
+
+    none = "none"
+    halving = "halving"  # successive halving on validation loss, within each method
+
+
 class Tracking(Enum):
     """Experiment tracker."""
 
@@ -346,11 +353,24 @@ class Export(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class Halving(ConfigNode):
+    """The rule of sweep.prune=halving."""
+
+    keep: float  # share of the configurations of a method that go on after each rung
+    first: float  # share of its training after which a run reaches the first rung; the next ones follow at first / keep
+    margin: float  # a configuration also goes on if its loss is at most this share above the last one that does
+
+
+@dataclass(kw_only=True)
 class SweepSettings(ConfigNode):
     """How a sweep runs its plans."""
 
     name: str | None = text()  # null: from the overrides
     max_failures: int | None  # failed runs of one command beyond which no further run starts
+    max_hours: float | None  # of one command; then runs stop with a checkpoint, and no further run starts
+    prune: Prune
+    halving: Halving
+    pause_after: int | None  # evaluations of the validation loss; a sweep sets it
     retry: Retry
     reuse: Reuse
     watch: bool | None  # stage=status: redraw until the sweep ends; null: only on a terminal

@@ -11,6 +11,7 @@ from harness.adapters import attach as adapter_attach
 from harness.adapters import save_load
 from harness.config.schema import Objective, Strategy
 from harness.data.collate import collate
+from harness.errors import Paused
 from harness.frozen import freeze
 from harness.methods.registry import caveat, changes_base, hooks_of
 from harness.models import base as model_base
@@ -58,6 +59,9 @@ def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
             # After the counts: what pruning leaves is no longer trainable, and would be counted as nothing.
             this.keep(Trained(result, highest, peak.kind, hooks_of(plan.method, plan.settings).finish(attached.model)))
             return Tuned(attached.model, write)
+        except Paused as pausing:
+            this.keep(Trained(pausing.result, None, None, {}))
+            raise
         except (MemoryError, RuntimeError) as error:  # torch's out-of-memory errors are RuntimeErrors
             # Of several processes one may run out alone, while the others wait for it within the step.
             may_halve = options.halve_on_oom and distributed.processes() == 1 and memory.ran_out(error)
@@ -139,7 +143,9 @@ def _checkpoint_settings(this: Attempt) -> CheckpointSettings | None:
         )
         return None
     seconds = None if options.checkpoint_minutes is None else 60 * options.checkpoint_minutes
-    return CheckpointSettings(this.checkpoints, this.record.code.version, seconds, options.checkpoint_steps)
+    return CheckpointSettings(
+        this.checkpoints, this.record.code.version, seconds, options.checkpoint_steps, options.pause_after
+    )
 
 
 def _detach_from_base(model: "PeftModel", base: Base) -> None:

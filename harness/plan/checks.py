@@ -11,8 +11,10 @@ from harness.config.schema import (
     ModelSource,
     Objective,
     OnOom,
+    Prune,
     Quantization,
     Stage,
+    Strategy,
     Template,
     Tracking,
     TrainOn,
@@ -45,7 +47,7 @@ def config_faults(config: Config) -> list[str]:
         _paths(config),
     )
     found = [fault for part in parts for fault in part]
-    found += at_least("sweep.max_failures", config.sweep.max_failures, 0)
+    found += _sweep(config)
     found += fields.field_faults(config.peft.method, sheet)
     found += METHODS[config.peft.method].check(sheet)
     # A value that is not a finite number needs no second message about its size.
@@ -233,6 +235,31 @@ def _housekeeping(config: Config) -> Iterator[str]:
         )
     if config.confirm and not config.archive.delete:
         yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
+
+
+def _sweep(config: Config) -> Iterator[str]:
+    sweep = config.sweep
+    yield from at_least("sweep.max_failures", sweep.max_failures, 0)
+    yield from above("sweep.max_hours", sweep.max_hours, 0)
+    yield from at_least("sweep.pause_after", sweep.pause_after, 1)
+    for name in ("keep", "first"):
+        value = getattr(sweep.halving, name)
+        if not 0 < value < 1:
+            yield f"sweep.halving.{name}={value} must be above 0 and below 1"
+    yield from at_least("sweep.halving.margin", sweep.halving.margin, 0)
+    if sweep.prune is Prune.none:
+        return
+    if config.trainer.evaluations < 2:
+        yield (
+            f"sweep.prune=halving judges by the validation loss during training, and trainer.evaluations="
+            f"{config.trainer.evaluations} measures none before the end; set trainer.evaluations=8"
+        )
+    strategy = config.trainer.parallel.strategy
+    if strategy not in (Strategy.none, Strategy.ddp):
+        yield (
+            f"sweep.prune=halving pauses runs at checkpoints, which trainer.parallel.strategy={strategy.value} cannot "
+            "write; set sweep.prune=none"
+        )
 
 
 def _select(config: Config) -> Iterator[str]:

@@ -129,6 +129,10 @@ class Options:
     halve_on_oom: bool
     sweep_name: str | None
     max_failures: int | None
+    max_hours: float | None
+    prune: schema.Prune
+    halving: schema.Halving
+    pause_after: int | None
     retry: schema.Retry
     reuse: schema.Reuse
     rate_rule: str | None  # how the learning rate was chosen; None if it was given

@@ -1,12 +1,13 @@
 """The record of one run while it is filled in; ``as_dict`` gives the JSON that ``record.schema.json`` describes."""
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal
 
-from harness.errors import hint_for
+from harness.errors import Paused, hint_for
 from harness.record import provenance
 from harness.record.upgrade import SCHEMA_VERSION
 from harness.shipped import VERSION
@@ -129,6 +130,8 @@ class Failure:
     def of(cls, error: BaseException) -> "Failure":
         """An exception as the record keeps it."""
         name, trace = type(error).__name__, "".join(traceback.format_exception(error))
+        if isinstance(error, Paused):
+            return cls(name, str(error), "run the same command again", "")
         return cls(name, str(error) or name, hint_for(error), trace[-TRACEBACK_CHARACTERS:])
 
 
@@ -137,7 +140,7 @@ class RunRecord:
     """One attempt at a plan, from ``running`` to its end; ``docs/record.md`` explains every field."""
 
     fingerprint: str
-    status: Literal["running", "finished", "failed", "interrupted"] = "running"
+    status: Literal["running", "finished", "failed", "interrupted", "pruned"] = "running"
     method: str
     attempt: int  # 1 for the first execution of this plan in this folder
     created: str  # ISO 8601, UTC: start of the first attempt
@@ -165,6 +168,7 @@ class RunRecord:
     note: str | None = None  # the user's own words
     tags: list[str] = field(default_factory=list)
     sweep: str | None = None  # name of the sweep that made it; None for a single run
+    pruned: Mapping[str, Any] | Unset = UNSET  # of a pruned run: why it was ended
     error: Failure | None = None
 
     def mark_finished(self) -> None:
@@ -172,8 +176,9 @@ class RunRecord:
         self.status, self.finished, self.error = "finished", now(), None
 
     def mark_failed(self, error: BaseException) -> None:
-        """An error ended the run: ``failed``, or ``interrupted`` if it came from outside and is not an Exception."""
-        self.status = "failed" if isinstance(error, Exception) else "interrupted"
+        """An error ended the run: ``failed``, or ``interrupted`` if it came from outside or the run is paused."""
+        failed = isinstance(error, Exception) and not isinstance(error, Paused)
+        self.status = "failed" if failed else "interrupted"
         self.finished, self.error = now(), Failure.of(error)
 
     def as_dict(self) -> dict[str, Any]:

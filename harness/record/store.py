@@ -268,7 +268,7 @@ def _touch_what_readers_rely_on(record: dict[str, Any]) -> None:
     for key in ("fingerprint", "method", "attempt", "created", "started", "plan", "notes", "scores"):
         _ = record[key]
     _ = record["code"]["version"], record["owner"]["host"], record["owner"]["pid"]
-    if record["status"] not in ("running", "finished", "failed", "interrupted"):
+    if record["status"] not in ("running", "finished", "failed", "interrupted", "pruned"):
         raise ValueError(f"status={record['status']!r}")
 
 

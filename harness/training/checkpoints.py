@@ -39,6 +39,7 @@ class CheckpointSettings:
     code: str  # code version: training by other code is not resumed
     every_s: float | None  # seconds between two checkpoints; None: not by time
     every_steps: int | None  # optimizer steps between two checkpoints; None: not by steps
+    pause_after: int | None = None  # evaluations of the validation loss after which training pauses; None: at its end
 
 
 def write_checkpoint(settings: CheckpointSettings, step: int, write: Callable[[Path], None]) -> Path:

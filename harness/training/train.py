@@ -13,6 +13,7 @@ from transformers import PrinterCallback, TrainerCallback
 from harness.config.schema import Objective, Trainer
 from harness.data import collate as data_collate
 from harness.data.tokenize import TokenizedRow
+from harness.errors import Paused
 from harness.methods.hooks import Hooks
 from harness.methods.registry import hooks_of
 from harness.models.counts import Counts, count
@@ -22,7 +23,7 @@ from harness.scoring.losses import can_skip_logits, mean_completion_loss
 from harness.trackers.start import EPOCH, STEP, TOKENS
 from harness.training import checkpoints, sharding, state
 from harness.training.arguments import training_arguments
-from harness.training.checkpoint_timing import CheckpointWhenDue
+from harness.training.checkpoint_timing import CheckpointWhenDue, paused_at
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.counters import StepTimer, TokenCounter
 from harness.training.method_hooks import MethodHooks
@@ -98,6 +99,7 @@ def train(
 
     Raises:
         RunFault: a loss was not finite; names the step and the rows of the batch.
+        Paused: the evaluation after which training pauses is reached; a checkpoint has been written.
         Interrupted: the process was told to stop; a checkpoint has been written.
     """
     observers = observers or Observers()
@@ -110,6 +112,7 @@ def train(
     gathered = _callback_state(model, plan, inputs, folder, observers.log, tokens)
     start = distributed.broadcast_from_main(lambda: checkpoints.newest_checkpoint(checkpoint) if checkpoint else None)
     done = start is not None and state.is_end_state(start)  # asked now: newer checkpoints will replace it
+    pause = _pause_step(checkpoint, plan.trainer, steps)
     if start:
         observers.note(f"resuming from the checkpoint at optimizer step {checkpoints.step_of(start)} of {steps}")
     with _stopping_after_checkpoint(checkpoint):
@@ -119,7 +122,7 @@ def train(
                 args=training_arguments(plan, next(model.parameters()).device, inputs.dtype, steps, folder),
                 train_dataset=[*inputs.rows, None],  # None: fills up a short step that several processes share
                 data_collator=_collator(plan.trainer.objective, inputs, can_skip_logits(model)),
-                callbacks=_callbacks(hooks, gathered, checkpoint, observers),
+                callbacks=_callbacks(hooks, gathered, checkpoint, observers, pause),
                 optimizer=hooks.optimizer(subject, plan.settings, plan.learning_rate, plan.trainer.weight_decay),
                 hooks=hooks,
                 gathered=gathered,
@@ -130,7 +133,14 @@ def train(
             sharding.confirm_sharded(trainer.accelerator, plan.trainer.parallel.strategy)
             counts = count(model)
             torch.manual_seed(plan.seed + distributed.rank())  # otherwise all processes would drop out alike
-            trainer.train_from(start)
+            try:
+                if start is not None and pause is not None and not done and checkpoints.step_of(start) >= pause:
+                    trainer.read_figures(start)
+                    raise Paused(paused_at(checkpoints.step_of(start), steps))
+                trainer.train_from(start)
+            except Paused as pausing:
+                pausing.result = _result(trainer, gathered, counts)
+                raise
         if gathered.best is not None:
             gathered.best.restore(model)
         if checkpoint and not done:
@@ -165,7 +175,11 @@ def _callback_state(
 
 
 def _callbacks(
-    hooks: Hooks, gathered: CallbackState, checkpoint: CheckpointSettings | None, observers: Observers
+    hooks: Hooks,
+    gathered: CallbackState,
+    checkpoint: CheckpointSettings | None,
+    observers: Observers,
+    pause: int | None = None,
 ) -> list[TrainerCallback]:
     """All callbacks in the order of Trainer's calls: the method's hooks first, validation before the best weights."""
     timer, tokens = gathered.timer, gathered.tokens
@@ -173,7 +187,7 @@ def _callbacks(
     callbacks += [gathered.best] if gathered.best else []
     callbacks += [timer, LogCurve(observers.log)]
     if checkpoint:
-        callbacks.append(CheckpointWhenDue(checkpoint.every_s, checkpoint.every_steps))
+        callbacks.append(CheckpointWhenDue(checkpoint.every_s, checkpoint.every_steps, pause))
     if observers.progress:
         callbacks.append(WriteProgress(observers.progress, timer, tokens))
     return callbacks
@@ -223,6 +237,13 @@ def _collator(
         labelled = partial(data_collate.collate, pad_id=inputs.pad_id, side="right")
     collate = sharding.in_step(labelled, inputs.rows[0])
     return (lambda rows: data_collate.with_needed_logits(collate(rows))) if skip_logits else collate
+
+
+def _pause_step(checkpoint: CheckpointSettings | None, trainer: Trainer, steps: int) -> int | None:
+    """The optimizer step after which training pauses; None if it goes on to its end."""
+    number = checkpoint.pause_after if checkpoint else None
+    evaluated = _validation_steps(trainer, steps) if number and trainer.evaluations else []
+    return evaluated[number - 1] if number and number < len(evaluated) else None
 
 
 def _validation_steps(trainer: Trainer, steps: int) -> list[int]:

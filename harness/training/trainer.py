@@ -60,15 +60,20 @@ class HarnessTrainer(Trainer):
         if checkpoint is None:
             self.train()
             return
-        values = self._gathered.read(checkpoint)
         if state.is_end_state(checkpoint):
             state.read_weights(self.model, self.hooks, checkpoint)
-            self.state = TrainerState.load_from_json(str(checkpoint / state.TRAINER_STATE))
+            self.read_figures(checkpoint)
             return
+        values = self._gathered.read(checkpoint)
         # With several processes, Accelerate's skipping sampler does not pass the epoch on.
         self._sampler.set_epoch(checkpoints.step_of(checkpoint) // self._sampler.steps)
         self.add_callback(state.RestoreLosses(self, values))
         self.train(resume_from_checkpoint=str(checkpoint))
+
+    def read_figures(self, checkpoint: Path) -> None:
+        """What training had done by then; the weights stay as they are."""
+        self._gathered.read(checkpoint)
+        self.state = TrainerState.load_from_json(str(checkpoint / state.TRAINER_STATE))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         assert self._checkpoint is not None
