@@ -176,6 +176,7 @@ class PlanLauncher(Launcher):
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = number
             composed.sweep.name = cell.options.sweep_name
+            composed.sweep.pause_after, composed.rerun = cell.options.pause_after, cell.options.rerun
         return composed
 
 

@@ -194,8 +194,8 @@ def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunReco
 
 
 def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:
-    """The tracker's run to continue: that of an interrupted attempt under the same tracker."""
-    if former is None or former["status"] != "interrupted" or former["tracker"] is None:
+    """The tracker's run to continue: that of an interrupted or pruned attempt under the same tracker."""
+    if former is None or former["status"] not in ("interrupted", "pruned") or former["tracker"] is None:
         return None
     same = former["tracker"]["name"] == options.tracker.name.value
     return former["tracker"]["id"] if same else None

@@ -1,6 +1,7 @@
 """Make a report from records. Reads records only: no torch, no model."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 from harness.plan.spec import plain
 from harness.record import provenance
-from harness.record.readings import validation_loss
+from harness.record.readings import prune_reason, validation_loss
 from harness.record.redact import redactor
 from harness.report import alike, verdicts
 from harness.report.choose import FoundRun
@@ -196,6 +197,7 @@ def _group(draft: _Draft, common: Mapping[str, Any], reference: str | None, requ
             *alike.differences(rows, scores),
             *_cut(configurations, draft.records),
             *_shared_runs(finished),
+            *_pruned(made),
             *draft.scores.notes,
         ),
         runs=tuple(made),
@@ -269,7 +271,7 @@ def _run(found: FoundRun, draft: _Draft, request: Request, clean: Clean) -> Run:
         code=str(record["code"]["version"]),
         device=" ".join(str(part) for part in (record.get("device", {}).get(key) for key in ("type", "name")) if part),
         dtype=alike.dtype(record),
-        error=clean((error.get("message") or "").strip().partition("\n")[0]),
+        error=clean(_why(record).strip().partition("\n")[0]),
         hint=clean(error.get("hint") or ""),
         notes=tuple(clean(note) for note in record.get("notes", ())),
         details={name: clean(value) if isinstance(value, str) else value for name, value in _details(record).items()},
@@ -277,6 +279,13 @@ def _run(found: FoundRun, draft: _Draft, request: Request, clean: Clean) -> Run:
         validation=curve(training.get("validation")),
         predictions=file if file is not None and file.exists() else None,
     )
+
+
+def _why(record: Record) -> str:
+    """Why a run has no result."""
+    if record["status"] == "pruned":
+        return prune_reason(record["pruned"])
+    return str((record.get("error") or {}).get("message") or "")
 
 
 def missing_run(fingerprint: str, method: str, cells: Sequence[str], state: str = "not run") -> Run:
@@ -398,6 +407,18 @@ def _shared_runs(runs: Sequence[Run]) -> list[str]:
         f"run {run.fingerprint} answers {len(run.cells)} cells of the sweep, whose other settings this method ignores: "
         f"{'; '.join(run.cells)}"
         for run in shared
+    ]
+
+
+def _pruned(runs: Sequence[Run]) -> list[str]:
+    """How many runs of each method were ended early, and what that means for those that were not."""
+    counts = Counter(run.method for run in runs if run.state == "pruned")
+    if not counts:
+        return []
+    parts = ", ".join(f"{count} of {method}" for method, count in counts.items())
+    return [
+        f"pruned by sweep.prune=halving on validation loss, within each method, and in no comparison: {parts}; the "
+        "validation loss of those that were kept is lower than that of a fresh seed would be"
     ]
 
 

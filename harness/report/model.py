@@ -28,7 +28,7 @@ class Run:
     method: str
     setting: str
     seed: int
-    state: str  # finished, failed, interrupted, running, not run
+    state: str  # finished, failed, interrupted, pruned, running, not run
     folder: str  # as people type it
     cells: tuple[str, ...]  # of the sweep, which this run answers: overrides as typed
     before: Mapping[str, float]

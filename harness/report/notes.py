@@ -22,6 +22,7 @@ def notes_on(rows: Sequence[TableRow], records: Mapping[str, Mapping[str, Any]],
         *_cut(finished),
         *_legend(rows),
         *_failures(rows),
+        *_pruned(rows),
         *_other_code(rows),
         *_differences(finished, scores),
     ]
@@ -74,6 +75,14 @@ def _legend(rows: Sequence[TableRow]) -> Iterator[str]:
     kinds = sorted({row["memory_kind"] for row in rows if row["memory_kind"]})
     if kinds:
         yield f"peak: during training; {', '.join(MEMORY_KINDS.get(kind, kind) for kind in kinds)}"
+
+
+def _pruned(rows: Sequence[TableRow]) -> Iterator[str]:
+    if any(row["state"] == "pruned" for row in rows):
+        yield (
+            "pruned rows lost to others of their method on validation loss (sweep.prune) and are in no comparison; "
+            "sweep.prune=none trains them"
+        )
 
 
 def _other_code(rows: Sequence[TableRow]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.record.readings import validation_loss
+from harness.record.readings import prune_reason, validation_loss
 from harness.record.redact import redactor
 from harness.report.cells import NOT_STARTED, TableCell, TableRow
 from harness.report.columns import Column, run_columns, state_of
@@ -96,7 +96,8 @@ def _row(
     for name in scores:
         old, new = before.get(name), after.get(name)
         row |= {name: new, f"{name}_change": None if old is None or new is None else new - old}
-    return row | {"error": error.get("message"), "hint": error.get("hint")}
+    why = prune_reason(record["pruned"]) if record["status"] == "pruned" else error.get("message")
+    return row | {"error": why, "hint": error.get("hint")}
 
 
 def _method(cell: TableCell, record: Mapping[str, Any]) -> str:

@@ -16,6 +16,8 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
+TIME_SIGNAL = getattr(signal, "SIGALRM", signal.SIGTERM)  # of the process's own timer
+
 ECHO_S = 2.0  # a terminal and a parent process may both forward the same stop
 
 
@@ -30,6 +32,14 @@ class Interrupted(KeyboardInterrupt):
     def exit_code(self) -> int:
         """The exit code of a process that a signal ended, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
+
+
+class TimeIsUp(Interrupted):
+    """The time of a command is over."""
+
+    def __init__(self) -> None:
+        super().__init__(TIME_SIGNAL)
+        self.args = ("stopped because the time of its command was over",)
 
 
 class _State:
@@ -67,6 +77,31 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS, forwarded: signal.S
 
 
 @contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``TimeIsUp`` after so many seconds, inside ``deferred`` once the next checkpoint is written.
+
+    Without timers (Windows), or outside the main thread, nothing is raised.
+    """
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(TIME_SIGNAL, _handle)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(TIME_SIGNAL, former)
+        if _state.noted == TIME_SIGNAL:
+            _state.noted = None  # later signals are first ones
+
+
+def interruption(signum: int) -> Interrupted:
+    """What a signal raises."""
+    return TimeIsUp() if signum == TIME_SIGNAL else Interrupted(signum)
+
+
+@contextmanager
 def deferred() -> Iterator[None]:
     """Let the first signal wait until ``requested`` is checked, or until this context ends."""
     _state.deferring = True
@@ -75,7 +110,7 @@ def deferred() -> Iterator[None]:
     finally:
         _state.deferring = False
     if _state.noted is not None:
-        raise Interrupted(_state.noted)
+        raise interruption(_state.noted)
 
 
 def requested() -> int | None:
@@ -95,6 +130,7 @@ def _handle(signum: int, frame: FrameType | None) -> None:
     if _state.deferring and first:
         # Not print, which is not safe in a handler.
         with suppress(OSError):  # the terminal may be gone
-            os.write(2, b"\nstopping after the next checkpoint; press Ctrl-C again to stop now\n")
+            why = b"the time is over: " if signum == TIME_SIGNAL else b""
+            os.write(2, b"\n" + why + b"stopping after the next checkpoint; press Ctrl-C again to stop now\n")
         return
-    raise Interrupted(signum)
+    raise interruption(signum)

@@ -26,6 +26,7 @@ STYLES = {
     "finished": "green",
     "failed": "bold red",
     "interrupted": "bold red",
+    "pruned": "dim",
     NOT_STARTED: "dim",
     WAITING: "dim",
 }

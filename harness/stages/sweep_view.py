@@ -15,9 +15,9 @@ from harness.record import progress as progress_file
 from harness.report.cells import NOT_STARTED, shared_overrides, split_overrides
 from harness.sweep import manifest
 
-WAITING, STARTING, RUNNING = "waiting", "starting", "running"
+WAITING, STARTING, RUNNING, PAUSED = "waiting", "starting", "running", "paused"
 
-UNFINISHED = (WAITING, STARTING, RUNNING)  # states that may still change
+UNFINISHED = (WAITING, STARTING, RUNNING, PAUSED)  # states that may still change
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RunView:
 
     name: str
     fingerprint: str
-    state: str  # waiting, starting, running, finished, failed, interrupted, not started
+    state: str  # waiting, starting, running, paused, finished, failed, interrupted, pruned, not started
     host: str = ""
     progress: progress_file.Progress | None = None
     took_s: float | None = None  # of a finished run
@@ -56,7 +56,7 @@ class SweepView:
         took = [run.took_s for run in self.runs if run.took_s is not None]
         if not took or not self.under_way:
             return text
-        waiting = states[WAITING] + states[STARTING]
+        waiting = states[WAITING] + states[STARTING] + states[PAUSED]
         seconds = waiting * sum(took) / len(took)
         seconds += sum(run.progress.left_s or 0.0 for run in self.runs if run.state == RUNNING and run.progress)
         return f"{text}; about {duration.in_words(seconds / max(states[RUNNING], 1))} left"
@@ -161,6 +161,8 @@ def _view_run(
         return RunView(name, fingerprint, STARTING, str(owner.get("host", "")))
     if record is None:
         return RunView(name, fingerprint, WAITING if active else NOT_STARTED)
+    if active and is_paused(record):
+        return RunView(name, fingerprint, PAUSED, record["owner"]["host"])
     if record["status"] == "interrupted":
         now = progress_file.read_progress(folder)  # where it was when it was killed
         own = now if now and now.owner == record["owner"] else None
@@ -169,6 +171,11 @@ def _view_run(
     other_code = finished and code is not None and record["code"]["version"] != code
     took = _duration_s(record) if finished else None
     return RunView(name, fingerprint, record["status"], record["owner"]["host"], took_s=took, other_code=other_code)
+
+
+def is_paused(record: Mapping[str, Any]) -> bool:
+    """Whether the run waits at a rung of sweep.prune."""
+    return record["status"] == "interrupted" and (record["error"] or {}).get("type") == "Paused"
 
 
 def _duration_s(record: Mapping[str, Any]) -> float:

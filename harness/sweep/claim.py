@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.errors import HeldByAnotherProcess
+from harness.errors import HeldByAnotherProcess, Paused
 from harness.plan.spec import Options, Plan
 from harness.record import locks
 from harness.sweep.cells import Cell
-from harness.sweep.reuse import describe_result, describe_reuse, failure_of, made_by_another, reusable
+from harness.sweep.reuse import describe_result, describe_reuse, failure_of, made_by_another, other_code, reusable
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ def run_cell(cell: Cell, run: RunFunction, wait: bool = False) -> dict[str, Any]
 
     Raises:
         HeldByAnotherProcess: another process is running the plan, or took it over; only without ``wait``.
+        Paused: the run has reached the evaluation after which it pauses.
         RunFault: the run failed, here or, since the command began, in another process.
     """
     while (record := _existing(cell)) is None:
@@ -95,4 +96,15 @@ def _existing(cell: Cell) -> dict[str, Any] | None:
     record = reusable(cell)
     if record:
         log.info("%s: %s", cell.plan.fingerprint, describe_reuse(record))
-    return record
+        return record
+    _refuse_beyond_rung(cell)
+    return None
+
+
+def _refuse_beyond_rung(cell: Cell) -> None:
+    """Raise Paused if another process has trained the plan up to the evaluation at which it pauses."""
+    wanted, record = cell.options.pause_after, cell.read_record()
+    if wanted is None or cell.options.rerun or record is None or other_code(record) is not None:
+        return
+    if record["status"] in ("interrupted", "pruned") and len(record["training"].get("validation") or ()) >= wanted:
+        raise Paused(f"paused after evaluation {wanted} by {locks.describe(record['owner'])}")

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.config.schema import Prune
 from harness.models.hub import COMMIT
 from harness.plan.spec import digest
 from harness.record import provenance
 from harness.record.files import atomic_write_text
 from harness.record.redact import redactor
+from harness.runtime import signals
 from harness.runtime.status_line import STATUS
 from harness.sweep.cells import Cell
 from harness.sweep.launchers import worker
@@ -31,7 +33,7 @@ def run_here(
             return
         outcome = worklist.outcome_of_another(cell)
         if outcome is None:
-            heading = f"[{worklist.ended + 1}/{worklist.total}] {worklist.label(cell)}"
+            heading = f"[{worklist.place}] {worklist.label(cell)}"
             log.info("%s (%s); left: %s", heading, cell.plan.fingerprint, worklist.time_for(cells[number:]))
             STATUS.heading = redactor()(heading)
             try:
@@ -49,7 +51,7 @@ def run_on_workers(
     here = not launcher.elsewhere
     jobs = {cell.plan.fingerprint: job_of(cell, source, folder, stop, here) for cell in cells}
     by_fingerprint = {cell.plan.fingerprint: cell for cell in cells}
-    for outcome in _outcomes(launcher, jobs, by_fingerprint, folder):
+    for outcome in _outcomes(launcher, jobs, by_fingerprint, folder, stop):
         if outcome.status is Status.not_started:
             continue
         if outcome.status is Status.held:
@@ -69,17 +71,21 @@ def run_on_workers(
 def _announce(outcome: Outcome, cell: Cell, worklist: Worklist) -> None:
     remark = " ".join(text for text in (outcome.message, outcome.made_by) if text)
     log.info(
-        "[%d/%d] %s (%s): %s after %.0f s%s",
-        *(worklist.ended + 1, worklist.total, worklist.label(cell), outcome.fingerprint),
+        "[%s] %s (%s): %s after %.0f s%s",
+        *(worklist.place, worklist.label(cell), outcome.fingerprint),
         *(outcome.status.value, outcome.seconds),
         f": {remark}" if remark and outcome.status is Status.finished else "",
     )
 
 
 def _outcomes(
-    launcher: Launcher, jobs: Mapping[str, WorkerJob], cells: Mapping[str, Cell], folder: Path
+    launcher: Launcher, jobs: Mapping[str, WorkerJob], cells: Mapping[str, Cell], folder: Path, stop: Path
 ) -> Iterator[Outcome]:
-    """The launcher's outcomes. Runs whose worker died, or is stopped with this command, are marked interrupted."""
+    """The launcher's outcomes. Runs whose worker died, or is stopped with this command, are marked interrupted.
+
+    Args:
+        stop: written once the command's time is over, so that runs that wait in a queue do not start.
+    """
     running = set(jobs)
 
     def interrupt(fingerprint: str, reason: str) -> None:
@@ -91,7 +97,9 @@ def _outcomes(
             if outcome.status is Status.died:
                 interrupt(outcome.fingerprint, outcome.message)
             yield outcome
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, signals.TimeIsUp):
+            atomic_write_text(stop, "")
         if not launcher.outlives:
             launcher.close()
             for fingerprint in running:
@@ -109,6 +117,10 @@ def job_of(cell: Cell, source: ConfigSource, folder: Path, stop: Path, here: boo
     """
     plan = cell.plan
     revisions = {"model.revision": plan.model.revision, "data.revision": plan.data.revision}
+    pins = [f"{key}={value}" for key, value in revisions.items() if value and COMMIT.fullmatch(value)]
+    if cell.options.pause_after is not None or cell.options.prune is not Prune.none:
+        paused = "null" if cell.options.pause_after is None else cell.options.pause_after
+        pins += [f"sweep.pause_after={paused}", f"rerun={str(cell.options.rerun).lower()}"]
     return WorkerJob(
         fingerprint=cell.plan.fingerprint,
         name=cell.name,
@@ -121,5 +133,5 @@ def job_of(cell: Cell, source: ConfigSource, folder: Path, stop: Path, here: boo
         attempts=cell.attempts,
         stop=str(stop),
         here=here,
-        pins=tuple(f"{key}={value}" for key, value in revisions.items() if value and COMMIT.fullmatch(value)),
+        pins=tuple(pins),
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.config.schema import Prune
 from harness.errors import ConfigFault, RunFault
 from harness.record import provenance
 from harness.report.build import short_path
@@ -15,6 +16,7 @@ from harness.sweep.grid import check_data, check_models, unique_plans
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
 from harness.sweep.reused_runs import label_and_send
+from harness.sweep.rounds import Race, was_pruned
 from harness.sweep.summary import conclude, show_next, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
@@ -28,7 +30,7 @@ def run_sweep(cells: Sequence[Cell], dispatch: Dispatch) -> list[Outcome]:
         HarnessError: some cell cannot work; nothing has run.
         RunFault: some run failed. The others have run unless too many failed; the table has shown which.
     """
-    worklist = Worklist(cells[0].options.runs_dir, cells[0].options.max_failures)
+    worklist = Worklist.of(cells[0].options)
     folder = manifest.keep_manifest(cells)
     with manifest.recorded_command(folder):
         outcomes, earlier = run_cells(cells, dispatch, folder, worklist)
@@ -51,20 +53,31 @@ def run_cells(
     outcomes = {cell.plan.fingerprint: outcome for cell in plans if (outcome := _earlier_outcome(cell))}
     earlier = frozenset(outcomes)
     todo = [cell for cell in plans if cell.plan.fingerprint not in earlier]
+    pruning = cells[0].options.prune is not Prune.none
     worklist.name_by(cells)
+    worklist.at_most = pruning
     _announce_sweep(cells, plans, outcomes, worklist.add(todo) if todo else "")
     check_data(todo)
     check_models(todo)
     names = {cell.plan.fingerprint: worklist.label(cell) for cell in todo}
-    for outcome in worklist.follow(todo, dispatch, folder):
-        outcomes[outcome.fingerprint] = outcome
-        if outcome.failed:
-            log.error("%s failed: %s", names[outcome.fingerprint], outcome.message)
-    worklist.not_started |= names.keys() - outcomes.keys()
+    race = Race(plans, outcomes) if pruning else None
+    ended = race.run(dispatch, folder, worklist) if race else worklist.follow(todo, dispatch, folder)
+    with worklist.within_time():
+        for outcome in ended:
+            outcomes[outcome.fingerprint] = outcome
+            if outcome.failed:
+                log.error("%s failed: %s", names[outcome.fingerprint], outcome.message)
+    worklist.not_started |= {cell.plan.fingerprint for cell in todo if not _begun(cell)} - outcomes.keys()
     reused = earlier | worklist.made_by.keys()
     records = {fingerprint: outcomes[fingerprint].record for fingerprint in reused & outcomes.keys()}
     label_and_send((cell, record) for cell in plans if (record := records.get(cell.plan.fingerprint)))
     return outcomes, reused
+
+
+def _begun(cell: Cell) -> bool:
+    """Whether the plan was attempted since the command began."""
+    record = cell.read_record()
+    return record is not None and record["attempt"] > (cell.attempts or 0)
 
 
 def _earlier_outcome(cell: Cell) -> Outcome | None:
@@ -89,7 +102,10 @@ def _announce_sweep(
         parts.append(f"{failed} failed earlier (not retried: sweep.retry=none)")
     if sharing := len(cells) - len(plans):
         parts.append("1 cell shares the run of another" if sharing == 1 else f"{sharing} cells share runs of others")
-    parts.append(f"{len(plans) - len(earlier)} to run" + (f" ({duration})" if duration else ""))
+    todo = [cell for cell in plans if cell.plan.fingerprint not in earlier]
+    if pruned := sum(was_pruned(cell) for cell in todo):
+        parts.append(f"{pruned} pruned earlier")
+    parts.append(f"{len(todo) - pruned} to run" + (f" ({duration})" if duration else ""))
     log.info("%s; records in %s", ", ".join(parts), short_path(cells[0].options.runs_dir))
 
 
@@ -99,6 +115,8 @@ def run_single(cell: Cell, run: RunFunction) -> dict[str, Any]:
     Raises:
         RunFault: it fails, or failed earlier and ``sweep.retry=none`` does not retry it.
     """
+    if cell.options.prune is not Prune.none:
+        raise ConfigFault(f"sweep.prune={cell.options.prune.value} compares the cells of a sweep; add -m")
     if cell.options.select.split is not None:
         raise ConfigFault(f"select.split={cell.options.select.split} chooses among the cells of a sweep; add -m")
     cell = cell.with_attempts()

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Any
 
 from harness.config.messages import explain
-from harness.errors import HeldByAnotherProcess
+from harness.errors import HeldByAnotherProcess, Paused
 
 
 class Status(Enum):
@@ -14,6 +14,8 @@ class Status(Enum):
     finished = "finished"
     failed = "failed"
     died = "died"  # the worker process ended without an answer
+    paused = "paused"  # at a rung of sweep.prune, with a checkpoint
+    pruned = "pruned"  # lost at such a rung
     held = "held"  # another process is running the plan
     not_started = "not started"
 
@@ -55,5 +57,7 @@ def outcome_of_error(fingerprint: str, error: Exception, seconds: float) -> Outc
     """The outcome of a run that raised ``error``."""
     if isinstance(error, HeldByAnotherProcess):
         return Outcome(fingerprint, Status.held, str(error), seconds)
+    if isinstance(error, Paused):
+        return Outcome(fingerprint, Status.paused, str(error), seconds)
     message = explain(error).removeprefix("error: ").splitlines()[0]
     return Outcome(fingerprint, Status.failed, message, seconds)

@@ -17,7 +17,7 @@ def reusable(cell: Cell) -> dict[str, Any] | None:
     A record of another code version counts only with ``sweep.reuse=any``.
     """
     record = None if cell.options.rerun else cell.read_record()
-    return record if record and _is_result(cell, record) else None
+    return record if record and is_result(cell, record) else None
 
 
 def failed_and_not_retried(cell: Cell) -> dict[str, Any] | None:
@@ -37,7 +37,7 @@ def made_by_another(cell: Cell) -> dict[str, Any] | None:
     if record is None or cell.attempts is None or record["attempt"] <= cell.attempts:
         return None
     failed = record["status"] == "failed" and other_code(record) is None
-    return record if failed or _is_result(cell, record) else None
+    return record if failed or is_result(cell, record) else None
 
 
 def other_code(record: Mapping[str, Any]) -> str | None:
@@ -65,7 +65,7 @@ def failure_of(record: Mapping[str, Any]) -> RunFault:
     return RunFault(f"{describe_result(record)}: {error.get('message', 'its record gives no reason')}")
 
 
-def _is_result(cell: Cell, record: Mapping[str, Any]) -> bool:
+def is_result(cell: Cell, record: Mapping[str, Any]) -> bool:
     """Whether the record is finished, of an accepted code version, and complete: its files are as they were written."""
     if record["status"] != "finished" or (cell.options.reuse is Reuse.same_code and other_code(record) is not None):
         return False

@@ -58,7 +58,7 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
     key = [[cell.name, cell.plan.fingerprint] for cell in first]
     folder = runs_dir / "sweeps" / digest([key, plain(select), final])
     manifest.keep_manifest(first, folder)
-    worklist = Worklist(runs_dir, first[0].options.max_failures)
+    worklist = Worklist.of(first[0].options)
     with manifest.recorded_command(folder):
         outcomes, earlier = execute.run_cells(first, dispatch, folder, worklist)
         every = list(first)

@@ -49,6 +49,7 @@ class Session:
     folder: Path
     runs_dir: Path
     max_failures: int | None
+    max_hours: float | None
 
     def run(self) -> list[Outcome]:
         """Run trials until there are ``n_trials``; show all of them, and the best.
@@ -65,7 +66,7 @@ class Session:
             )
         with lock, journal.quiet_optuna():
             study, outcomes, run_now = self._open(), dict[str, Outcome](), set[str]()
-            worklist = Worklist(self.runs_dir, self.max_failures)
+            worklist = Worklist(self.runs_dir, self.max_failures, self.max_hours)
             with manifest.recorded_command(self.folder):
                 while (missing := self._missing(study)) > 0 and not worklist.over:
                     new, earlier = self._run_batch(study, min(missing, self.settings.parallel), worklist)
@@ -237,5 +238,13 @@ def open_session(
     key = digest([lines, settings.objective, settings.towards, settings.sampler, settings.seed])
     runs_dir = Path(composed.runs_dir).expanduser().absolute()
     return Session(
-        settings, searched, plain, fixed, prepare, runs_dir / "sweeps" / key, runs_dir, composed.sweep.max_failures
+        settings,
+        searched,
+        plain,
+        fixed,
+        prepare,
+        runs_dir / "sweeps" / key,
+        runs_dir,
+        composed.sweep.max_failures,
+        composed.sweep.max_hours,
     )

@@ -45,14 +45,26 @@ def conclude(
     """
     complete = show_results(cells, earlier, folder, worklist.not_started, worklist.made_by)
     failed = sum(outcome.failed for outcome in outcomes.values())
-    if worklist.over:
+    if worklist.failed_too_often:
         raise RunFault(
             f"more runs failed ({worklist.failed}) than sweep.max_failures={worklist.max_failures}: "
             f"{len(worklist.not_started)} were not started; fix the cause and rerun the same command, or raise "
             "sweep.max_failures"
         )
+    plans = {cell.plan.fingerprint: cell for cell in cells}
+    left = [cell for cell in plans.values() if _is_left(cell)]
+    if worklist.out_of_time and left:
+        raise RunFault(
+            f"sweep.max_hours={worklist.max_hours:g} are over: {len(left)} of {len(plans)} runs are left "
+            f"({worklist.time_for(left)}); run the same command again to resume"
+        )
     if failed or not complete:
         raise RunFault(f"{failed} of {len(outcomes)} runs failed; their records hold the tracebacks")
+
+
+def _is_left(cell: Cell) -> bool:
+    record = cell.read_record()
+    return record is None or record["status"] not in ("finished", "failed", "pruned")
 
 
 def show_results(
@@ -94,7 +106,7 @@ def show_results(
             if any(len(row.seeds) > 1 for row in group.configurations):
                 console.to_console(overview_table(group), title=f"over seeds: {group.title}")
         log.info("%s; report: %s", outcome_line(table), short_path(folder / PAGE_NAME))
-    return all(f in records and records[f]["status"] == "finished" for f in found)
+    return all(f in records and records[f]["status"] in ("finished", "pruned") for f in found)
 
 
 def show_next(cell: Cell, record: Mapping[str, Any]) -> None:

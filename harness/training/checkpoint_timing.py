@@ -33,7 +33,7 @@ class CheckpointWhenDue(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._since = time.monotonic()
         if self._stop is not None:
-            raise signals.Interrupted(self._stop)
+            raise signals.interruption(self._stop)
         if state.global_step == self._pause:
             raise Paused(paused_at(state.global_step, state.max_steps))
 

@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigFault, HeldByAnotherProcess
+from harness.errors import ConfigFault, HeldByAnotherProcess, Paused
 from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
@@ -221,7 +221,7 @@ def _logged(job: WorkerJob) -> Iterator[None]:
         try:
             yield
             log.info("finished")
-        except HeldByAnotherProcess as error:
+        except (HeldByAnotherProcess, Paused) as error:
             log.info("%s", error)
             raise
         except BaseException:
