@@ -85,7 +85,9 @@ def start_record(
         seeds=dict(seeds),
     )
     if former:
-        replaced = f"attempt {former['attempt']} ({former['status']}, code {former['code']['version']})"
+        paused = (former["error"] or {}).get("type") == "Paused"
+        status = "paused" if paused else former["status"]
+        replaced = f"attempt {former['attempt']} ({status}, code {former['code']['version']})"
         add_note(record, f"replaces {replaced}")
     write_record(runs_dir, record)
     return record

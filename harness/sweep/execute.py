@@ -16,7 +16,7 @@ from harness.sweep.grid import check_data, check_models, unique_plans
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
 from harness.sweep.reused_runs import label_and_send
-from harness.sweep.rounds import Race, was_pruned
+from harness.sweep.rounds import Judge, Race, judge_all, was_pruned
 from harness.sweep.summary import conclude, show_next, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
@@ -39,11 +39,14 @@ def run_sweep(cells: Sequence[Cell], dispatch: Dispatch) -> list[Outcome]:
 
 
 def run_cells(
-    cells: Sequence[Cell], dispatch: Dispatch, folder: Path, worklist: Worklist
+    cells: Sequence[Cell], dispatch: Dispatch, folder: Path, worklist: Worklist, judge: Judge = judge_all
 ) -> tuple[dict[str, Outcome], frozenset[str]]:
     """The outcome of each unique plan, and the fingerprints whose records are not this command's.
 
-    A plan that could not be started because too many runs had failed has no outcome.
+    A plan that could not be started because too many runs had failed, or the time was over, has no outcome.
+
+    Args:
+        judge: with sweep.prune, says who of a group of runs goes on.
 
     Raises:
         DataFault: some data set cannot be used; nothing has run.
@@ -60,7 +63,7 @@ def run_cells(
     check_data(todo)
     check_models(todo)
     names = {cell.plan.fingerprint: worklist.label(cell) for cell in todo}
-    race = Race(plans, outcomes) if pruning else None
+    race = Race(plans, outcomes, judge) if pruning else None
     ended = race.run(dispatch, folder, worklist) if race else worklist.follow(todo, dispatch, folder)
     with worklist.within_time():
         for outcome in ended:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "study.journal"
 
+PRUNED_BY_LOSS = "pruned"  # attribute of a trial that ran and lost; Optuna's state is also that of refused trials
+
 
 def load_study(folder: Path, direction: Direction) -> "Study":
     """The study in the folder; a new one if there is none."""
@@ -39,15 +41,20 @@ def restart_study(folder: Path, direction: Direction) -> "Study":
     return load_study(folder, direction)
 
 
-def requeue_unfinished(study: "Study") -> None:
-    """Let the study retry trials that failed, or that a command left behind when it was killed."""
+def requeue_unfinished(study: "Study", pruning: bool = False) -> None:
+    """Let the study retry trials that failed, or that a command left behind when it was killed.
+
+    Args:
+        pruning: the command prunes too; one that does not trains what was pruned.
+    """
     from optuna.trial import TrialState
 
     for trial in study.trials:
         if trial.state is TrialState.RUNNING:  # of a command that was killed
             study.tell(trial.number, state=TrialState.FAIL)
     for trial in ended_trials(study):
-        if trial.state is TrialState.FAIL:
+        lost = trial.state is TrialState.PRUNED and PRUNED_BY_LOSS in trial.user_attrs and not pruning
+        if trial.state is TrialState.FAIL or lost:
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
 

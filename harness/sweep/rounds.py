@@ -7,7 +7,7 @@ Within one method, model, data set and protocol, because across methods halving 
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from harness.record.readings import prune_reason
 from harness.report import alike
 from harness.report.fields import flat, plan_fields
 from harness.sweep.cells import Cell
-from harness.sweep.halving import Entrant, Rule, Verdict, pruned_entry, stand
+from harness.sweep.halving import Entrant, Rule, Standing, Verdict, pruned_entry, stand
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import is_result, other_code
 from harness.sweep.worklist import Dispatch, Worklist
@@ -27,6 +27,7 @@ from harness.training.checkpoints import remove_checkpoints
 
 log = logging.getLogger(__name__)
 
+Judge = Callable[[Sequence[Cell], Sequence[Entrant], Rule], Standing]
 Goal = tuple[Cell, int | None]  # a run, and the evaluation up to which it is trained; None: to its end
 
 
@@ -36,10 +37,14 @@ class Race:
     Args:
         cells: of unique plans, in order.
         earlier: by fingerprint, outcomes that are there before the race begins.
+        judge: says who of a group goes on.
     """
 
-    def __init__(self, cells: Sequence[Cell], earlier: Mapping[str, Outcome]) -> None:
-        self._groups = list(_groups(cells))
+    def __init__(self, cells: Sequence[Cell], earlier: Mapping[str, Outcome], judge: Judge | None = None) -> None:
+        groups: dict[str, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            groups[group_of(cell)].append(cell)
+        self._groups, self._judge_runs = list(groups.values()), judge or judge_all
         self._outcomes = dict(earlier)
         self._asked: set[tuple[str, int | None]] = set()
 
@@ -68,7 +73,7 @@ class Race:
     def _judge(self, group: Sequence[Cell]) -> tuple[dict[str, Verdict], list[Goal], int]:
         """The verdicts on runs of this group, by fingerprint, how far to train the others, and the rung they reach."""
         entrants = [self._entrant(cell) for cell in group]
-        standing = stand(entrants, _rule(group[0]))
+        standing = self._judge_runs(group, entrants, rule_of(group[0]))
         lost = {
             each.run: standing.pruned[each.configuration]
             for each in entrants
@@ -78,23 +83,15 @@ class Race:
         return lost, [(cell, due[name]) for cell in group if (name := cell.plan.fingerprint) in due], standing.rung
 
     def _entrant(self, cell: Cell) -> Entrant:
-        fingerprint = cell.plan.fingerprint
-        outcome, record = self._outcomes.get(fingerprint), progress_of(cell)
-        return Entrant(
-            run=fingerprint,
-            configuration=_configuration(cell),
-            evaluations=_evaluations(cell),
-            losses=tuple(point["loss"] for point in record["training"]["validation"]) if record else (),
-            ended=record is not None and record["status"] == "finished",
-            failed=outcome is not None and outcome.failed,
-        )
+        outcome = self._outcomes.get(cell.plan.fingerprint)
+        return entrant_of(cell, failed=outcome is not None and outcome.failed)
 
     def _prune(self, group: Sequence[Cell], verdicts: Mapping[str, Verdict], worklist: Worklist) -> Iterator[Outcome]:
         for cell in group:
             fingerprint = cell.plan.fingerprint
             if fingerprint not in verdicts:
                 continue
-            reason = prune(cell, self._entrant(cell), verdicts[fingerprint], _rule(cell))
+            reason = prune(cell, self._entrant(cell), verdicts[fingerprint], rule_of(cell))
             outcome = Outcome(fingerprint, Status.pruned, reason)
             if self._outcomes.get(fingerprint) != outcome:
                 log.info("%s (%s) pruned: %s", worklist.label(cell), fingerprint, reason)
@@ -111,6 +108,24 @@ class Race:
     @staticmethod
     def _key(goal: Goal) -> tuple[str, int | None]:
         return goal[0].plan.fingerprint, goal[1]
+
+
+def judge_all(group: Sequence[Cell], entrants: Sequence[Entrant], rule: Rule) -> Standing:
+    """Successive halving of a grid, whose runs are judged together."""
+    return stand(entrants, rule)
+
+
+def entrant_of(cell: Cell, failed: bool = False) -> Entrant:
+    """The run of a cell, as far as its record shows it."""
+    record = progress_of(cell)
+    return Entrant(
+        run=cell.plan.fingerprint,
+        configuration=_configuration(cell),
+        evaluations=_evaluations(cell),
+        losses=tuple(point["loss"] for point in record["training"].get("validation") or ()) if record else (),
+        ended=record is not None and record["status"] == "finished",
+        failed=failed,
+    )
 
 
 def progress_of(cell: Cell) -> dict[str, Any] | None:
@@ -160,22 +175,20 @@ def _up_to(cell: Cell, evaluation: int | None) -> Cell:
     return replace(cell, options=replace(cell.options, pause_after=evaluation, rerun=cell.options.rerun and not begun))
 
 
-def _rule(cell: Cell) -> Rule:
+def rule_of(cell: Cell) -> Rule:
+    """The rule that the command gives."""
     halving = cell.options.halving
     return Rule(halving.keep, halving.first, halving.margin)
 
 
-def _groups(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Runs that race each other."""
-    groups: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        plan = cell.plan.as_dict()
-        fields = dict(flat(plan)) | plan_fields(plan)
-        names = cell.options.select.per
-        per = {name: fields.get(name) for name in ([names] if isinstance(names, str) else names)}
-        kind = plan["settings"].get("type") if plan["method"] == "library" else None
-        groups[digest([alike.comparable(effective_settings(plan)), plan["method"], kind, per])].append(cell)
-    yield from groups.values()
+def group_of(cell: Cell) -> str:
+    """Equal for runs that race each other."""
+    plan = cell.plan.as_dict()
+    fields = dict(flat(plan)) | plan_fields(plan)
+    names = cell.options.select.per
+    per = {name: fields.get(name) for name in ([names] if isinstance(names, str) else names)}
+    kind = plan["settings"].get("type") if plan["method"] == "library" else None
+    return digest([alike.comparable(effective_settings(plan)), plan["method"], kind, per])
 
 
 def _configuration(cell: Cell) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import Stage
+from harness.config.schema import Prune, Stage
 from harness.errors import ConfigFault, HarnessError, RunFault
 from harness.plan.spec import digest, plan_from_dict
 from harness.record import locks, store
@@ -18,8 +18,12 @@ from harness.record.redact import redactor
 from harness.sweep import execute, journal, manifest, search_space
 from harness.sweep.cells import OVERRIDES_WITHOUT_EFFECT, Cell
 from harness.sweep.grid import check_models
-from harness.sweep.outcome import Outcome
+from harness.sweep.halving import Entrant, Rule, Standing
+from harness.sweep.journal import PRUNED_BY_LOSS
+from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import reusable
+from harness.sweep.rounds import Judge, entrant_of, group_of, rule_of
+from harness.sweep.study_pruning import check_rule, stand_in_study
 from harness.sweep.summary import conclude
 from harness.sweep.worklist import Dispatch, Worklist
 
@@ -50,6 +54,7 @@ class Session:
     runs_dir: Path
     max_failures: int | None
     max_hours: float | None
+    prune: Prune
 
     def run(self) -> list[Outcome]:
         """Run trials until there are ``n_trials``; show all of them, and the best.
@@ -75,6 +80,11 @@ class Session:
             self._show(study, outcomes, run_now, worklist)
         return list(outcomes.values())
 
+    @property
+    def pruning(self) -> bool:
+        """Whether trials that lose end early."""
+        return self.prune is not Prune.none
+
     def _missing(self, study: "Study") -> int:
         return self.settings.n_trials - len(journal.ended_trials(study))
 
@@ -83,7 +93,7 @@ class Session:
         study = journal.load_study(self.folder, self.settings.towards)
         if not self._is_current(study):
             study = journal.restart_study(self.folder, self.settings.towards)
-        journal.requeue_unfinished(study)
+        journal.requeue_unfinished(study, pruning=self.pruning)
         if study.trials:
             ended = len(journal.ended_trials(study))
             log.info("resuming the study: %d of %d trials have ended", ended, self.settings.n_trials)
@@ -110,11 +120,26 @@ class Session:
             [self._overrides(trial) for trial, _ in proposed], min(trial.number for trial, _ in proposed)
         )
         cells = [cell for _, cell in proposed]
-        outcomes, earlier = execute.run_cells(cells, dispatch, self.folder, worklist)
+        if self.pruning:
+            check_rule(rule_of(cells[0]))
+        outcomes, earlier = execute.run_cells(cells, dispatch, self.folder, worklist, self._judge(study))
         for trial, cell in proposed:
             trial.set_user_attr("fingerprint", cell.plan.fingerprint)
             self._tell(study, trial, cell, outcomes.get(cell.plan.fingerprint))
         return outcomes, earlier
+
+    def _judge(self, study: "Study") -> Judge:
+        """Optuna's pruner, which compares the runs of a group with those of earlier trials."""
+        past = dict[str, list[Entrant]]()
+        for cell in self._cells(study) if self.pruning else ():
+            past.setdefault(group_of(cell), []).append(entrant_of(cell))
+
+        def judge(group: Sequence[Cell], entrants: Sequence[Entrant], rule: Rule) -> Standing:
+            present = {each.run for each in entrants}
+            earlier = [each for each in past.get(group_of(group[0]), ()) if each.run not in present]
+            return stand_in_study(earlier, entrants, rule)
+
+        return judge
 
     def _propose(self, study: "Study", size: int) -> "list[tuple[Trial, Cell]]":
         """Of ``size`` new trials those that can work, with their cells; the others are pruned."""
@@ -160,6 +185,13 @@ class Session:
     def _tell(self, study: "Study", trial: "Trial", cell: Cell, outcome: Outcome | None) -> None:
         from optuna.trial import TrialState
 
+        if outcome is not None and outcome.status is Status.pruned:
+            trial.set_user_attr(PRUNED_BY_LOSS, outcome.message)
+            if self.settings.objective == search_space.VALIDATION_LOSS:  # what a sampler learns from
+                for number, loss in enumerate(entrant_of(cell).losses, start=1):
+                    trial.report(loss, step=number)
+            study.tell(trial, state=TrialState.PRUNED)
+            return
         if outcome is None or outcome.record is None:  # None: too many runs had failed to start it
             study.tell(trial, state=TrialState.FAIL)
             return
@@ -247,4 +279,5 @@ def open_session(
         runs_dir,
         composed.sweep.max_failures,
         composed.sweep.max_hours,
+        composed.sweep.prune,
     )
