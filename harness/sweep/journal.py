@@ -85,7 +85,7 @@ def refuse_hopeless(study: "Study", last_refusal: str, enough: int) -> None:
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False)
-    refused = sum(trial.state is TrialState.PRUNED for trial in trials)
+    refused = sum(trial.state is TrialState.PRUNED and PRUNED_BY_LOSS not in trial.user_attrs for trial in trials)
     if refused == len(trials) and refused >= enough:
         raise ConfigFault(f"none of {refused} trials can work; the last one: {last_refusal}")
 
