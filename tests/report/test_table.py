@@ -90,3 +90,25 @@ def test_method_of_the_library_is_named_by_its_type():
     made = a_record(cell.fingerprint, "library", plan={"settings": {"type": "lily"}})
     assert build_table([cell], {cell.fingerprint: made}).rows[0]["method"] == "library:lily"
     assert build_table([cell], {}).rows[0]["method"] == "library"
+
+
+PRUNED = {
+    "evaluation": 1, "of": 8, "step": 10, "steps": 80, "loss": 2.5, "limit": 2.0, "rank": 3, "compared": 4, "kept": 2,
+    "rule": {"keep": 0.5, "first": 0.125, "margin": 0.0},
+}  # fmt: skip
+
+
+def test_a_pruned_run_has_no_figures_and_says_what_it_lost_to():
+    cells = grid("peft=lora lora.r=4", "peft=lora lora.r=8")
+    records = {
+        cells[0].fingerprint: a_record("a", status="pruned", pruned=PRUNED, scores={"before": {}, "after": {}}),
+        cells[1].fingerprint: a_record("b"),
+    }
+    table = build_table(cells, records)
+    assert [row["state"] for row in table.rows] == ["pruned", "finished"]
+    assert table.rows[0]["validation_loss"] is None
+    assert table.rows[0]["train_s"] is None
+    text = printed(table, 160)
+    assert "row 1 pruned: validation loss 2.5 at evaluation 1 of 8, rank 3; 2 of 4 configurations went on" in text
+    assert "pruned rows lost to others of their method on validation loss (sweep.prune)" in text
+    assert outcome_line(table) == "2 cells, 2 runs: 1 pruned, 1 finished"

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -109,3 +110,45 @@ def test_outside_the_main_thread_nothing_is_installed():
     thread.start()
     thread.join()
     assert same == [True]
+
+
+def test_the_time_of_a_command_ends_it_once_and_leaves_no_trace():
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(signals.TimeIsUp, match="the time of its command was over"), signals.time_limit(0.02):
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signals.requested() is None
+    with signals.time_limit(30):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_the_time_waits_for_the_next_checkpoint(capfd):
+    def train():
+        with signals.deferred():
+            while signals.requested() is None:
+                time.sleep(0.01)
+
+    with pytest.raises(signals.TimeIsUp), signals.time_limit(0.02):
+        train()
+    assert "the time is over: stopping after the next checkpoint" in capfd.readouterr().err
+
+
+def test_other_signals_are_no_end_of_time():
+    with pytest.raises(signals.Interrupted) as caught, signals.time_limit(30):
+        send()
+    assert not isinstance(caught.value, signals.TimeIsUp)
+
+
+def test_outside_the_main_thread_there_is_no_time_limit():
+    ended = []
+
+    def work():
+        with signals.time_limit(0.01):
+            time.sleep(0.05)
+            ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended == [True]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.errors import ConfigFault, RunFault
+from harness.errors import ConfigFault, Paused, RunFault
 from harness.record import locks, progress, store
 from harness.stages.sweep_view import find_sweep, view_sweep
 from harness.sweep import manifest
@@ -120,3 +120,16 @@ def test_finished_run_of_other_code_than_the_sweeps_last_command_is_marked(grid,
         finish_record(grid[0], code="0123456789abcdef")
         finish_record(grid[1])
     assert [run.other_code for run in view_sweep(tmp_path, folder).runs] == [True, False]
+
+
+def test_runs_of_a_race_wait_for_a_verdict_or_have_lost(grid, tmp_path):
+    folder = manifest.keep_manifest(grid)
+    waiting, lost = grid[:2]
+    fail(tmp_path, started(waiting), Paused("paused after optimizer step 1 of 8"))
+    fail(tmp_path, started(lost), Paused("paused after optimizer step 1 of 8"))
+    record = store.read_record(tmp_path, lost.plan.fingerprint)
+    store.write_record(tmp_path, record | {"status": "pruned", "error": None, "pruned": {}})
+    with manifest.recorded_command(folder):
+        assert states(tmp_path, folder) == ["paused", "pruned", "waiting", "waiting", "waiting"]
+        assert view_sweep(tmp_path, folder).under_way
+    assert states(tmp_path, folder) == ["interrupted", "pruned", "not started", "not started", "not started"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.errors import RunFault
+from harness.errors import Paused, RunFault
 from harness.plan.read import read_config
 from harness.record.run_record import Training
 from harness.sweep import dispatch
@@ -71,7 +71,14 @@ class StudyCommand:
         if r in self.failing:
             fail(self.runs_dir, started(cell), RunFault("no"))
             return Outcome(cell.plan.fingerprint, Status.failed, "no")
-        training = Training(validation=[{"step": 1, "loss": abs(20.0 - r)}], best_step=None)
+        evaluations = cell.options.pause_after or cell.plan.trainer.evaluations
+        points = [{"step": number + 1, "loss": abs(20.0 - r)} for number in range(evaluations)]
+        training = Training(validation=points, best_step=None)
+        if cell.options.pause_after is not None:
+            record = started(cell)
+            record.training = training
+            fail(self.runs_dir, record, Paused("paused"))
+            return Outcome(cell.plan.fingerprint, Status.paused, "paused")
         return Outcome(cell.plan.fingerprint, Status.finished, record=finish_record(cell, training=training))
 
     def study(self, *overrides: str, **changes: Any) -> Session:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 import weakref
 from dataclasses import replace
 from unittest import mock
@@ -15,6 +16,7 @@ from harness.pipeline import lifecycle
 from harness.record import provenance
 from harness.trackers.base import start_tracker
 from harness.training import train
+from harness.training.trainer import HarnessTrainer
 from tests.support.runs import command, overrides, records_of, write_rows
 
 GRID = ("peft=lora,ia3", "lora.r=4,8,16")
@@ -236,3 +238,27 @@ def test_single_run_reuses_a_record_of_other_code_only_if_asked(random_qwen2, ro
         assert "reused (other code)" in reused.out
         assert command(*words).code == 0
         assert trained.call_count == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_in_time_and_the_same_command_goes_on(sweep, tmp_path):
+    grid = ("lora.r=2,4,8", "scoring.metrics=[]", "trainer.max_steps=6", "trainer.evaluations=2")
+    real = HarnessTrainer.training_step
+
+    def slow(self, *arguments, **settings):
+        if self.state.global_step == 2:
+            time.sleep(4)
+        return real(self, *arguments, **settings)
+
+    with mock.patch.object(HarnessTrainer, "training_step", slow):
+        done = sweep(*grid, "sweep.max_hours=0.001")
+    assert done.code == 1, done.err
+    assert "sweep.max_hours=0.001 are over: 3 of 3 runs are left (" in done.err
+    assert "run the same command again to resume" in done.err
+    assert [record["status"] for record in records_of(tmp_path / "runs").values()] == ["interrupted"]
+    assert "interrupted" in done.out
+    assert done.out.count("not started") == 2
+    again = sweep(*grid, "sweep.max_hours=1")
+    assert again.code == 0, again.err
+    assert "resuming from the checkpoint at optimizer step 3 of 6" in again.err
+    assert [record["status"] for record in records_of(tmp_path / "runs").values()] == ["finished"] * 3

@@ -139,9 +139,7 @@ def test_a_race_that_was_stopped_anywhere_ends_as_if_it_had_not_been(grid, stand
 
 
 def test_methods_do_not_race_each_other(grid, stand, tmp_path, weightless):
-    other = make_cell(
-        tmp_path, weightless, "lora.r=1", "peft.method=loha", *HALVING, "sweep.prune=halving", "loha.r=2"
-    )
+    other = make_cell(tmp_path, weightless, "lora.r=1", "peft.method=loha", *HALVING, "sweep.prune=halving", "loha.r=2")
     outcomes = execute.run_cells(
         [*grid(ranks=(3, 4)), other], partial(dispatch.run_here, stand), tmp_path, Worklist.of(other.options)
     )[0]

@@ -139,3 +139,28 @@ def test_study_that_another_process_runs_is_left_alone(command):
 def test_stage_plan_needs_a_grid(command):
     with pytest.raises(ConfigFault, match="stage=plan"):
         open_session(settings(), parsed("lora.r=2,4"), command.prepare, compose("stage=plan"))
+
+
+def test_trials_that_lose_are_pruned_within_their_study_and_trained_without_pruning(command):
+    """The loss is the distance of lora.r from 20, at every evaluation."""
+    halving = ("sweep.prune=halving", "trainer.evaluations=8", "trainer.max_steps=80")
+    command.options = halving
+    session = command.study("lora.r=20,21,60,61", n_trials=4, sampler="random", parallel=1, seed=3)
+    session.run()
+    states = {params["lora.r"]: state for state, params in trials_of(session)}
+    assert "PRUNED" in states.values()
+    assert "COMPLETE" in states.values()
+    ran = len(command.ran)
+    command.study("lora.r=20,21,60,61", n_trials=4, sampler="random", parallel=1, seed=3).run()
+    assert len(command.ran) == ran
+    command.options = ("trainer.evaluations=8", "trainer.max_steps=80")
+    session = command.study("lora.r=20,21,60,61", n_trials=4, sampler="random", parallel=1, seed=3)
+    session.run()
+    assert {state for state, _ in trials_of(session)} == {"COMPLETE"}
+
+
+def test_a_rule_that_optuna_lacks_ends_the_study_before_anything_runs(command):
+    command.options = ("sweep.prune=halving", "trainer.evaluations=8", "sweep.halving.margin=0.1")
+    with pytest.raises(ConfigFault, match=r"sweep.halving.margin=0.1 is for grids"):
+        command.study().run()
+    assert command.ran == []

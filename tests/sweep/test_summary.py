@@ -89,3 +89,19 @@ def test_a_report_that_cannot_be_written_hides_no_result(cells, tmp_path, monkey
     assert "lora" in capsys.readouterr().out
     assert "the report could not be written (ValueError: no such form)" in caplog.text
     assert f"stage=report report.sweep={tmp_path / 's'}" in caplog.text
+
+
+def test_what_is_left_when_the_time_is_over_is_counted_and_resumed_by_the_same_command(cells, tmp_path):
+    finish_record(cells[0])
+    fail(tmp_path, started(cells[1]), KeyboardInterrupt())
+    worklist = Worklist(tmp_path, None, max_hours=1e-9)
+    worklist.not_started = {cells[2].plan.fingerprint}
+    with pytest.raises(RunFault, match=r"sweep.max_hours=1e-09 are over: 2 of 3 runs are left \(.*\); run the same"):
+        conclude(cells, outcomes_of(cells, Status.finished), frozenset(), tmp_path / "s", worklist)
+    assert [row["state"] for row in rows_of(tmp_path / "s")] == ["finished", "interrupted", "not started"]
+
+
+def test_a_sweep_that_ends_with_its_time_is_complete(cells, tmp_path):
+    finish_record(cells[0])
+    worklist = Worklist(tmp_path, None, max_hours=1e-9)
+    conclude(cells[:1], outcomes_of(cells, Status.finished), frozenset(), tmp_path / "s", worklist)

@@ -1,5 +1,8 @@
 """A command's progress through its plans: others' results, plans that others hold, the limit of failures, the time."""
 
+import time
+from pathlib import Path
+
 import pytest
 
 from harness.errors import RunFault
@@ -66,3 +69,36 @@ def test_limit_of_failures_ends_the_list(cells, tmp_path):
     failing = dispatch_with(lambda cell: Outcome(cell.plan.fingerprint, Status.failed, "no"))
     list(worklist.follow(cells, failing, tmp_path))
     assert worklist.over
+
+
+def test_the_time_of_the_command_ends_what_runs_and_starts_nothing_more(cells, tmp_path, caplog):
+    worklist, ran = Worklist(tmp_path, None, max_hours=0.05 / 3600), []
+
+    def outcome_of(cell):
+        ran.append(cell)
+        time.sleep(2)
+        return finished(cell)
+
+    with caplog.at_level("WARNING", logger="harness"), worklist.within_time():
+        list(worklist.follow(cells, dispatch_with(outcome_of), tmp_path))
+    assert ran == cells[:1]
+    assert worklist.out_of_time
+    assert worklist.over
+    assert not worklist.failed_too_often
+    assert "are over: no further run starts" in caplog.text
+    with worklist.within_time():
+        assert list(worklist.follow(cells, dispatch_with(outcome_of), tmp_path)) == []
+
+
+def test_without_a_limit_there_is_time():
+    worklist = Worklist(Path(), None)
+    with worklist.within_time():
+        assert not worklist.out_of_time
+
+
+def test_rounds_count_from_one_again(cells, tmp_path):
+    worklist = Worklist(tmp_path, None)
+    worklist.add(cells)
+    assert worklist.place == "1/3"
+    worklist.begin_round("rung 2: ", 2)
+    assert worklist.place == "rung 2: 1/2"

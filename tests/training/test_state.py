@@ -1,11 +1,13 @@
 """Resuming from a checkpoint: equal, bit for bit, to never having stopped; and what a damaged one causes."""
 
+import shutil
 from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 import torch
 
+from harness.errors import Paused
 from harness.training import checkpoints, trainer
 from tests.support.method_cases import SHEETS, parts
 from tests.support.runs import Prepared, loaded, overrides, plan_of, ready, write_rows
@@ -130,3 +132,38 @@ def test_a_checkpoint_of_other_code_is_not_resumed(make, tmp_path, settings, cap
     with caplog.at_level("WARNING", logger="harness"):
         trained(make(), tmp_path / "b", checkpoint=replace(settings, code="other"), note=pytest.fail)
     assert "was written by other code" in caplog.text
+
+
+# --- pausing after an evaluation, for sweep.prune -----------------------------------------------------------
+
+
+def paused(made: Prepared, folder, settings):
+    with pytest.raises(Paused, match=r"paused after optimizer step \d of 8, for a verdict") as caught:
+        trained(made, folder, checkpoint=settings)
+    return caught.value.result
+
+
+@pytest.mark.parametrize("case", ["lora", "adalora", pytest.param("diff_pruning", marks=pytest.mark.slow)])
+def test_a_training_that_paused_at_two_evaluations_ends_as_if_it_had_not(make, tmp_path, settings, case):
+    whole = trained(make(case), tmp_path / "a")
+    first = paused(make(case), tmp_path / "b", replace(settings, pause_after=1))
+    assert (first.optimizer_steps, first.validation) == (2, whole[0].validation[:1])
+    second = paused(make(case), tmp_path / "c", replace(settings, pause_after=2))
+    assert (second.optimizer_steps, second.validation) == (4, whole[0].validation[:2])
+    assert second.curve == whole[0].curve[: len(second.curve)]
+    same(trained(make(case), tmp_path / "d", checkpoint=settings), whole)
+
+
+def test_a_run_that_is_at_its_pause_or_beyond_it_is_not_trained(make, tmp_path, settings, monkeypatch):
+    paused(make(), tmp_path / "a", replace(settings, pause_after=2))
+    monkeypatch.setattr(trainer.HarnessTrainer, "training_step", lambda *_: pytest.fail("trained again"))
+    for number in (1, 2):
+        result = paused(make(), tmp_path / "b", replace(settings, pause_after=number))
+        assert (result.optimizer_steps, len(result.validation)) == (4, 2)
+
+
+def test_a_pause_at_the_last_evaluation_or_after_it_is_the_end(make, tmp_path, settings):
+    for number in (4, 9):
+        shutil.rmtree(settings.folder, ignore_errors=True)
+        done, _ = trained(make(), tmp_path / "a", checkpoint=replace(settings, pause_after=number))
+        assert done.optimizer_steps == STEPS
