@@ -57,8 +57,10 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
 def main() -> None:
     """The console script. Of several processes the main one is the command, and the others follow its runs."""
     from harness.pipeline.cache import ProcessCache
-    from harness.runtime import distributed
+    from harness.runtime import distributed, threads
 
+    threads.reset()
+    threads.begin()
     cache = ProcessCache()
     if not distributed.is_main_process():
         from harness.pipeline.run import run

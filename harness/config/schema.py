@@ -297,7 +297,7 @@ class Trainer(ConfigNode):
     evaluations: int  # times the validation split is scored during training
     keep_best: bool  # end with the weights of the lowest validation loss
     deterministic: bool
-    threads: int | None  # CPU threads; null: torch's choice
+    threads: int | None  # CPU threads; null: one per core that is free when the command starts
     checkpoint_minutes: float | None  # between two checkpoints; null: only when the process is told to stop
     checkpoint_steps: int | None  # optimizer steps between two checkpoints, besides
     on_oom: OnOom

@@ -1,5 +1,6 @@
 """The one place where values of a run enter its record: ``fill(value, record)``, by the type of the value."""
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -18,7 +19,8 @@ from harness.pipeline.values import (
 from harness.record import provenance, store
 from harness.record.run_record import Adapter, RunRecord, Training
 from harness.record.store import add_note
-from harness.runtime import distributed
+from harness.runtime import distributed, threads
+from harness.runtime.threads import Threads
 from harness.scoring.score import Scores
 from harness.training.distillation import Teacher
 
@@ -27,6 +29,15 @@ from harness.training.distillation import Teacher
 def fill(value: Any, record: RunRecord) -> None:
     """Put what a step made into the record."""
     raise TypeError(f"the record has no place for {type(value).__name__}")
+
+
+@fill.register
+def _(value: Threads, record: RunRecord) -> None:
+    record.inferred["threads_rule"] = value.why
+    cores = math.floor(threads.usable_cores())
+    if value.busy and value.count < cores:
+        which = f"{value.count} of {cores} threads: {value.busy:.1f} cores are in use by other processes"
+        add_note(record, f"computing with {which}; trainer.threads sets another number", shared=True)
 
 
 @fill.register

@@ -22,7 +22,7 @@ from harness.runtime import distributed
 from harness.trackers.base import NoRun, TrackerRun, start_tracker, tracked
 from harness.trackers.figures import config_of
 from harness.trackers.send import send_result
-from harness.training.checkpoints import remove_checkpoints
+from harness.training.checkpoints import has_checkpoint, remove_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Attempt:
     ) -> None:
         self.plan, self.options, self.name = plan, options, name
         self.record, self.cache, self.held = record, cache, held
+        self.kept_threads: int | None = None  # of the attempt that this one resumes
         self.tracker: TrackerRun = NoRun()  # until it is started
         self.folder = store.record_path(options.runs_dir, plan.fingerprint).parent
         self.scratch, self.checkpoints = self.folder / "scratch", self.folder / "checkpoints"
@@ -151,6 +152,7 @@ def open_run(
     try:
         if options.rerun and distributed.is_main_process():
             remove_checkpoints(this.checkpoints)
+        this.kept_threads = _kept_threads(this, former)
         group = options.sweep_name or "single"
         this.tracker = start_tracker(
             options.tracker,
@@ -191,6 +193,14 @@ def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunReco
     labels = Labels(options.note, options.tags).added_to(former)
     record.note, record.tags, record.sweep = labels["note"], labels["tags"], options.sweep_name
     return former, record
+
+
+def _kept_threads(this: Attempt, former: dict[str, Any] | None) -> int | None:
+    """Threads of the attempt whose checkpoint this one goes on from: another number would give other last digits."""
+    if former is None or former["code"]["version"] != this.record.code.version:
+        return None
+    resumes = distributed.broadcast_from_main(lambda: has_checkpoint(this.checkpoints))
+    return former["device"].get("threads") if resumes else None
 
 
 def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:

@@ -20,10 +20,12 @@ def run(
     from harness.pipeline import steps
     from harness.pipeline.lifecycle import open_run
     from harness.pipeline.tune import tune
+    from harness.runtime import threads
 
     with open_run(plan, options, name, cache, held) as this:
         this.enter("loading")
-        shared = this.keep(steps.load(plan, cache, options.threads))
+        computing = this.keep(threads.for_run(options.threads, this.kept_threads))
+        shared = this.keep(steps.load(plan, cache, computing.count))
         rows = this.keep(steps.tokenize(plan, cache, shared.base))
         this.enter("scoring before")
         code, told = this.record.code.version, this.progress.scored

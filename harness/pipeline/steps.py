@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 PREDICTIONS = "predictions.jsonl"
 
 
-def load(plan: Plan, cache: ProcessCache, threads: int | None) -> SharedBase:
-    """The base model, shared by the runs of this process."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+def load(plan: Plan, cache: ProcessCache, threads: int) -> SharedBase:
+    """The base model, shared by the runs of this process, which compute with so many threads."""
+    torch.set_num_threads(threads)
     shared = cache.base(plan)
     if shared.base.device.type == "cuda":
         torch.cuda.set_device(shared.base.device)

@@ -17,6 +17,7 @@ from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import describe_result, describe_reuse, failed_and_not_retried, failure_of, reusable
 from harness.sweep.reused_runs import label_and_send
 from harness.sweep.rounds import Judge, Race, judge_all, was_pruned
+from harness.sweep.settled_threads import settle_threads
 from harness.sweep.summary import conclude, show_next, show_results
 from harness.sweep.worklist import Dispatch, Worklist
 
@@ -32,6 +33,7 @@ def run_sweep(cells: Sequence[Cell], dispatch: Dispatch) -> list[Outcome]:
     """
     worklist = Worklist.of(cells[0].options)
     folder = manifest.keep_manifest(cells)
+    settle_threads(folder)
     with manifest.recorded_command(folder):
         outcomes, earlier = run_cells(cells, dispatch, folder, worklist)
     conclude(cells, outcomes, earlier, folder, worklist)

@@ -24,6 +24,7 @@ from harness.scoring.catalog import SCORES
 from harness.sweep import execute, manifest
 from harness.sweep.cells import Cell
 from harness.sweep.outcome import Outcome
+from harness.sweep.settled_threads import settle_threads
 from harness.sweep.summary import conclude
 from harness.sweep.worklist import Dispatch, Worklist
 
@@ -58,6 +59,7 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
     key = [[cell.name, cell.plan.fingerprint] for cell in first]
     folder = runs_dir / "sweeps" / digest([key, plain(select), final])
     manifest.keep_manifest(first, folder)
+    settle_threads(folder)
     worklist = Worklist.of(first[0].options)
     with manifest.recorded_command(folder):
         outcomes, earlier = execute.run_cells(first, dispatch, folder, worklist)

@@ -23,6 +23,7 @@ from harness.sweep.journal import PRUNED_BY_LOSS
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import reusable
 from harness.sweep.rounds import Judge, entrant_of, group_of, rule_of
+from harness.sweep.settled_threads import settle_threads
 from harness.sweep.study_pruning import check_rule, stand_in_study
 from harness.sweep.summary import conclude
 from harness.sweep.worklist import Dispatch, Worklist
@@ -71,6 +72,7 @@ class Session:
             )
         with lock, journal.quiet_optuna():
             study, outcomes, run_now = self._open(), dict[str, Outcome](), set[str]()
+            settle_threads(self.folder)
             worklist = Worklist(self.runs_dir, self.max_failures, self.max_hours)
             with manifest.recorded_command(self.folder):
                 while (missing := self._missing(study)) > 0 and not worklist.over:

@@ -91,6 +91,11 @@ def newest_checkpoint(settings: CheckpointSettings) -> Path | None:
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint, valid or not."""
+    return bool(_by_age(folder))
+
+
 def step_of(path: Path) -> int:
     """Optimizer steps done when the checkpoint was written."""
     return int(path.name.removeprefix(PREFIX))

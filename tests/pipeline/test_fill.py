@@ -5,6 +5,7 @@ import pytest
 from harness.pipeline.fill import fill
 from harness.pipeline.values import Baseline, Predictions, Scored
 from harness.record import store
+from harness.runtime import threads
 from harness.scoring.score import Scores
 
 
@@ -31,6 +32,21 @@ def test_cut_answers_are_counted_and_what_the_check_of_batches_found_is_noted(tm
     fill(Scored(Scores({}, {}, ["a", "b"], 0), 3.0, None), record)
     assert record.scores.cut == {"before": 2, "after": 0, "of": 2, "limit": 6}
     assert record.notes == ["scoring before: padding matters"]
+
+
+def test_fewer_threads_than_cores_are_noted_with_their_reason(record, monkeypatch):
+    monkeypatch.setattr(threads, "usable_cores", lambda: 4.0)
+    store.say_once.cache_clear()
+    fill(threads.choose(4.0, 2.9), record)
+    assert record.inferred["threads_rule"] == "4 cores, 2.9 of them in use by other processes"
+    assert record.notes == [
+        "computing with 1 of 4 threads: 2.9 cores are in use by other processes; trainer.threads sets another number"
+    ]
+    record.notes.clear()
+    fill(threads.choose(4.0, 0.2), record)
+    fill(threads.for_run(1, None), record)
+    assert record.notes == []
+    assert record.inferred["threads_rule"] == "trainer.threads"
 
 
 def test_a_value_without_a_place_is_refused(record):

@@ -9,6 +9,7 @@ from harness.adapters import save_load
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.run import run as run_plan
 from harness.record import store
+from harness.runtime import threads
 from harness.scoring import score as scoring_score
 from harness.trackers.tensorboard import TensorBoardRun
 from harness.training import train
@@ -68,6 +69,28 @@ def test_a_stop_from_outside_is_not_a_failure(run):
         done, kept = run("scoring.generation.max_new_tokens=2")
     assert done.code == 130
     assert kept["status"] == "interrupted"
+
+
+def test_a_resumed_run_keeps_its_threads_unless_told_otherwise(random_qwen2, rows, tmp_path, monkeypatch):
+    """Another number would give other last digits within one run."""
+    monkeypatch.delenv(threads.GIVEN, raising=False)
+    words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "trainer.threads=null", "trainer.max_steps=3"]
+    used: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1])
+
+    def go(free: int, *more: str):
+        monkeypatch.setattr(threads, "choose", lambda *_: threads.Threads(free, "measured"))
+        command(*words, *more)
+        [kept] = records_of(tmp_path / "runs").values()
+        return kept
+
+    with mock.patch.object(scoring_score, "score", side_effect=KeyboardInterrupt):
+        assert (go(3, "trainer.checkpoint_steps=1")["device"]["threads"], used) == (3, [3])
+    assert go(1)["device"]["threads"] == 3
+    assert go(1, "rerun=true")["device"]["threads"] == 1
+    assert go(4, "rerun=true", "trainer.threads=2")["inferred"]["threads_rule"] == "trainer.threads"
+    assert used == [3, 3, 1, 2]
 
 
 def test_a_tracker_that_refuses_the_result_does_not_cost_it(run):

@@ -3,7 +3,6 @@
 A launcher gets jobs and yields their outcomes as they end. A worker that is killed costs its own run and no other.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.errors import ConfigFault, raise_together
+from harness.runtime import threads
 from harness.runtime.distributed import processes
 from harness.sweep.launchers.worker import WorkerJob
 from harness.sweep.outcome import Outcome, Status
@@ -135,7 +135,7 @@ def reason_of_death(error: BaseException) -> str:
 
 def cores() -> int:
     """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(threads.usable_cores()))
 
 
 def check_settings(name: str, package: str, values: Mapping[str, Any], **lowest: float) -> None:

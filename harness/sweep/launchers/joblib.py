@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.runtime import threads
 from harness.sweep.launchers import worker
 from harness.sweep.launchers.base import GRACE_S, Launcher, Worker, check_settings, cores, run_jobs
 from harness.sweep.launchers.worker import WorkerJob
@@ -60,7 +61,7 @@ def worker_environment(number: int, count: int, gpus: Sequence[str]) -> dict[str
     """Environment of worker ``number`` of ``count``: its GPU, and its share of the cores unless that is set."""
     variables = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if len(gpus) > 1 else {}
     # Otherwise each process would start a thread per core, and all would wait for one another.
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // count))} | variables
+    return {threads.GIVEN: str(threads.share(count))} | variables
 
 
 class LokyWorker(Worker):

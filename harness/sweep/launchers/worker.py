@@ -23,7 +23,7 @@ from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
 from harness.record.redact import RedactedStream
-from harness.runtime import memory, signals
+from harness.runtime import memory, signals, threads
 from harness.runtime.terminal import PrintableFormatter
 from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell
@@ -73,6 +73,7 @@ def run_job(job: WorkerJob) -> Outcome:
     runs on one base model share it.
     """
     started = time.monotonic()
+    threads.begin()
     if job.stop and os.path.exists(job.stop):
         return Outcome(job.fingerprint, Status.not_started, "too many runs have failed")
     try:
