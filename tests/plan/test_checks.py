@@ -39,7 +39,6 @@ GUARDS = [
     (["sweep.halving.first=0"], "sweep.halving.first=0.0", "above 0"),
     (["sweep.halving.margin=-0.1"], "sweep.halving.margin=-0.1", "at least 0"),
     (["sweep.prune=halving", "trainer.evaluations=1"], "sweep.prune=halving judges", "set trainer.evaluations=8"),
-    (["sweep.prune=halving", "trainer.parallel.strategy=fsdp"], "sweep.prune=halving pauses", "set sweep.prune=none"),
     (["seed=-1"], "seed=-1", "at least 0"),
     (["seed=4294967296"], "seed=4294967296", "at most 4294967295"),
     (["model.path=null"], "model.path is empty", "model.source=folder needs it"),
@@ -169,6 +168,14 @@ def test_guard_fires_and_names_key_value_and_remedy(changes, opening, remedy):
     assert len(named) == 1, faults
     assert remedy in named[0]
     assert len(faults) == 1, "one mistake, one message"
+
+
+def test_runs_that_cannot_pause_are_not_pruned():
+    faults = faults_of("sweep.prune=halving", "trainer.parallel.strategy=fsdp")
+    assert [fault for fault in faults if fault.startswith("sweep.prune")] == [
+        "sweep.prune=halving pauses runs at checkpoints, which trainer.parallel.strategy=fsdp cannot write; set "
+        "sweep.prune=none"
+    ]
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])

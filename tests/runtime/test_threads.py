@@ -145,8 +145,8 @@ def test_threads_wait_asleep_unless_somebody_chose_how():
 
 def test_the_command_sets_it_before_torch_is_imported():
     code = (
-        "import os, sys\nfrom unittest import mock\nimport harness.cli\nfrom harness.__main__ import main\n"
-        "seen = []\nharness.cli.start = lambda task: seen.append((os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules))\n"
+        "import os, sys\nimport harness.cli\nfrom harness.__main__ import main\nseen = []\n"
+        "harness.cli.start = lambda _: seen.append((os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules))\n"
         "main()\nassert seen == [('PASSIVE', False)], seen"
     )
     environment = {key: value for key, value in os.environ.items() if key not in threads.WAIT_POLICY}
