@@ -1,6 +1,7 @@
 """The command line around Hydra: schema, free text, exit codes, and errors that read as one message."""
 
 import functools
+import gc
 import logging
 import os
 import sys
@@ -18,6 +19,8 @@ from harness.runtime.notices import quiet_libraries
 from harness.runtime.terminal import PrintableFormatter, printable, sturdy_streams
 from harness.shipped import VERSION, shipped_folder
 
+COMPOSING = 50_000  # new objects between two collections of garbage: composing makes many, and leaves few behind
+
 
 class Stopped(BaseException):
     """Carries a single run's error through Hydra, which would print its own text for an ``Exception``."""
@@ -33,6 +36,20 @@ def start(task: Callable[..., Any]) -> None:
 
 
 def _start(task: Callable[..., Any]) -> None:
+    usual = gc.get_threshold()
+    gc.set_threshold(COMPOSING, *usual[1:])
+    try:
+        _run_under_hydra(task, usual)
+    finally:
+        gc.set_threshold(*usual)
+
+
+def _run_under_hydra(task: Callable[..., Any], usual: tuple[int, int, int]) -> None:
+    """Run ``task``.
+
+    Args:
+        usual: thresholds of the garbage collector once the task begins.
+    """
     import hydra
 
     if "--version" in sys.argv[1:]:  # Hydra would print its own
@@ -49,6 +66,7 @@ def _start(task: Callable[..., Any]) -> None:
     @functools.wraps(task)
     def guarded(composed: Any) -> Any:
         started.append(True)
+        gc.set_threshold(*usual)
         try:
             return task(composed)
         except Exception as error:

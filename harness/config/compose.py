@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from harness.config import schema
 from harness.shipped import shipped_folder
@@ -142,6 +142,27 @@ def _share_nodes(stored: dict[str, Any]) -> None:
 
 def sheet_values(method: str) -> dict[str, Any]:
     """The method's own values, as ``conf/peft/<method>.yaml`` gives them."""
-    content: Any = OmegaConf.load(shipped_folder("conf") / "peft" / f"{method}.yaml")
-    values: Any = OmegaConf.to_container(content[method])
+    import yaml
+
+    text = (shipped_folder("conf") / "peft" / f"{method}.yaml").read_bytes()
+    values: dict[str, Any] = yaml.load(text, Loader=_fast_loader())[method]
     return values
+
+
+@cache
+def _fast_loader() -> Any:
+    """OmegaConf's reader of YAML over the C parser, where it is there: ten times as fast, for 30 files each time."""
+    import yaml
+    from omegaconf._utils import get_yaml_loader
+
+    usual = get_yaml_loader()
+    if not yaml.__with_libyaml__:
+        return usual
+
+    class Loader(yaml.CSafeLoader):
+        """Reads numbers, names and dates as OmegaConf does."""
+
+        yaml_implicit_resolvers = usual.yaml_implicit_resolvers
+        yaml_constructors = usual.yaml_constructors
+
+    return Loader
