@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from harness.config.compose import register_schema
+from harness.config.compose import composing_once, register_schema
 from harness.config.free_text import quote_free_text
 from harness.config.messages import TRACEBACK, explain, is_input_fault, misused_groups, nested_sweeps
 from harness.errors import RankFailedAlone, RunFault, raise_together
@@ -77,7 +77,7 @@ def _run_under_hydra(task: Callable[..., Any], usual: tuple[int, int, int]) -> N
     command = hydra.main(version_base="1.3", config_path=str(shipped_folder("conf")), config_name="config")(guarded)
     try:
         raise_together([*misused_groups(sys.argv[1:]), *nested_sweeps(sys.argv[1:])])
-        with signals.listening():
+        with signals.listening(), composing_once():
             command()
     except KeyboardInterrupt as stop:
         sys.stderr.write("stopped; run the same command again to resume\n")

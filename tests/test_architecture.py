@@ -130,7 +130,11 @@ def test_a_wrong_import_is_found(copy, file, line, message):
 
 
 @pytest.mark.parametrize(
-    "module", ["harness.cli", "harness.stages.status", "harness.config.names", "harness.plan.read"]
+    "module",
+    [
+        *("harness.cli", "harness.stages.status", "harness.config.names", "harness.plan.read"),
+        *("harness.stages.plan", "harness.sweep.selection", "harness.estimate.plan_counter", "harness.runtime.threads"),
+    ],
 )
 def test_imports_that_answer_at_once_leave_torch_out(module):
     code = f"import sys, {module}; sys.exit(any(each in sys.modules for each in ('torch', 'transformers', 'peft')))"

@@ -5,7 +5,9 @@ of which a grid has few. The values (ranks, rates, seeds) are applied to a copy,
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +140,31 @@ def _share_nodes(stored: dict[str, Any]) -> None:
                 groups.append(node)
             else:
                 group[name] = SharedNode(**vars(node))
+
+
+@contextmanager
+def composing_once() -> Iterator[None]:
+    """Keep Hydra from composing the whole configuration only to read ``hydra.mode``, where nothing can have set it.
+
+    ``-m`` says the mode; only an override of Hydra's own settings, an experiment, or a folder of the user's
+    (``--config-dir``, ``hydra.searchpath``) could say otherwise.
+    """
+    from hydra._internal.hydra import Hydra
+
+    usual = Hydra.get_mode
+
+    def get_mode(self: Any, config_name: str | None, overrides: list[str]) -> Any:
+        names = [text.lstrip("+~") for text in overrides]
+        foreign = any(text.startswith(("--config", "-cd", "-cp", "-cn")) for text in sys.argv[1:])
+        if foreign or any(name.startswith(("hydra", "experiment")) for name in names):
+            return usual(self, config_name, overrides)
+        return None
+
+    Hydra.get_mode = get_mode  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = usual  # type: ignore[method-assign]
 
 
 def sheet_values(method: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def refuse_beyond_limits(plan: Plan, config: "PretrainedConfig") -> None:
     """
     if plan.settings.get("init_lora_weights") == "loftq":
         require_loftq(gpu=plan.model.device != "cpu")
-    raise_together([*_positions(plan, config), *_vocabulary(plan, config)], ModelFault)
+    raise_together([*position_faults(plan, config), *_vocabulary(plan, config)], ModelFault)
 
 
 def refuse_other_heads(model: "PeftModel", who: str) -> None:
@@ -85,7 +85,7 @@ def virtual_tokens(plan: Plan) -> int:
     return int(own.get("num_virtual_tokens") or 0)
 
 
-def _positions(plan: Plan, config: "PretrainedConfig") -> Iterator[str]:
+def position_faults(plan: Plan, config: "PretrainedConfig") -> Iterator[str]:
     found = window(config)
     if found is None:
         return

@@ -1,6 +1,6 @@
 """Parameter counts on the meta device: exact, and without weights.
 
-``PlanCounter`` counts our plans; ``count_trainable`` counts any PEFT configuration on any architecture, such as a
+``count_plan`` counts our plans; ``count_trainable`` counts any PEFT configuration on any architecture, such as a
 published ``adapter_config.json`` on the ``config.json`` of its base.
 """
 
@@ -23,35 +23,33 @@ from harness.methods.context import COUNTING_STEPS, BuildContext, for_counting
 from harness.methods.registry import METHODS, hooks_of
 from harness.models import skeleton as model_skeleton
 from harness.models.counts import Counts, count
-from harness.plan.spec import Plan, digest
+from harness.plan.spec import Plan
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
-class PlanCounter:
-    """Counts plans; those of a sweep over seeds, rates or data have one count, which is made once."""
+def checked_config(plan: Plan) -> "PretrainedConfig":
+    """The configuration of the plan's model.
 
-    def __init__(self) -> None:
-        self._counted: dict[str, Counts] = {}
+    Raises:
+        ModelFault: it is not available, or the rows that the plan allows do not fit it.
+    """
+    config = model_skeleton.load_config(plan.model)
+    limits.refuse_beyond_limits(plan, config)
+    return config
 
-    def count(self, plan: Plan) -> Counts:
-        """What this plan would train, from the model's configuration only.
 
-        Raises:
-            ModelFault: the configuration is not available, the method does not fit the model, or the rows that the
-                plan allows do not.
-        """
-        config = model_skeleton.load_config(plan.model)
-        limits.refuse_beyond_limits(plan, config)
-        whole = plan.as_dict()
-        key = digest([whole["model"], whole["method"], whole["settings"], whole["trainer"]["max_steps"]])
-        if key not in self._counted:
-            context = build_context(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
-            skeleton = model_skeleton.skeleton(config)
-            self._counted[key] = _count_sheet(skeleton, plan.method, plan.settings, for_counting(context))
-        return self._counted[key]
+def count_plan(plan: Plan, config: "PretrainedConfig") -> Counts:
+    """What the plan would train on a model of this configuration.
+
+    Raises:
+        ModelFault: the method does not fit it.
+    """
+    context = build_context(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
+    skeleton = model_skeleton.skeleton(config)
+    return _count_sheet(skeleton, plan.method, plan.settings, for_counting(context))
 
 
 def count_trainable(model_config: Mapping[str, Any], method: str, settings: Mapping[str, Any]) -> Counts:

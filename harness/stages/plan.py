@@ -20,7 +20,7 @@ def show_plan(cells: Sequence[Cell]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from harness.estimate.parameters import PlanCounter
+    from harness.estimate.plan_counter import PlanCounter
     from harness.report.plain_table import plain_table
 
     plans = unique_plans(cells)

@@ -81,7 +81,7 @@ def check_models(cells: Sequence[Cell]) -> None:
     """
     if not cells:
         return  # a sweep that only reuses records answers at once: no torch
-    from harness.estimate.parameters import PlanCounter
+    from harness.estimate.plan_counter import PlanCounter
 
     counter, faults = PlanCounter(), []
     for cell in cells:

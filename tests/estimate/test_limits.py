@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ModelFault
-from harness.estimate.parameters import PlanCounter, count_trainable
+from harness.estimate.parameters import count_trainable
+from harness.estimate.plan_counter import PlanCounter
 from tests.support.paths import ROOT
 from tests.support.runs import command, plan_of
 

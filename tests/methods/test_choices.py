@@ -12,7 +12,7 @@ from harness.adapters import save_load
 from harness.config.compose import sheet_values
 from harness.data.collate import collate
 from harness.errors import ConfigFault, ModelFault
-from harness.estimate.parameters import PlanCounter
+from harness.estimate.plan_counter import PlanCounter
 from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.models.base import fork
 from harness.plan.read import read_config
