@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.adapters import save_load
+from harness.models import base
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.run import run as run_plan
 from harness.record import store
@@ -77,7 +78,7 @@ def test_a_resumed_run_keeps_its_threads_unless_told_otherwise(random_qwen2, row
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "trainer.threads=null", "trainer.max_steps=3"]
     used: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", used.append)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: used[-1] if used else 8)
 
     def go(free: int, *more: str):
         monkeypatch.setattr(threads, "choose", lambda *_: threads.Threads(free, "measured"))
@@ -87,6 +88,8 @@ def test_a_resumed_run_keeps_its_threads_unless_told_otherwise(random_qwen2, row
 
     with mock.patch.object(scoring_score, "score", side_effect=KeyboardInterrupt):
         assert (go(3, "trainer.checkpoint_steps=1")["device"]["threads"], used) == (3, [3])
+    with mock.patch.object(base, "load_base", side_effect=KeyboardInterrupt):
+        go(1)  # stopped before it had set its own
     assert go(1)["device"]["threads"] == 3
     assert go(1, "rerun=true")["device"]["threads"] == 1
     assert go(4, "rerun=true", "trainer.threads=2")["inferred"]["threads_rule"] == "trainer.threads"
