@@ -22,7 +22,7 @@ from harness.runtime import distributed
 from harness.trackers.base import NoRun, TrackerRun, start_tracker, tracked
 from harness.trackers.figures import config_of
 from harness.trackers.send import send_result
-from harness.training.checkpoints import has_checkpoint, remove_checkpoints
+from harness.training.checkpoints import CHECKPOINTS, has_checkpoint, remove_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Attempt:
         self.kept_threads: int | None = None  # of the attempt that this one resumes
         self.tracker: TrackerRun = NoRun()  # until it is started
         self.folder = store.record_path(options.runs_dir, plan.fingerprint).parent
-        self.scratch, self.checkpoints = self.folder / "scratch", self.folder / "checkpoints"
+        self.scratch, self.checkpoints = self.folder / "scratch", self.folder / CHECKPOINTS
         self.progress = ProgressWriter(self.folder, run_name(plan, name))
 
     def keep(self, value: T) -> T:
@@ -147,12 +147,12 @@ def open_run(
             have written meanwhile.
     """
     distributed.announce_run(plan, options, name, provenance.code_version())
-    former, record = distributed.broadcast_from_main(lambda: _start(plan, options))
+    former, record, kept = distributed.broadcast_from_main(lambda: _start(plan, options))
     this = Attempt(plan, options, name, record, cache, held)
+    this.kept_threads = kept
     try:
         if options.rerun and distributed.is_main_process():
             remove_checkpoints(this.checkpoints)
-        this.kept_threads = _kept_threads(this, former)
         group = options.sweep_name or "single"
         this.tracker = start_tracker(
             options.tracker,
@@ -185,22 +185,26 @@ def _without_warnings(messages: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunRecord]:
-    """The record of an earlier attempt, and the one that replaces it."""
+def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunRecord, int | None]:
+    """The record of an earlier attempt, the one that replaces it, and the threads that it keeps."""
     former = store.read_record(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
     record = store.start_record(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
     labels = Labels(options.note, options.tags).added_to(former)
     record.note, record.tags, record.sweep = labels["note"], labels["tags"], options.sweep_name
-    return former, record
+    kept = _kept_threads(options, former, record)
+    if kept is not None:  # on disk at once: the next attempt keeps them, too, if this one is killed early
+        record.device["threads"] = kept
+        store.write_record(options.runs_dir, record)
+    return former, record, kept
 
 
-def _kept_threads(this: Attempt, former: dict[str, Any] | None) -> int | None:
+def _kept_threads(options: Options, former: dict[str, Any] | None, record: RunRecord) -> int | None:
     """Threads of the attempt whose checkpoint this one goes on from: another number would give other last digits."""
-    if former is None or former["code"]["version"] != this.record.code.version:
+    if former is None or options.rerun or former["code"]["version"] != record.code.version:
         return None
-    resumes = distributed.broadcast_from_main(lambda: has_checkpoint(this.checkpoints))
-    return former["device"].get("threads") if resumes else None
+    folder = store.record_path(options.runs_dir, record.fingerprint).parent / CHECKPOINTS
+    return former["device"].get("threads") if has_checkpoint(folder) else None
 
 
 def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:

@@ -23,7 +23,7 @@ from harness.sweep.halving import Entrant, Rule, Standing, Verdict, pruned_entry
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import is_result, other_code
 from harness.sweep.worklist import Dispatch, Worklist
-from harness.training.checkpoints import remove_checkpoints
+from harness.training.checkpoints import CHECKPOINTS, remove_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def prune(cell: Cell, entrant: Entrant, verdict: Verdict, rule: Rule) -> str:
             if record is not None and record["status"] == "interrupted" and progress_of(cell) is not None:
                 store.write_record(cell.options.runs_dir, record | {"status": "pruned", "pruned": entry, "error": None})
                 if cell.options.keep is Keep.record:
-                    remove_checkpoints(cell.folder / "checkpoints")
+                    remove_checkpoints(cell.folder / CHECKPOINTS)
     return prune_reason(entry)
 
 

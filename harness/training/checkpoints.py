@@ -19,6 +19,9 @@ from harness.record.files import atomic_write_text, file_sha256, partial_path, r
 log = logging.getLogger(__name__)
 
 
+CHECKPOINTS = "checkpoints"  # the folder in a run's
+
+
 MANIFEST = "manifest.json"
 
 
