@@ -11,7 +11,7 @@ from harness.record import store
 from harness.record.run_record import Failure
 from tests.support.paths import ROOT
 from tests.support.reports import write_run
-from tests.support.runs import overrides, records_of, write_rows
+from tests.support.runs import overrides, write_rows
 
 SCRIPTS = [path for path in ROOT.glob("scripts/**/*.py") if "__main__" in path.read_text(encoding="utf-8")]
 WITH_HELP = sorted(path for path in SCRIPTS if path.stem != "logits")  # which takes overrides
@@ -128,7 +128,7 @@ def test_a_late_winner_is_a_wrong_winner(bench, tmp_path):
 
 def test_what_is_not_a_complete_sweep_is_left_out_and_named(bench, tmp_path, monkeypatch, capsys):
     made_up_sweep(tmp_path, "1", {rank: steady(rank) for rank in range(1, 5)})
-    record = next(iter(records_of(tmp_path).values()))
+    record = store.all_records(tmp_path)[0]
     store.write_record(tmp_path, record | {"status": "failed", "error": vars(Failure("E", "no", "", ""))})
     monkeypatch.setattr(sys, "argv", ["halving.py", str(tmp_path)])
     with pytest.raises(SystemExit, match="no complete sweep with 4 or more configurations"):
