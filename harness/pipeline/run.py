@@ -27,11 +27,12 @@ def run(
         computing = this.keep(threads.for_run(options.threads, this.kept_threads))
         shared = this.keep(steps.load(plan, cache, computing.count))
         rows = this.keep(steps.tokenize(plan, cache, shared.base))
+        tuned = tune(this, shared.base, rows)
+        this.keep(steps.save(plan, tuned, this.folder, this.require_held))
+        # Only now: what is wrong with a training shows at once, and a run that ends early needs no scores.
         this.enter("scoring before")
         code, told = this.record.code.version, this.progress.scored
         before = this.keep(steps.baseline(plan, cache, shared, rows, options.runs_dir, code, told))
-        tuned = tune(this, shared.base, rows)
-        this.keep(steps.save(plan, tuned, this.folder, this.require_held))
         this.enter("scoring after")
         after = this.keep(steps.score(plan, tuned.model, shared.base, rows, told))
         this.keep(steps.write_predictions(this.folder, this.tracker, rows.splits[plan.scoring.split], before, after))
