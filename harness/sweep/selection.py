@@ -105,6 +105,8 @@ def choose(cells: Sequence[Cell], select: SelectSettings) -> list[tuple[int, Win
         means: dict[str, float] = {}
         for setting, places in settings.items():
             mean = _mean([_score(cells[place], select.score) for place in places])
+            if mean is None and any(_was_pruned(cells[place]) for place in places):
+                continue  # it has lost on the validation loss, which the console has said
             if mean is None:
                 log.warning("%s cannot be chosen: a run of it has no %s", cells[places[0]].name, select.score)
             else:
@@ -164,6 +166,11 @@ def _per(cell: Cell, select: SelectSettings) -> dict[str, Any]:
     """The values that this cell's winner is chosen for; a setting that its method lacks is null."""
     fields = _fields(cell)
     return {name: fields.get(name) for name in _names(select)}
+
+
+def _was_pruned(cell: Cell) -> bool:
+    record = cell.read_record()
+    return record is not None and record["status"] == "pruned"
 
 
 def _score(cell: Cell, name: str) -> float | None:

@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.errors import Paused
+from harness.record import store
 from harness.sweep.selection import choose, fresh_seeds
 from tests.support.runs import command, overrides, records_of, write_rows
+from tests.support.stored_records import fail, started
 from tests.support.sweeps import finish_record, make_cell
 
 
@@ -69,6 +72,31 @@ def test_settings_with_an_unfinished_run_do_not_count(tmp_path, weightless, capl
     scored(cells[1], loss=9.0)
     assert [place for place, _ in choose(cells, select())] == [1]
     assert choose(cells[:1], select()) == []
+
+
+def test_pruned_settings_count_as_candidates_and_need_no_second_word(tmp_path, weightless, caplog):
+    cells = cells_of(tmp_path, weightless, "lora.r=2", "lora.r=4")
+    scored(cells[1], loss=9.0)
+    fail(tmp_path, started(cells[0]), Paused("paused"))
+    record = cells[0].read_record()
+    store.write_record(tmp_path, record | {"status": "pruned", "error": None, "pruned": {}})
+    [(place, winner)] = choose(cells, select())
+    assert (place, winner.candidates) == (1, 2)
+    assert "cannot be chosen" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_selection_may_prune_and_its_winners_are_not_pruned(sweep, tmp_path):
+    done = sweep(
+        *("lora.r=2", "trainer.learning_rate=1e-5,1e-3,3e-2", "select.split=validation", "select.seeds=2"),
+        *("trainer.max_steps=8", "trainer.evaluations=4", "sweep.prune=halving"),
+    )
+    assert done.code == 0, done.err
+    states = [
+        (record["plan"]["scoring"]["split"], record["status"]) for record in records_of(tmp_path / "runs").values()
+    ]
+    assert sorted(states) == [("test", "finished")] * 2 + [("validation", "finished")] + [("validation", "pruned")] * 2
+    assert "the best of 3 settings" in done.err
 
 
 @pytest.mark.slow
