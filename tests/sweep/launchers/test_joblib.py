@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigFault
+from harness.runtime import threads
 from harness.sweep.launchers import joblib
 from tests.support.paths import ROOT
 from tests.support.sweeps import SMALL, SweepCommand, assert_same_results, needs_tiny
@@ -63,8 +64,8 @@ def test_single_gpu_is_left_to_all_workers():
 
 
 def test_workers_share_the_cores_unless_threads_are_set(monkeypatch):
-    monkeypatch.setattr(joblib, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "total", lambda: threads.Threads(8, "eight are free"))
     assert joblib.worker_environment(0, 3, [])["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert joblib.worker_environment(0, 3, [])["OMP_NUM_THREADS"] == "5"
