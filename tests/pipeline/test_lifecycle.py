@@ -93,7 +93,7 @@ def test_a_resumed_run_keeps_its_threads_unless_told_otherwise(random_qwen2, row
     assert go(1)["device"]["threads"] == 3
     assert go(1, "rerun=true")["device"]["threads"] == 1
     assert go(4, "rerun=true", "trainer.threads=2")["inferred"]["threads_rule"] == "trainer.threads"
-    assert used == [3, 3, 1, 2]
+    assert used == [3, 3, 3, 1, 2]
 
 
 def test_a_tracker_that_refuses_the_result_does_not_cost_it(run):
