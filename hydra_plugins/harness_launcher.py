@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from harness.sweep.cells import Cell
     from harness.sweep.launchers.base import Launcher as SweepLauncher
+    from harness.sweep.launchers.packed import Packed
     from harness.sweep.launchers.worker import ConfigSource
     from harness.sweep.outcome import Outcome
     from harness.sweep.worklist import Dispatch
@@ -53,13 +54,13 @@ class GridSweeper(BasicSweeper):
 
 
 class PlanLauncher(Launcher):
-    """Runs unique plans: one after another in this process, or on the workers of a launcher.
+    """Runs unique plans: in this process, one after another or packed, or on the workers of a launcher.
 
     Args:
-        engine: the launcher, under its name in the configuration; None: this process.
+        engine: the launcher, under its name in the configuration; None: this process, one after another.
     """
 
-    def __init__(self, engine: "SweepLauncher | None" = None) -> None:
+    def __init__(self, engine: "SweepLauncher | Packed | None" = None) -> None:
         self.launcher = engine
 
     def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
@@ -116,6 +117,7 @@ class PlanLauncher(Launcher):
         from harness.sweep.cells import effective_overrides
         from harness.sweep.dispatch import run_here, run_on_workers
         from harness.sweep.grid import grid_cells
+        from harness.sweep.launchers.packed import Packed
 
         setup_globals()
         # Without options: a sweep that is resumed with another limit of failures keeps its name and its group.
@@ -125,6 +127,10 @@ class PlanLauncher(Launcher):
         here = self.launcher is None or not self.launcher.elsewhere
         grid = ((composer.task(each), partial(composer.own, each)) for each in job_overrides)
         cells = grid_cells(grid, name, here)
+        if isinstance(self.launcher, Packed):
+            from harness.sweep.packs import run_packed
+
+            return cells, partial(run_packed, self.launcher)
         if self.launcher:
             return cells, partial(run_on_workers, self.launcher, self._config_source())
         # Reversed: of cells that share a plan the first one runs, under its own name.

@@ -97,7 +97,8 @@ def _measured(record: Mapping[str, Any]) -> _Measured:
     once = sum(times.get(name, 0.0) for name in ONCE)
     whole = datetime.fromisoformat(record["finished"]) - datetime.fromisoformat(record["started"])
     # The clock may have been set meanwhile; a run takes at least as long as its measured parts.
-    rest = max(whole.total_seconds() - once - times["train"], times.get("score_after", 0.0))
+    waited = float(record.get("packed", {}).get("waited_s", 0.0))  # for other runs of a pack
+    rest = max(whole.total_seconds() - once - times["train"] - waited, times.get("score_after", 0.0))
     return _Measured(
         method=record["method"],
         host=record["owner"]["host"],

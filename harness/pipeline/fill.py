@@ -23,6 +23,7 @@ from harness.runtime import distributed, threads
 from harness.runtime.threads import Threads
 from harness.scoring.score import Scores
 from harness.training.distillation import Teacher
+from harness.training.packed.member import Packed
 
 
 @singledispatch
@@ -115,6 +116,27 @@ def _(value: Trained, record: RunRecord) -> None:
         curve=result.curve,
         validation=result.validation,
         figures=value.figures,
+    )
+
+
+@fill.register
+def _(value: Packed, record: RunRecord) -> None:
+    for note in value.notes:
+        add_note(record, note)
+    if value.runs == 1:
+        return
+    record.packed = {
+        "runs": value.runs,
+        "others": sorted(value.others),
+        "passes": value.passes,
+        "passes_alone": value.alone,
+        "waited_s": value.waited_s,
+    }
+    add_note(
+        record,
+        f"up to {value.runs} runs trained in one pass (hydra/launcher=packed): the training time of each is its share, "
+        "the peak of memory that of all",
+        shared=True,
     )
 
 

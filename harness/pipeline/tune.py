@@ -30,15 +30,19 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from harness.data.tokenize import TokenizedRow
+    from harness.training.packed.member import Member
 
 
-def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
-    """Attach the method and train it.
+def tune(this: Attempt, base: Base, rows: AuditedRows, member: "Member | None" = None) -> Tuned:
+    """Attach the method and train it, together with others if the run is a ``member`` of a pack.
 
     If memory runs out, trainer.on_oom=halve does both again with smaller batches of the same rows.
     """
     plan, options = this.plan, this.options
     inputs = training_inputs(base, rows)
+    if member is not None:
+        member.base = base
+        inputs = replace(inputs, member=member)
     if plan.trainer.objective is Objective.distill:
         inputs = replace(inputs, teacher=this.keep(this.cache.teacher(plan, options.runs_dir, base.tokenizer)))
     checkpoints = _checkpoint_settings(this)
@@ -55,6 +59,9 @@ def tune(this: Attempt, base: Base, rows: AuditedRows) -> Tuned:
             with memory.peak_memory(base.device.type) as peak:
                 result = training_train.train(attached.model, plan, inputs, this.scratch, checkpoints, observers)
             peaks = [each for each in distributed.gather(peak.bytes) if each is not None]
+            if member is not None:  # the peak is reset whenever a run of the pack begins to train or to be scored
+                peaks += [member.packed.peak_bytes] if peaks and member.packed.peak_bytes else []
+                this.keep(member.packed)
             highest = max(peaks, default=None)  # of the process that needs most
             # After the counts: what pruning leaves is no longer trainable, and would be counted as nothing.
             this.keep(Trained(result, highest, peak.kind, hooks_of(plan.method, plan.settings).finish(attached.model)))

@@ -162,6 +162,7 @@ class RunRecord:
     times_s: Times = field(default_factory=Times)
     memory_bytes: Memory = field(default_factory=Memory)
     training: Training = field(default_factory=Training)
+    packed: dict[str, Any] | Unset = UNSET  # of a run that trained in one pass with others
     scores: ScoreTable = field(default_factory=ScoreTable)
     predictions: str | None = None
     tracker: Tracked | None = None

@@ -5,7 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,13 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 STATUS = Path("/proc/self/status")
+
+
+# Limit and use of this process's cgroup, of either version.
+CGROUP_LIMITS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
 
 
 @dataclass
@@ -57,6 +64,31 @@ def reset_high_water_mark() -> bool:
     except OSError:
         return False
     return True
+
+
+def highest_since_reset(device_type: str) -> int | None:
+    """The peak since it was last reset, in bytes; None if it cannot be read."""
+    if device_type == "cuda":
+        import torch
+
+        return sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
+    return _high_water_mark() if STATUS.exists() else None
+
+
+def free_bytes(device_type: str) -> int:
+    """What more can be allocated now: on the GPU that is in use, or on this machine within the limit of its cgroup."""
+    if device_type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    for limit, used in CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # no cgroup, or one without a limit ("max")
+            free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(free, 0)
 
 
 def _high_water_mark() -> int | None:

@@ -46,6 +46,7 @@ class _State:
     """What was requested of this process. Global, because a signal handler gets no other state."""
 
     deferring = False
+    insisted = False
     noted: int | None = None
     noted_at = 0.0
     forwarded: int | None = None
@@ -67,7 +68,7 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS, forwarded: signal.S
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _state.noted, _state.forwarded = None, forwarded
+    _state.noted, _state.forwarded, _state.insisted = None, forwarded, False
     former = {signum: signal.signal(signum, _handle) for signum in signals if not _ignored(signum)}
     try:
         yield
@@ -118,6 +119,17 @@ def requested() -> int | None:
     return _state.noted
 
 
+def insisted() -> bool:
+    """Whether a second signal has come: then nothing waits for a checkpoint any more."""
+    return _state.insisted
+
+
+def exchange_deferral(deferring: bool) -> bool:
+    """Set whether a first signal waits, and return whether it did: for whoever switches between runs of a process."""
+    before, _state.deferring = _state.deferring, deferring
+    return before
+
+
 def _ignored(signum: signal.Signals) -> bool:
     return signum not in (signal.SIGTERM, signal.SIGINT) and signal.getsignal(signum) is signal.SIG_IGN
 
@@ -133,4 +145,5 @@ def _handle(signum: int, frame: FrameType | None) -> None:
             why = b"the time is over: " if signum == TIME_SIGNAL else b""
             os.write(2, b"\n" + why + b"stopping after the next checkpoint; press Ctrl-C again to stop now\n")
         return
+    _state.insisted = not first
     raise interruption(signum)

@@ -94,7 +94,11 @@ class Worklist:
     @property
     def place(self) -> str:
         """``3/8``: which run comes next, of how many; with rounds, ``rung 1: 3/8``."""
-        return f"{self._round}{self.ended + 1}/{self.total}"
+        return self.place_beside(0)
+
+    def place_beside(self, running: int) -> str:
+        """The ``place`` of a run that starts while so many others are under way."""
+        return f"{self._round}{self.ended + running + 1}/{self.total}"
 
     def begin_round(self, name: str, runs: int) -> None:
         """Count from 1 again: so many runs follow, up to a rung or to their end."""

@@ -60,6 +60,10 @@ class StepTimer(TrainerCallback):
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._since = time.perf_counter()
 
+    def exclude(self, seconds: float) -> None:
+        """Leave out seconds of the present step in which the run waited for others."""
+        self._since += seconds
+
     # Not on_step_end: validation and saving, which run then, are not part of the step.
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         if torch.cuda.is_available():

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from harness.record.progress import ProgressWriter
     from harness.training.distillation import Teacher
+    from harness.training.packed.member import Member
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class TrainingInputs:
     dtype: torch.dtype  # of the base weights and of the arithmetic; the trainable weights are float32
     teacher: "Teacher | None" = None  # of trainer.objective=distill
     idle: Sequence[torch.nn.Module] = ()  # other models over the same weights, which make room for shards
+    member: "Member | None" = None  # of a pack, whose runs share their passes
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def train(
                 gathered=gathered,
                 checkpoint=checkpoint,
                 teacher=inputs.teacher,
+                member=inputs.member,
             )
             trainer.remove_callback(PrinterCallback)
             sharding.confirm_sharded(trainer.accelerator, plan.trainer.parallel.strategy)

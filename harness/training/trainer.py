@@ -21,6 +21,11 @@ from harness.tuners.select import decayed_names
 
 if TYPE_CHECKING:
     from harness.training.distillation import Teacher
+    from harness.training.packed.member import Member
+
+
+# What a pass for several runs knows how to stack.
+PACKED_INPUTS = frozenset({"input_ids", "attention_mask", "labels", "shift_labels", "logits_to_keep"})
 
 
 class HarnessTrainer(Trainer):
@@ -37,6 +42,7 @@ class HarnessTrainer(Trainer):
         gathered: state.CallbackState,
         checkpoint: CheckpointSettings | None,
         teacher: "Teacher | None",
+        member: "Member | None" = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -51,6 +57,7 @@ class HarnessTrainer(Trainer):
         )
         self.optimizer = optimizer  # not as an argument, which Trainer refuses when it shards
         self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
+        self._member, self._lengths = member, lengths
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
@@ -135,7 +142,7 @@ class HarnessTrainer(Trainer):
         batches = self.current_gradient_accumulation_steps * distributed.processes()
         shares = batches if self.model_accepts_loss_kwargs else 1
         with _shared_penalties(self.model, self.hooks, shares):
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = self._pass(model, inputs, num_items_in_batch)
         if not distributed.all_true(bool(torch.isfinite(loss))):
             first = inputs["input_ids"][0][:12].tolist()
             raise RunFault(
@@ -144,6 +151,40 @@ class HarnessTrainer(Trainer):
                 "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
             )
         return loss
+
+    def _pass(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
+        """Forward and backward of one batch: here, or in one pass with the batches of other runs."""
+        if self._member is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        from harness.training.packed.member import Batch
+
+        model.train()
+        answer = self._member.take(
+            Batch(
+                model=model,
+                base=self._member.base,
+                inputs=self._prepare_inputs(inputs),
+                items=num_items_in_batch,
+                precision=self.compute_loss_context_manager,
+                tokens=sum(self._lengths) / len(self._lengths) * self.args.train_batch_size,
+                most_tokens=max(self._lengths) * self.args.train_batch_size,
+                alone=self._why_alone(inputs, num_items_in_batch),
+            )
+        )
+        self._gathered.timer.exclude(answer.waited_s)
+        return super().training_step(model, inputs, num_items_in_batch) if answer.loss is None else answer.loss
+
+    def _why_alone(self, inputs: dict[str, Any], num_items_in_batch: Any) -> str | None:
+        """Why nobody else can compute the passes of this trainer; None if somebody can."""
+        if self.args.fp16:
+            return "float16: its loss is scaled by each run's own factor"
+        if not self.model_accepts_loss_kwargs or num_items_in_batch is None:
+            return "the loss of this model is a mean over each pass"
+        if "shift_labels" not in inputs:
+            return "this model computes all of its logits, or a loss of its own"
+        if more := sorted(inputs.keys() - PACKED_INPUTS):
+            return f"its batches have {', '.join(more)} besides tokens, mask and labels"
+        return None
 
 
 def loss_sums_over_step(model: Any) -> bool:
