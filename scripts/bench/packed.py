@@ -104,7 +104,7 @@ def measure_gate(overrides: Sequence[str], rounds: int) -> None:
     for rank in RANKS:
         with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
             plan, options = read_config(compose("config", overrides=[f"lora.r={rank}", *overrides]))
-        base = steps.load(plan, cache, options.threads).base
+        base = steps.load(plan, cache, options.threads or torch.get_num_threads()).base
         models.append(attach(plan, base, steps.tokenize(plan, cache, base)).model.train())
     host, states = Host(base), {str(number): Ambient() for number in range(len(models))}
     for number, model in enumerate(models):
