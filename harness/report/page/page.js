@@ -149,7 +149,7 @@ class Plot {
       margin: { l: 10, r: 10, t: 10, b: 10 },
       hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("fg") }, align: "left", namelength: 0 },
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } },
-      hovermode: "closest",
+      hovermode: "closest", showlegend: true,
       ...own,
       xaxis: { ...axis, ...own.xaxis },
       yaxis: { ...axis, ...own.yaxis },
