@@ -219,6 +219,7 @@ METHODS = {
             0.001,
             0.00018,
             "measured on E2E and GSM8K; tinker-cookbook's formula gives 1.3e-4 at this width",
+            gemma=0.25,
         ),
     ),
     "partial": Method(
