@@ -195,6 +195,12 @@ function logAxis(values) {
   return { type: "log", dtick: span > 1.5 ? 1 : "D2", tickformat: span > 1.5 ? "~s" : "~g" };
 }
 
+// A few swept values are the ticks themselves.
+function sweptTicks(values) {
+  const swept = [...new Set(values)].sort((one, other) => one - other);
+  return swept.length > 8 ? {} : { tickmode: "array", tickvals: swept, ticktext: swept.map(digits) };
+}
+
 function valuesOf(traces, axis) { return traces.flatMap((trace) => trace[axis] || []); }
 
 function title(text) { return { text: forPlotly(text), standoff: 8 }; }
@@ -354,7 +360,7 @@ function axisPlot(group, figures, look, axes, heading, caption, name) {
     return {
       traces,
       layout: {
-        xaxis: { title: title(axis.name), ...(axis.log ? { ...logAxis(valuesOf(traces, "x")), tickformat: "~g" } : { type: "linear" }) },
+        xaxis: { title: title(axis.name), ...(axis.log ? { ...logAxis(valuesOf(traces, "x")), tickformat: "~g" } : { type: "linear" }), ...sweptTicks(valuesOf(traces, "x")) },
         yaxis: { title: title(score.label), ...(state.y ? { ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } : { type: "linear" }) },
       },
     };
