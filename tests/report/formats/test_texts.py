@@ -97,10 +97,11 @@ def test_latex_compiles(report, tmp_path, paper):
     (tmp_path / "report.tex").write_text(to_latex(report), encoding="utf-8")
     if paper:
         declared = "\n".join(line for line in to_latex(report).splitlines() if line.startswith(r"\DeclareUnicode"))
-        head = r"\documentclass{article}\usepackage{booktabs}"
+        head = r"\documentclass{article}\usepackage{booktabs,graphicx}"
         body = r"\begin{document}\input{report}\end{document}"
         (tmp_path / "paper.tex").write_text(head + declared + body, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex" if paper else "report.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout  # a wide table is scaled down
     assert (tmp_path / ("paper.pdf" if paper else "report.pdf")).stat().st_size > 10_000
