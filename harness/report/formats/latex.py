@@ -42,7 +42,7 @@ _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
 _LONGEST = 24  # characters of a cell on one line
 _LEFT_OUT = ("number", "runs")  # columns that serve to find a run
 
-_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs,graphicx} and \input{report}. Alone, this file compiles, too.
+_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs,graphicx} and \input{report}. It also compiles alone.
 \makeatletter
 \newif\ifreportalone
 \ifx\@nodocument\relax\reportalonefalse\else\reportalonetrue\fi
