@@ -37,7 +37,8 @@ def test_above_the_larger_width_it_falls_as_the_family_does(family, power):
 def test_gemma_has_a_factor_of_the_method():
     rule = RateRule(tiny=4e-3, small=1e-3, source="a paper", gemma=8.0)
     for width in (160, 640):
-        assert rate(rule, width, "gemma3_text") == pytest.approx(8 * rate(width=width, family="gemma3_text"))
+        own = rate(width=width, family="gemma3_text")
+        assert rate(rule, width, "gemma3_text") == pytest.approx(8 * own, rel=0.02)
         assert rate(rule, width, "llama") == rate(width=width, family="llama")
 
 
