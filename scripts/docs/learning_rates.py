@@ -28,7 +28,6 @@ RESULTS = ROOT / "docs" / "results"
 MODELS = {"smollm2_135m": (576, "llama"), "gemma3_270m": (640, "gemma3_text")}  # width and family
 MODEL_NAMES = {"smollm2_135m": "SmolLM2", "gemma3_270m": "Gemma 3"}
 ACCEPTED = 0.2  # regret
-STEPS = [10 ** (step / 40) for step in range(-80, 81)]
 PLACES = {
     "embedded (160)": RateContext(160, "qwen2", 16, None),
     "SmolLM2-135M (576), 30 steps of 4": RateContext(576, "llama", 4, 30),
@@ -102,6 +101,16 @@ class Grid:
         losses = self.losses.get(method, {})
         return bool(losses) and min(losses, key=lambda rate: losses[rate]) not in (min(losses), max(losses))
 
+    def optimum(self, method: str) -> float:
+        """The lowest point of the parabola, over the logarithm of the rate, through the best rate and its neighbors."""
+        losses = self.losses[method]
+        rates = sorted(losses)
+        place = rates.index(min(losses, key=lambda rate: losses[rate]))
+        near = rates[place - 1 : place + 2]
+        (low, middle, high), (a, b, c) = map(math.log, near), (losses[rate] for rate in near)
+        down, up = (b - a) / (middle - low), (c - b) / (high - middle)
+        return math.exp((low + middle) / 2 - down * (high - low) / 2 / (up - down))
+
     def regret(self, method: str, rate: float) -> float:
         """What this rate loses against the best one, as a share of what the best gains over the untouched model.
 
@@ -131,24 +140,25 @@ def _interpolated(losses: Losses, rate: float) -> float:
 
 
 def fitted(grids: Sequence[Grid], method: str, by_family: bool = True) -> RateRule:
-    """The rule with the smallest mean regret on these grids, its points moved by 40 steps a decade.
+    """The rule through the geometric mean of the best rates of these grids.
 
-    With ``by_family`` Gemma's factor is fitted too, if one of the grids is Gemma's; else it is 1.
+    With ``by_family`` the point comes from the grids of SmolLM2 and Gemma's factor from those of Gemma, where there are
+    any; else the point comes from all, and the factor is 1.
     """
-    rule = _of(method)
+    rule = replace(_of(method), gemma=1.0)
     gemma = [grid for grid in grids if grid.is_gemma]
     if not by_family:
-        return _nearest(grids, method, [replace(rule, small=rule.small * step, gemma=1.0) for step in STEPS])
+        return replace(rule, small=rule.small * _distance(grids, method, rule))
     others = [grid for grid in grids if not grid.is_gemma]
     if others:
-        rule = _nearest(others, method, [replace(rule, small=rule.small * step) for step in STEPS])
-    return _nearest(gemma, method, [replace(rule, gemma=step) for step in STEPS]) if gemma else rule
+        rule = replace(rule, small=rule.small * _distance(others, method, rule))
+    return replace(rule, gemma=_distance(gemma, method, rule) if gemma else _of(method).gemma)
 
 
-def _nearest(grids: Sequence[Grid], method: str, candidates: Sequence[RateRule]) -> RateRule:
-    costs = [statistics.fmean(grid.regret(method, each.rate(grid.place, {})) for grid in grids) for each in candidates]
-    good = [each for each, cost in zip(candidates, costs, strict=True) if cost <= min(costs) + 1e-9]
-    return good[len(good) // 2]  # of a whole stretch, where rates are rounded
+def _distance(grids: Sequence[Grid], method: str, rule: RateRule) -> float:
+    """How many times the rule's rate the best rates are, as a geometric mean."""
+    ratios = [grid.optimum(method) / rule.rate(grid.place, {}) for grid in grids]
+    return statistics.geometric_mean(ratios)
 
 
 def rules() -> Iterator[str]:
