@@ -219,6 +219,7 @@ METHODS = {
             0.001,
             0.00018,
             "measured on E2E and GSM8K; tinker-cookbook's formula gives 1.3e-4 at this width",
+            gemma=0.25,
         ),
     ),
     "partial": Method(
@@ -226,13 +227,15 @@ METHODS = {
         build_partial,
         WHOLE,
         partial_faults,
-        rate=RateRule(0.004, 0.001, "measured on E2E and GSM8K"),
+        rate=RateRule(0.004, 0.001, "measured on E2E, GSM8K and SNIPS", gemma=0.3),
     ),
     "bitfit": Method(
         BitFit,
         build_bitfit,
         PLAIN,
-        rate=RateRule(0.3, 0.015, "measured on E2E; LoRA (arXiv:2106.09685) table 12 uses 1.6e-3 at 175B"),
+        rate=RateRule(
+            0.3, 0.015, "measured on E2E and SNIPS; LoRA (arXiv:2106.09685) table 12: 1.6e-3 at 175B", gemma=0.15
+        ),
     ),
     "diff_pruning": Method(
         DiffPruning,
@@ -240,7 +243,7 @@ METHODS = {
         replace(WHOLE, why_one_process="fixes during training what it trains, each process for itself"),
         diff_pruning_faults,
         hooks=DiffPruningHooks(),
-        rate=RateRule(0.03, 0.01, "measured on E2E"),
+        rate=RateRule(0.03, 0.03, "measured on E2E and SNIPS", gemma=0.1),
     ),
     "ln_tuning": Method(LnTuning, build_ln_tuning, PLAIN, rate=RateRule(0.1, 0.005, "T-Few 3e-4; interpolated")),
     "trainable_tokens": Method(

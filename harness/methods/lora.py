@@ -288,6 +288,7 @@ METHODS = {
             0.003,
             "measured on E2E and GSM8K; tinker-cookbook's formula gives 1.3e-3 at this width",
             factor=lora_rate_factor,
+            gemma=0.35,
         ),
     ),
     "adalora": Method(

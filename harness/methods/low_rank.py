@@ -187,14 +187,16 @@ METHODS = {
         LoHa,
         build_loha,
         LYCORIS,
-        rate=RateRule(0.02, 0.02, "measured on E2E; LyCORIS (arXiv:2309.14859) uses 1e-3 or less on larger models"),
+        rate=RateRule(
+            0.02, 0.02, "measured on E2E, GSM8K and SNIPS; LyCORIS (arXiv:2309.14859) uses 1e-3 or less", gemma=0.6
+        ),
     ),
     "lokr": Method(
         LoKr,
         build_lokr,
         LYCORIS,
         check_lokr,
-        rate=RateRule(0.04, 0.03, "measured on E2E; PEFT method_comparison uses 3e-3 at 3B"),
+        rate=RateRule(0.04, 0.03, "measured on E2E and SNIPS; PEFT method_comparison: 3e-3 at 3B", gemma=0.35),
     ),
     "vera": Method(Vera, build_vera, DROPS, rate=RateRule(0.1, 0.04, "VeRA (arXiv:2310.11454): 2e-2 to 1e-1 on GPT-2")),
     "randlora": Method(

@@ -7,6 +7,7 @@ between and beyond them:
 - Width: a power law between the points. Above 576 it falls as ``(576 / width) ** p`` with the exponent of the family
   that tinker-cookbook fitted (``hyperparam_utils.get_lr``): 0.781 for Llama, 0.0775 for Qwen; 0.43, their mean, for
   other families. Below 160 it is constant.
+- Family: what Gemma 3 270M needs beyond that, see ``RateRule.gemma``.
 - Batch: the square root of the rows per optimizer step, over 16 (same source).
 - Steps: runs of fewer than 100 optimizer steps get up to 1.5 times as much. tinker-cookbook measured 15 times the rate
   of full fine-tuning for LoRA in such runs, and 10 times in longer ones. Only ``trainer.max_steps`` counts, because
@@ -51,6 +52,7 @@ class RateRule:
     small: float  # at width 576
     source: str  # of ``small``
     factor: Callable[[SheetValues], float] = _one  # what settings such as the initialization change
+    gemma: float = 1.0  # times as much for models of this family
 
     def rate(self, run: RateContext, settings: SheetValues) -> float:
         """The learning rate, rounded to two significant digits."""
@@ -58,7 +60,8 @@ class RateRule:
         short = 1.0
         if run.max_steps is not None and run.max_steps < SHORT_STEPS:
             short = min(MOST_FOR_SHORT, (SHORT_STEPS / run.max_steps) ** 0.25)
-        exact = at_width * math.sqrt(run.rows / ROWS) * short * self.factor(settings)
+        of_family = self.gemma if run.family.lower().startswith("gemma") else 1.0
+        exact = at_width * of_family * math.sqrt(run.rows / ROWS) * short * self.factor(settings)
         return float(f"{exact:.1e}")
 
     def _at_width(self, width: int, family: str) -> float:

@@ -1,6 +1,8 @@
 """Make a report from records. Reads records only: no torch, no model."""
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.methods.registry import METHODS
 from harness.plan.spec import plain
 from harness.record import provenance
 from harness.record.readings import prune_reason, validation_loss
@@ -78,7 +81,7 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
     for run in found:
         groups.setdefault(alike.group_key(effective[run.fingerprint]), []).append(run)
     common = _common([run.record for run in found])
-    drafts = [_draft(key, runs, effective, clean) for key, runs in groups.items()]
+    drafts = [_draft(key, runs, effective, clean, bool(request.cells)) for key, runs in groups.items()]
     reference = _reference(drafts, request.reference)
     made = [_group(draft, common, reference, request, clean) for draft in drafts]
     made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()}, clean)
@@ -113,17 +116,18 @@ class _Draft:
     scores: verdicts.GroupScores
 
 
-def _draft(key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any], clean: Clean) -> _Draft:
+def _draft(key: str, runs: Sequence[FoundRun], effective: Mapping[str, Any], clean: Clean, is_grid: bool) -> _Draft:
     records = {run.fingerprint: run.record for run in runs}
     keys = {name: alike.configuration_key(record, effective[name]) for name, record in records.items()}
     first: dict[str, str] = {}
     for name, own in keys.items():
         first.setdefault(own, name)
     methods = list(dict.fromkeys(method_name(record) for record in records.values()))
-    # A sweep has the order of its grid; runs that were started one by one are sorted by their methods.
     first = dict(sorted(first.items(), key=lambda each: methods.index(method_name(records[each[1]]))))
     differ = alike.varying({own: (method_name(records[name]), effective[name]) for own, name in first.items()})
     settings = {own: clean(_setting(differ[own])) for own in first}
+    if not is_grid:  # a sweep keeps the order that its grid has within each method
+        first = dict(sorted(first.items(), key=lambda each: _natural(records[each[1]], settings[each[0]])))
     # The statistics name configurations in their findings.
     labels = _labels({own: (method_name(records[name]), settings[own], differ[own]) for own, name in first.items()})
     return _Draft(
@@ -336,6 +340,21 @@ def _setting(differ: Mapping[str, Any]) -> str:
     """``r=8 epochs=4``; the learning rate has a column of its own."""
     hidden = ("learning_rate", "trainer.learning_rate")
     return " ".join(f"{name}={_text(value)}" for name, value in differ.items() if name not in hidden)
+
+
+def _natural(record: Record, setting: str) -> tuple[int, list[tuple[float, str]], float]:
+    """A key that sorts by method, then by setting with numbers by their size, then by learning rate."""
+    method = method_name(record)
+    place = list(METHODS).index(method) if method in METHODS else len(METHODS)
+    parts = re.split(r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)", setting)
+    return place, [(_number(part), part) for part in parts], record["plan"].get("learning_rate") or 0.0
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.inf
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ from harness.record.redact import redactor
 from harness.report.cells import NOT_STARTED, TableCell, TableRow
 from harness.report.columns import Column, run_columns, state_of
 from harness.report.notes import answered_elsewhere, notes_on
-from harness.runtime.terminal import printable
+from harness.runtime.terminal import counted, printable
 from harness.scoring.catalog import SCORES
 
 
@@ -111,4 +111,4 @@ def outcome_line(table: Table) -> str:
     runs = [row for row in table.rows if not row["shares_row"]]
     states = Counter(state_of(row) for row in runs)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
-    return f"{len(table.rows)} cells, {len(runs)} runs: {counts}"
+    return f"{counted(len(table.rows), 'cell')}, {counted(len(runs), 'run')}: {counts}"

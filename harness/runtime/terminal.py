@@ -46,6 +46,11 @@ def short_count(count: float) -> str:
     return f"{count:.0f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class PrintableFormatter(logging.Formatter):
     """Formats log lines so that a terminal only shows them."""
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from harness.errors import HarnessError, raise_together
-from harness.runtime.terminal import printable
+from harness.runtime.terminal import counted, printable
 from harness.sweep.cells import Cell
 from harness.sweep.grid import unique_plans
 from harness.sweep.reuse import other_code, reusable
@@ -24,7 +24,7 @@ def show_plan(cells: Sequence[Cell]) -> None:
     from harness.report.plain_table import plain_table
 
     plans = unique_plans(cells)
-    table = plain_table(f"{len(cells)} cells, {len(plans)} runs")
+    table = plain_table(f"{counted(len(cells), 'cell')}, {counted(len(plans), 'run')}")
     for column in ("run", "cells", "trainable", "share", "total", "finished earlier"):
         left = column in ("run", "cells")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "cells", overflow="fold")

@@ -9,6 +9,7 @@ from harness.config.schema import Prune
 from harness.errors import ConfigFault, RunFault
 from harness.record import provenance
 from harness.report.build import short_path
+from harness.runtime.terminal import counted
 from harness.sweep import manifest
 from harness.sweep.cells import Cell
 from harness.sweep.claim import RunFunction, run_cell
@@ -102,7 +103,9 @@ def _announce_sweep(
 ) -> None:
     """Say what will run and for how long, before any of it does."""
     failed = sum(outcome.failed for outcome in earlier.values())
-    parts = [f"{len(cells)} cells, {len(plans)} runs, {len(earlier) - failed} of them finished earlier"]
+    parts = [
+        f"{counted(len(cells), 'cell')}, {counted(len(plans), 'run')}, {len(earlier) - failed} of them finished earlier"
+    ]
     if failed:
         parts.append(f"{failed} failed earlier (not retried: sweep.retry=none)")
     if sharing := len(cells) - len(plans):

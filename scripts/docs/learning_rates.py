@@ -38,6 +38,8 @@ PLACES = {
 
 
 Losses = dict[float, float]  # mean loss after training, by learning rate
+Record = dict[str, Any]
+GRID_SEED = 0
 
 
 def main() -> int:
@@ -48,6 +50,7 @@ def main() -> int:
         (page, "rules", rules()),
         (page, "measured", measured(grids)),
         (page, "regret", regrets(grids)),
+        (page, "fresh", fresh(grids)),
         (page, "survey", survey()),
     )
     return update(ROOT, sections, "scripts/docs/learning_rates.py", __doc__)
@@ -61,33 +64,52 @@ class Grid:
     data: str
     place: RateContext
     untouched: float  # loss
-    losses: dict[str, Losses]  # by method
+    losses: dict[str, Losses]  # by method, with the grid's seed
+    fresh: dict[str, list[Record]]  # by method, runs of the best rate and the rule's with other seeds
 
     @classmethod
     def read(cls, file: Path) -> "Grid":
         """One file of slim records."""
         records = finished(file)
         found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        fresh: dict[str, list[Record]] = defaultdict(list)
         for record in records:
+            if record["seed"] != GRID_SEED:
+                fresh[record["method"]].append(record)
+                continue
             found[record["method"]][record["learning_rate"]].append(record["scores"]["after"]["loss"])
         losses = {
             method: {rate: statistics.fmean(each) for rate, each in sorted(found[method].items())}
             for method in METHODS
             if method in found
         }
-        some = records[0]
+        some = next(record for record in records if record["seed"] == GRID_SEED)
         width, family = MODELS[some["model"]]
         place = RateContext(width, family, some["rows_per_step"], some["optimizer_steps"])
-        return cls(some["model"], some["data"], place, some["scores"]["before"]["loss"], losses)
+        return cls(some["model"], some["data"], place, some["scores"]["before"]["loss"], losses, fresh)
 
     @property
     def name(self) -> str:
         return f"{MODEL_NAMES[self.model]}, {self.data}"
 
+    @property
+    def is_gemma(self) -> bool:
+        return self.place.family.startswith("gemma")
+
     def is_wide(self, method: str) -> bool:
         """Whether the best rate lies inside the grid, not at an end of it."""
         losses = self.losses.get(method, {})
         return bool(losses) and min(losses, key=lambda rate: losses[rate]) not in (min(losses), max(losses))
+
+    def optimum(self, method: str) -> float:
+        """The lowest point of the parabola, over the logarithm of the rate, through the best rate and its neighbors."""
+        losses = self.losses[method]
+        rates = sorted(losses)
+        place = rates.index(min(losses, key=lambda rate: losses[rate]))
+        near = rates[place - 1 : place + 2]
+        (low, middle, high), (a, b, c) = map(math.log, near), (losses[rate] for rate in near)
+        down, up = (b - a) / (middle - low), (c - b) / (high - middle)
+        return math.exp((low + middle) / 2 - down * (high - low) / 2 / (up - down))
 
     def regret(self, method: str, rate: float) -> float:
         """What this rate loses against the best one, as a share of what the best gains over the untouched model.
@@ -100,7 +122,7 @@ class Grid:
         return (_interpolated(losses, rate) - best) / (self.untouched - best)
 
 
-def finished(file: Path) -> list[dict[str, Any]]:
+def finished(file: Path) -> list[Record]:
     """The finished records of a file."""
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         return [record for record in map(json.loads, lines) if record["status"] == "finished"]
@@ -117,20 +139,26 @@ def _interpolated(losses: Losses, rate: float) -> float:
     return losses[rates[-1]]
 
 
-def fitted(grids: Sequence[Grid], method: str) -> float:
-    """The point at width 576 with the smallest mean regret on these grids, of 40 candidates a decade."""
-    rule = METHODS[method].rate
-    assert rule is not None
-    candidates = [rule.small * 10 ** (step / 40) for step in range(-80, 81)]
+def fitted(grids: Sequence[Grid], method: str, by_family: bool = True) -> RateRule:
+    """The rule through the geometric mean of the best rates of these grids.
 
-    def cost(small: float) -> float:
-        moved = replace(rule, small=small)
-        return statistics.fmean(grid.regret(method, moved.rate(grid.place, {})) for grid in grids)
+    With ``by_family`` the point comes from the grids of SmolLM2 and Gemma's factor from those of Gemma, where there are
+    any; else the point comes from all, and the factor is 1.
+    """
+    rule = replace(_of(method), gemma=1.0)
+    gemma = [grid for grid in grids if grid.is_gemma]
+    if not by_family:
+        return replace(rule, small=rule.small * _distance(grids, method, rule))
+    others = [grid for grid in grids if not grid.is_gemma]
+    if others:
+        rule = replace(rule, small=rule.small * _distance(others, method, rule))
+    return replace(rule, gemma=_distance(gemma, method, rule) if gemma else _of(method).gemma)
 
-    costs = {small: cost(small) for small in candidates}
-    low = min(costs.values())
-    good = [small for small, each in costs.items() if each <= low + 1e-9]  # a whole stretch, where rates are rounded
-    return good[len(good) // 2]
+
+def _distance(grids: Sequence[Grid], method: str, rule: RateRule) -> float:
+    """How many times the rule's rate the best rates are, as a geometric mean."""
+    ratios = [grid.optimum(method) / rule.rate(grid.place, {}) for grid in grids]
+    return statistics.geometric_mean(ratios)
 
 
 def rules() -> Iterator[str]:
@@ -165,23 +193,62 @@ def regrets(grids: Sequence[Grid]) -> Iterator[str]:
     if not grids:
         yield "Nothing has been measured on a real model yet."
         return
-    yield row("method", "point at 576", "best fit", *(grid.name for grid in grids), "worst")
-    yield row("---", *["--:" for _ in range(len(grids) + 3)])
+    yield row("method", "point at 576", "for Gemma", "best fit", *(grid.name for grid in grids), "worst", "one point")
+    yield row("---", *["--:" for _ in range(len(grids) + 5)])
     everything: dict[str, list[float]] = {}
-    for method in [name for name in METHODS if all(grid.is_wide(name) for grid in grids)]:
-        left_out = []
-        for grid in grids:
-            others = [each for each in grids if each is not grid]
-            moved = replace(_of(method), small=fitted(others, method))
-            left_out.append(grid.regret(method, moved.rate(grid.place, {})))
-        everything[method] = left_out
-        cells = (f"{regret:.0%}" for regret in left_out)
-        fit = fitted(grids, method)
-        yield row(f"`{method}`", f"{_of(method).small:g}", f"{fit:.2g}", *cells, f"{max(left_out):.0%}")
+    for method in METHODS:
+        wide = [grid for grid in grids if grid.is_wide(method)]
+        if len(wide) < 2:
+            continue
+        own = {grid.name: _left_out(method, grid, wide, True) for grid in wide}
+        common = [_left_out(method, grid, wide, False) for grid in wide]
+        everything[method] = list(own.values())
+        fit, rule = fitted(wide, method), _of(method)
+        cells = (f"{own[grid.name]:.0%}" if grid.name in own else "-" for grid in grids)
+        points = (f"{rule.small:g}", f"x {rule.gemma:g}", f"{fit.small:.2g}, x {fit.gemma:.2g}")
+        yield row(f"`{method}`", *points, *cells, f"{max(own.values()):.0%}", f"{max(common):.0%}")
     flat = [regret for each in everything.values() for regret in each]
     over = [f"`{method}` {max(each):.0%}" for method, each in everything.items() if max(each) > ACCEPTED]
     yield ""
-    yield f"Median {statistics.median(flat):.1%}. Above {ACCEPTED:.0%}: {', '.join(over) or 'none'}."
+    yield f"Median {statistics.median(flat):.1%} of {len(flat)}. Above {ACCEPTED:.0%}: {', '.join(over) or 'none'}."
+
+
+def _left_out(method: str, grid: Grid, grids: Sequence[Grid], by_family: bool) -> float:
+    """The regret on one grid of the rule that fits the others."""
+    others = [each for each in grids if each is not grid]
+    return grid.regret(method, fitted(others, method, by_family).rate(grid.place, {}))
+
+
+def fresh(grids: Sequence[Grid]) -> Iterator[str]:
+    """The best rate of a grid and the rule's once more, with a seed that had no part in the choice."""
+    rows = list(_fresh_rows(grids))
+    if not rows:
+        yield "None has been run again yet."
+        return
+    yield row("model, data", "method", "seeds", "best of the grid", "loss", "rule", "loss", "regret", "in the grid")
+    yield row("---", "---", *["--:" for _ in range(7)])
+    yield from rows
+
+
+def _fresh_rows(grids: Sequence[Grid]) -> Iterator[str]:
+    for grid in grids:
+        for method, records in grid.fresh.items():
+            losses = grid.losses[method]
+            best, rule = min(losses, key=lambda rate: losses[rate]), _rule(method, grid)
+            means = [_mean_loss(records, rate) for rate in (best, rule)]
+            if best == rule or None in means:
+                continue
+            untouched = statistics.fmean(record["scores"]["before"]["loss"] for record in records)
+            at_best, at_rule = (mean for mean in means if mean is not None)
+            regret = (at_rule - at_best) / (untouched - at_best)
+            seeds = ", ".join(map(str, sorted({record["seed"] for record in records})))
+            figures = (f"{best:g}", f"{at_best:.3f}", f"{rule:g}", f"{at_rule:.3f}", f"{regret:+.0%}")
+            yield row(grid.name, f"`{method}`", seeds, *figures, f"{grid.regret(method, rule):.0%}")
+
+
+def _mean_loss(records: Sequence[Record], rate: float) -> float | None:
+    losses = [record["scores"]["after"]["loss"] for record in records if record["learning_rate"] == rate]
+    return statistics.fmean(losses) if losses else None
 
 
 def survey() -> Iterator[str]:
@@ -198,7 +265,11 @@ def survey() -> Iterator[str]:
         steps = f"{some['optimizer_steps']} steps of {some['rows_per_step']}"
         untouched = some["scores"]["before"]["loss"]
         heads.append(f"{MODEL_NAMES[some['model']]}, {some['data']}, {steps}; untouched {untouched:.3f}")
+        width, family = MODELS[some["model"]]
+        place = RateContext(width, family, some["rows_per_step"], some["optimizer_steps"])
         for record in records:
+            if record["learning_rate"] != _of(record["method"]).rate(place, record["settings"]):
+                continue  # of an earlier rule
             found[record["method"]].setdefault(heads[-1], []).append(record["scores"]["after"]["loss"] - untouched)
     yield row("method", *heads)
     yield row("---", *["--:" for _ in heads])

@@ -34,6 +34,14 @@ def test_above_the_larger_width_it_falls_as_the_family_does(family, power):
     assert rate(width=2304, family=family) == pytest.approx(1e-3 * 0.25**power, rel=0.05)
 
 
+def test_gemma_has_a_factor_of_the_method():
+    rule = RateRule(tiny=4e-3, small=1e-3, source="a paper", gemma=8.0)
+    for width in (160, 640):
+        own = rate(width=width, family="gemma3_text")
+        assert rate(rule, width, "gemma3_text") == pytest.approx(8 * own, rel=0.02)
+        assert rate(rule, width, "llama") == rate(width=width, family="llama")
+
+
 def test_it_grows_with_the_square_root_of_the_rows_per_step():
     assert rate(rows=64) == pytest.approx(2 * rate(rows=16))
     assert rate(rows=4) == pytest.approx(rate(rows=16) / 2)

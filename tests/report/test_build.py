@@ -10,9 +10,9 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
     three_methods(tmp_path)
     [group] = report_of(tmp_path).groups
     rows = {row.label if row.method != "full" else f"full {row.learning_rate}": row for row in group.configurations}
-    assert list(rows) == ["lora r=4", "lora r=8", "ia3", "full 0.001", "full 0.01"]
+    assert list(rows) == ["full 0.001", "full 0.01", "lora r=4", "lora r=8", "ia3"]
     row = rows["lora r=8"]
-    assert (row.seeds, len(row.runs), row.number) == ((0, 1, 2), 3, 2)
+    assert (row.seeds, len(row.runs), row.number) == ((0, 1, 2), 3, 4)
     assert row.scores["exact_match"].mean == pytest.approx(76.0)
     assert row.scores["exact_match"].sd == pytest.approx(1.0)
     assert row.changes["exact_match"] == pytest.approx(76.0)
@@ -21,6 +21,13 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row(tmp_path):
     assert group.scores[0] == "exact_match"
     assert "validation_loss" in group.scores
     assert group.baseline["loss"] == 4.0
+
+
+def test_numbers_in_settings_are_sorted_by_their_size(tmp_path):
+    for r in (16, 2, 8):
+        write_run(tmp_path, "lora", 0, f"lora.r={r}")
+    [group] = report_of(tmp_path).groups
+    assert [row.setting for row in group.configurations] == ["r=2", "r=8", "r=16"]
 
 
 def test_models_data_and_protocols_are_never_pooled(tmp_path):

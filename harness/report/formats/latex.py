@@ -1,6 +1,7 @@
 r"""``report.tex``: one booktabs table for each group.
 
-The file compiles by itself, and ``\input{report}`` in a paper (which needs ``\usepackage{booktabs}``) gives its tables.
+The file compiles by itself, and ``\input{report}`` in a paper (which needs booktabs and graphicx) gives its tables. A
+table that is wider than the page is scaled down to it.
 """
 
 import re
@@ -38,9 +39,10 @@ _ESCAPES = {
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
 
+_LONGEST = 24  # characters of a cell on one line
 _LEFT_OUT = ("number", "runs")  # columns that serve to find a run
 
-_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs} and \input{report}. Alone, this file compiles, too.
+_HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs,graphicx} and \input{report}. It also compiles alone.
 \makeatletter
 \newif\ifreportalone
 \ifx\@nodocument\relax\reportalonefalse\else\reportalonetrue\fi
@@ -48,7 +50,7 @@ _HEAD = r"""% Tables of a report. In a paper: \usepackage{booktabs} and \input{r
 \ifreportalone
 \documentclass{article}
 \ifdefined\pdftexversion\usepackage[T1]{fontenc}\usepackage{textcomp}\fi
-\usepackage{booktabs}
+\usepackage{booktabs,graphicx}
 \usepackage[landscape,margin=1.5cm]{geometry}
 %(unicode)s\begin{document}
 \fi
@@ -82,7 +84,7 @@ def _table(group: Group) -> Iterator[str]:
     yield "\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}"
     yield f"\\caption{{{escaped(group.title)}. {escaped(notes)}.}}"
     yield f"\\label{{tab:{group.key}}}"
-    yield f"\\begin{{tabular}}{{{''.join(map(_alignment, columns))}}}"
+    yield f"\\sbox0{{\\begin{{tabular}}{{{''.join(_alignment(column, group) for column in columns)}}}"
     yield "\\toprule"
     yield " & ".join(escaped(column.label) for column in columns) + " \\\\"
     yield "\\midrule"
@@ -101,7 +103,8 @@ def _table(group: Group) -> Iterator[str]:
             cells.append(f"\\textbf{{{text}}}" if row.key in best.get(column.name, ()) else text)
         yield " & ".join(cells) + " \\\\"
     yield "\\bottomrule"
-    yield "\\end{tabular}"
+    yield "\\end{tabular}}"
+    yield "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi"
     for note in (
         *group.notes,
         *(finding.text for finding in group.findings if finding.metric in (*group.scores[:1], "loss")),
@@ -110,7 +113,7 @@ def _table(group: Group) -> Iterator[str]:
     yield "\\end{table}"
 
 
-def _alignment(column: OverviewColumn) -> str:
-    if column.name in ("setting", "remarks"):
+def _alignment(column: OverviewColumn, group: Group) -> str:
+    if max((len(column.text(row)) for row in group.configurations), default=0) > _LONGEST:
         return "p{3cm}"
     return "l" if column.is_text else "r"

@@ -149,7 +149,7 @@ class Plot {
       margin: { l: 10, r: 10, t: 10, b: 10 },
       hoverlabel: { bgcolor: color("panel"), bordercolor: color("line"), font: { color: color("fg") }, align: "left", namelength: 0 },
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 11 } },
-      hovermode: "closest",
+      hovermode: "closest", showlegend: true,
       ...own,
       xaxis: { ...axis, ...own.xaxis },
       yaxis: { ...axis, ...own.yaxis },
@@ -193,6 +193,12 @@ function logAxis(values) {
   const known = values.filter((value) => value > 0);
   const span = known.length ? Math.log10(Math.max(...known) / Math.min(...known)) : 0;
   return { type: "log", dtick: span > 1.5 ? 1 : "D2", tickformat: span > 1.5 ? "~s" : "~g" };
+}
+
+// A few swept values are the ticks themselves.
+function sweptTicks(values) {
+  const swept = [...new Set(values)].sort((one, other) => one - other);
+  return swept.length > 8 ? {} : { tickmode: "array", tickvals: swept, ticktext: swept.map(digits) };
 }
 
 function valuesOf(traces, axis) { return traces.flatMap((trace) => trace[axis] || []); }
@@ -354,7 +360,7 @@ function axisPlot(group, figures, look, axes, heading, caption, name) {
     return {
       traces,
       layout: {
-        xaxis: { title: title(axis.name), ...(axis.log ? { ...logAxis(valuesOf(traces, "x")), tickformat: "~g" } : { type: "linear" }) },
+        xaxis: { title: title(axis.name), ...(axis.log ? { ...logAxis(valuesOf(traces, "x")), tickformat: "~g" } : { type: "linear" }), ...sweptTicks(valuesOf(traces, "x")) },
         yaxis: { title: title(score.label), ...(state.y ? { ...logAxis(valuesOf(traces, "y")), tickformat: "~g" } : { type: "linear" }) },
       },
     };

@@ -176,7 +176,7 @@ def _together(alike: Sequence[Comparison], verdict: Verdict) -> Finding:
         text = (
             f"{len(alike)} configurations are {verdict} than {first.reference_name}, by {spread} on {_ground(first)} "
         )
-        text += f"(each corrected {_p(largest)}): {names}."
+        text += f"(each corrected {_p(largest).replace('=', '<=')}): {names}."
         return Finding(text, "difference", keys, metric, first.group)
     why = {"too few seeds": "for lack of seeds ", "inside noise": "", "undecided": "", "equivalent": ""}[verdict]
     text = f"{len(alike)} configurations cannot be told apart from {first.reference_name} {why}on {_ground(first)} "

@@ -5,13 +5,16 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from harness.report.formats import latex
 from harness.report.formats.csv_file import as_text, to_csv
 from harness.report.formats.json_file import to_json
 from harness.report.formats.latex import to_latex
 from harness.report.formats.markdown import to_markdown
+from harness.report.overview import overview_columns
 from tests.support.reports import NASTY, report_of, rewrite, three_methods, write_run
 
 
@@ -97,10 +100,24 @@ def test_latex_compiles(report, tmp_path, paper):
     (tmp_path / "report.tex").write_text(to_latex(report), encoding="utf-8")
     if paper:
         declared = "\n".join(line for line in to_latex(report).splitlines() if line.startswith(r"\DeclareUnicode"))
-        head = r"\documentclass{article}\usepackage{booktabs}"
+        head = r"\documentclass{article}\usepackage{booktabs,graphicx}"
         body = r"\begin{document}\input{report}\end{document}"
         (tmp_path / "paper.tex").write_text(head + declared + body, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex" if paper else "report.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / ("paper.pdf" if paper else "report.pdf")).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (Debian: texlive-latex-recommended)")
+def test_a_wide_latex_table_is_scaled_down_to_the_page(report, tmp_path, monkeypatch):
+    few = [column for column in overview_columns(report.groups[0]) if column.is_score]
+    monkeypatch.setattr(latex, "overview_columns", lambda group: few * 20)
+    [group] = report.groups
+    wide = replace(report, groups=(replace(group, notes=(), findings=()),))
+    (tmp_path / "report.tex").write_text(to_latex(wide), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
