@@ -103,8 +103,9 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another system, or another C library
         return False
     mmap_threshold, trim_threshold, top_pad = -3, -1, -2  # malloc.h
-    kept = (mmap_threshold, 2**30), (trim_threshold, 2**31 - 1), (top_pad, 2**26)
-    return all([mallopt(name, size) for name, size in kept])
+    wanted = ((mmap_threshold, 2**30), (trim_threshold, 2**31 - 1), (top_pad, 2**26))
+    taken = [bool(mallopt(name, size)) for name, size in wanted]  # each, whatever becomes of the others
+    return all(taken)
 
 
 def _high_water_mark() -> int | None:
