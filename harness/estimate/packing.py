@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Tokens of a pass, padding included, over all of its runs, above which one pass for several runs is no faster than
-# one after another: small matrices leave a processor idle between them, large ones do not fit its cache. Measured by
-# scripts/bench/packed.py --gate, as the largest figure at which packing won on both models. A GPU has no such limit.
-TOKENS_THAT_PAY = {"cpu": 512}
+# Tokens of a pass, padding included, over all of its runs, above which one pass for several runs is hardly faster than
+# one after another: small matrices leave a processor idle between them, large ones do not fit its cache. Read off
+# scripts/bench/packed.py --gate, as the largest figure at which packing won by a tenth on the embedded model and on
+# SmolLM2; a GPU has no such limit.
+TOKENS_THAT_PAY = {"cpu": 1024}
 
 # Of the memory that is free when the first run has its first batch, how much the pack may take.
 MEMORY_SHARE = 0.7

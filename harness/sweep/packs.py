@@ -274,6 +274,8 @@ class Pack:
         log.info("%s, %s%s", _count(count), how, f": {found.why}" if packs > 1 else "")
         first.alone = most == 1
         self._most = most
+        if most > 1 and device == "cpu":
+            memory.keep_freed_memory()
 
     def _compute(self) -> None:
         """Compute the batches that wait in passes of several runs; what is left, each run computes itself."""

@@ -6,7 +6,7 @@
 Takes overrides of the command. The first form prints the medians of whole commands and of their training, the lowest
 and the highest ratio of a round, and the largest difference of a validation loss. ``--gate`` prints how many times as
 fast one pass for all runs is as one for each; ``TOKENS_THAT_PAY`` in harness/estimate/packing.py is read off it.
-``--rounds 5`` sets how often each is measured.
+``--rounds 5`` sets how often each is measured, ``--tokens 64 256`` the tokens of a batch.
 """
 
 import argparse
@@ -38,10 +38,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gate", action="store_true", help="single passes by number of runs and tokens of a batch")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS, help="of a batch, for --gate")
     parser.add_argument("overrides", nargs="*")
-    given = parser.parse_args()
-    measure = measure_gate if given.gate else measure_commands
-    measure(given.overrides, given.rounds)
+    given = parser.parse_intermixed_args()
+    if given.gate:
+        measure_gate(given.overrides, given.rounds, given.tokens)
+    else:
+        measure_commands(given.overrides, given.rounds)
 
 
 def measure_commands(overrides: Sequence[str], rounds: int) -> None:
@@ -85,7 +88,7 @@ def command(launcher: str, runs_dir: Path, overrides: Sequence[str]) -> tuple[fl
     return seconds, {record["fingerprint"]: record for record in store.all_records(runs_dir)}
 
 
-def measure_gate(overrides: Sequence[str], rounds: int) -> None:
+def measure_gate(overrides: Sequence[str], rounds: int, sizes: Sequence[int]) -> None:
     """Passes of several runs together and one after another, in turn, by the tokens of a batch."""
     import torch
     from hydra import compose, initialize_config_dir
@@ -95,11 +98,13 @@ def measure_gate(overrides: Sequence[str], rounds: int) -> None:
     from harness.pipeline.cache import ProcessCache
     from harness.pipeline.tune import attach
     from harness.plan.read import read_config
+    from harness.runtime import memory
     from harness.shipped import shipped_folder
     from harness.training.packed.ambient import Ambient
     from harness.training.packed.host import Host
 
     register_schema()
+    memory.keep_freed_memory()  # as the launcher does
     cache, models = ProcessCache(), []
     for rank in RANKS:
         with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
@@ -113,7 +118,7 @@ def measure_gate(overrides: Sequence[str], rounds: int) -> None:
         f"{plan.model.name}, {base.device}, {base.dtype}, {torch.get_num_threads()} threads: times as fast in one pass"
     )
     print("tokens of a batch  " + "".join(f"{count:>8} runs" for count in COUNTS))
-    for tokens in TOKENS:
+    for tokens in sizes:
         batches = {str(number): batch_of(model, base, tokens) for number, model in enumerate(models)}
         shown = []
         for count in COUNTS:

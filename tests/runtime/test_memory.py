@@ -69,3 +69,28 @@ def test_frames_of_a_failed_run_release_what_they_hold():
     assert references[0]() is not None
     memory.drop_frames(kept)
     assert references[0]() is None
+
+
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    assert memory.keep_freed_memory() in (True, False)
+
+    def missing(_):
+        raise OSError("no such library")
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
+    assert memory.keep_freed_memory() is False
+
+
+def test_free_memory_is_within_the_limit_of_the_control_group(monkeypatch, tmp_path):
+    limit, used = tmp_path / "max", tmp_path / "current"
+    limit.write_text("1000\n")
+    used.write_text("300\n")
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", ((tmp_path / "absent", used), (limit, used)))
+    assert memory.free_bytes("cpu") == 700
+    limit.write_text("max\n")
+    assert memory.free_bytes("cpu") > 10**6
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="Linux tells the peak in /proc")
+def test_the_peak_since_the_reset_can_be_read_at_any_time():
+    assert (memory.highest_since_reset("cpu") or 0) > 10**6

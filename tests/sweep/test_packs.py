@@ -16,7 +16,10 @@ from harness.pipeline.cache import ProcessCache
 from harness.pipeline.run import run
 from harness.record import store
 from harness.runtime import signals
+from harness.sweep.launchers.packed import Packed
 from harness.sweep.outcome import Status
+from harness.sweep.packs import Pack, run_packed
+from harness.sweep.worklist import Worklist
 from harness.training.packed.host import Host
 from harness.training.packed.layers import NotPackable
 from tests.support.packs import SETTINGS, cell_of, run_pack
@@ -226,6 +229,27 @@ def test_any_other_failure_of_a_pass_leaves_each_run_to_itself(cell, monkeypatch
         assert_as_alone(outcome, each, kept)
 
 
+def test_runs_of_different_threads_share_no_pass(cell):
+    cells = [cell("lora.r=2", "trainer.threads=1"), cell("lora.r=4", "trainer.threads=1")]
+    other = replace(cells[1], options=replace(cells[1].options, threads=2))
+    pack = Pack(Packed(2), [cells[0], other], Worklist(cells[0].options.runs_dir, None))
+    outcomes = {outcome.fingerprint: outcome.record for outcome in pack.outcomes()}
+    first, second = (outcomes[each.plan.fingerprint] for each in (cells[0], other))
+    assert "packed" not in first | second
+    assert any("threads with which it began" in note for note in second["notes"])
+    assert (first["device"]["threads"], second["device"]["threads"]) == (1, 2)
+
+
+def test_runs_that_pause_for_a_verdict_go_on_together(cell, kept):
+    cells = [cell(f"lora.r={rank}", "trainer.evaluations=4") for rank in (2, 3)]
+    paused = [replace(each, options=replace(each.options, pause_after=2)) for each in cells]
+    assert [outcome.status for outcome in run_pack(paused, max_runs=2)] == [Status.paused] * 2
+    again = [each.with_attempts() for each in cells]
+    for outcome, each in zip(run_pack(again, max_runs=2), again, strict=True):
+        assert outcome.record["packed"]["passes"] == 2
+        assert_as_alone(outcome, each, kept)
+
+
 def test_too_many_failures_start_no_further_run(cell):
     cells = [cell("lora.r=2", "lora.learning_rate=1e38"), cell("lora.r=3", "trainer.max_steps=6"), cell("lora.r=4")]
     outcomes = run_pack(cells, max_runs=2, max_failures=0)
@@ -284,10 +308,6 @@ def test_a_second_signal_does_not_wait(cell, monkeypatch):
 
 def test_a_command_that_breaks_off_leaves_no_run_in_the_middle(cell):
     cells = [cell("lora.r=2", "trainer.max_steps=1"), cell("lora.r=4")]
-    from harness.sweep.launchers.packed import Packed
-    from harness.sweep.packs import run_packed
-    from harness.sweep.worklist import Worklist
-
     outcomes = run_packed(Packed(2), cells, cells[0].folder, Worklist(cells[0].options.runs_dir, None))
     assert next(outcomes).fingerprint == cells[0].plan.fingerprint
     outcomes.close()
