@@ -121,6 +121,13 @@ class Strategy(Enum):
     deepspeed = "deepspeed"  # ZeRO, by the configuration beside it
 
 
+class Kernels(Enum):
+    """How the passes of training are computed."""
+
+    auto = "auto"  # frequent combinations of operations written out as one; results differ by rounding
+    plain = "plain"  # as PEFT and transformers compose them
+
+
 class Prune(Enum):
     """Which runs of a sweep end early."""
 
@@ -297,6 +304,7 @@ class Trainer(ConfigNode):
     evaluations: int  # times the validation split is scored during training
     keep_best: bool  # end with the weights of the lowest validation loss
     deterministic: bool
+    kernels: Kernels
     threads: int | None  # CPU threads; null: one per core that is free when the command starts
     checkpoint_minutes: float | None  # between two checkpoints; null: only when the process is told to stop
     checkpoint_steps: int | None  # optimizer steps between two checkpoints, besides

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from harness.methods.hooks import Hooks, adapter_of
 from harness.runtime import distributed
 from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
+from harness.training.fused.head import fused_head
 from harness.tuners.select import decayed_names
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class HarnessTrainer(Trainer):
         checkpoint: CheckpointSettings | None,
         teacher: "Teacher | None",
         member: "Member | None" = None,
+        fused: bool = False,
         **kwargs: Any,
     ) -> None:
+        """``fused``: compute losses without all logits, where the model allows it."""
         super().__init__(*args, **kwargs)
         rows: Any = self.train_dataset
         lengths = [len(example.input_ids) for example in rows if example is not None]
@@ -58,6 +61,8 @@ class HarnessTrainer(Trainer):
         self.optimizer = optimizer  # not as an argument, which Trainer refuses when it shards
         self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
         self._member, self._lengths = member, lengths
+        self._fused = fused and teacher is None
+        self._alone = distributed.processes() == 1 and not sharding.is_sharded(self.model)
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
@@ -65,7 +70,8 @@ class HarnessTrainer(Trainer):
     def train_from(self, checkpoint: Path | None) -> None:
         """Train from there to the end; from the end itself, only restore weights and figures."""
         if checkpoint is None:
-            self.train()
+            with self._quick_clearing():
+                self.train()
             return
         if state.is_end_state(checkpoint):
             state.read_weights(self.model, self.hooks, checkpoint)
@@ -75,7 +81,23 @@ class HarnessTrainer(Trainer):
         # With several processes, Accelerate's skipping sampler does not pass the epoch on.
         self._sampler.set_epoch(checkpoints.step_of(checkpoint) // self._sampler.steps)
         self.add_callback(state.RestoreLosses(self, values))
-        self.train(resume_from_checkpoint=str(checkpoint))
+        with self._quick_clearing():
+            self.train(resume_from_checkpoint=str(checkpoint))
+
+    @contextmanager
+    def _quick_clearing(self) -> Iterator[None]:
+        """Let the model clear gradients where there are any, instead of walking over all of its modules every step."""
+        if not self._alone:
+            yield
+            return
+        self.model.zero_grad = self._clear_gradients
+        try:
+            yield
+        finally:
+            del self.model.zero_grad
+
+    def _clear_gradients(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
 
     def read_figures(self, checkpoint: Path) -> None:
         """What training had done by then; the weights stay as they are."""
@@ -155,7 +177,7 @@ class HarnessTrainer(Trainer):
     def _pass(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
         """Forward and backward of one batch: here, or in one pass with the batches of other runs."""
         if self._member is None:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return self._pass_here(model, inputs, num_items_in_batch)
         from harness.training.packed.member import Batch
 
         model.train()
@@ -172,7 +194,31 @@ class HarnessTrainer(Trainer):
             )
         )
         self._gathered.timer.exclude(answer.waited_s)
-        return super().training_step(model, inputs, num_items_in_batch) if answer.loss is None else answer.loss
+        return self._pass_here(model, inputs, num_items_in_batch) if answer.loss is None else answer.loss
+
+    def _pass_here(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:
+        """Forward and backward: transformers' own where processes share the work, the same without its walks else."""
+        if not self._alone:
+            return super().training_step(model, inputs, num_items_in_batch)
+        if not model.training:
+            model.train()
+        with fused_head(model) if self._fused else nullcontext(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        if not (self.model_accepts_loss_kwargs and num_items_in_batch is not None):
+            loss = loss / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: transformers' estimate walks over the whole model at every step."""
+        return 0
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Over the weights that train; accelerate and torch would walk over all of them."""
+        if not self._alone:
+            return super()._clip_grad_norm(model)
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        return self.accelerator.clip_grad_norm_(trained, self.args.max_grad_norm)
 
     def _why_alone(self, inputs: dict[str, Any], num_items_in_batch: Any) -> str | None:
         """Why nobody else can compute the passes of this trainer; None if somebody can."""

@@ -135,3 +135,12 @@ def test_memory_that_runs_out_is_halved(train, tmp_path):
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert record["inferred"]["batch_size"] < 48
     assert record["inferred"]["batch_size"] * record["inferred"]["gradient_accumulation_steps"] == 48
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("method", ["lora", "ia3", "full", "p_tuning"])
+def test_fused_passes_agree_with_plain_ones(train, method, dtype):
+    words = (f"peft={method}", f"model.dtype={dtype}")
+    auto = train(*words, folder="auto")
+    plain = train(*words, "trainer.kernels=plain", folder="plain")
+    assert losses(auto) == pytest.approx(losses(plain), rel=1e-3 if dtype == "float32" else 0.02)

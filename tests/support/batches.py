@@ -17,3 +17,10 @@ class Spy:
         if module.training:
             kept = ("input_ids", "attention_mask", "labels")
             self.batches.append({name: kwargs[name].clone() for name in kept if kwargs.get(name) is not None})
+
+
+def example_batch(made: Any) -> dict[str, Any]:
+    """The first four training rows of a ``Prepared`` run, as its Trainer has them."""
+    from harness.data.collate import collate, with_needed_logits
+
+    return with_needed_logits(collate(made.rows.splits["train"][:4], int(made.base.tokenizer.pad_token_id), "right"))

@@ -7,7 +7,7 @@ from harness.plan.spec import Options, Plan, digest, effective_settings
 METHODS = ("lora", "ia3")
 
 # Settings of the trainer that runs of a pack share; each run has its own optimizer, schedule, validation and length.
-SHARED = ("batch_size", "gradient_accumulation_steps", "deterministic")
+SHARED = ("batch_size", "gradient_accumulation_steps", "deterministic", "kernels")
 
 
 def why_alone(plan: Plan) -> str | None:
