@@ -5,11 +5,10 @@
     python scripts/bench/gpu.py --page docs/results/gpu.json        # writes docs/benchmarks_gpu.md; needs no GPU
 
 Every way trains the same LoRA (rank 8, all linear layers) on the same tokenized rows with the same number of rows a
-step, in bfloat16 over a bfloat16 base, in a process of its own: this harness as it is (``auto``) and with
-``trainer.kernels=plain``, a bare PyTorch loop over the same batches, and TRL's SFTTrainer if it is installed. Each
-process trains some steps to warm up and then the measured ones, of which it tells tokens of text a second, the peak of
-allocated memory, and the mean loss of the last steps. Ways alternate, ``--rounds`` times. Then six cells of a sweep
-train one after another and packed.
+step, in bfloat16 over a bfloat16 base: this harness as it is (``auto``) and with ``trainer.kernels=plain``, a bare
+PyTorch loop over the same batches, and TRL's SFTTrainer if it is installed. Each trains some steps to warm up; then
+they take turns, ``--rounds`` times, and tell tokens of text a second, the peak of allocated memory (the base included),
+and the mean loss of the last steps. Six cells of a sweep train one after another and packed.
 """
 
 import argparse
@@ -33,64 +32,56 @@ WORKLOADS = {
 }
 FOLDERS = {"data=e2e": "e2e_nlg", "data=gsm8k": "gsm8k"}
 WAYS = ("auto", "plain", "bare", "trl")
-WARM, MEASURED = 6, 30
+WARM, MEASURED = 6, 24
 SWEEP = ("model=smollm2_135m", "data=e2e", "trainer.batch_size=8", "trainer.max_steps=60")
 
 
 def main() -> None:
-    """Measure everything, one way in this process, or write the page."""
+    """Measure everything, one workload in this process, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=560, help="no new process is started after that")
+    parser.add_argument("--seconds", type=float, default=560, help="nothing new is started after that")
     parser.add_argument("--page", type=Path, help="write the page from this file")
-    parser.add_argument("--one", nargs="+", metavar=("WAY", "OVERRIDE"), help="train this way here; for this script")
+    parser.add_argument("--one", metavar="WORKLOAD", help="train every way of it here; for this script")
     given = parser.parse_args()
     if given.page:
         write_page(json.loads(given.page.read_text(encoding="utf-8")))
     elif given.one:
-        print(json.dumps(train_one(*given.one)))
+        train_all(given.one, given.data_dir, given.rounds)
     else:
         measure(given.data_dir, given.out, given.rounds, given.seconds)
 
 
 def measure(data_dir: Path, out: Path, rounds: int, seconds: float) -> None:
-    """Run every way of every workload, in turn, and the sweeps; write the file after each."""
+    """Every workload in a process of its own, then the sweeps; the file is written after each."""
     import torch
 
     ends = time.monotonic() + seconds
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "runs": []}
-    ways = [way for way in WAYS if way != "trl" or find_spec("trl")]
 
     def left() -> bool:
         out.write_text(json.dumps(results, indent=1), encoding="utf-8")
         return time.monotonic() < ends
 
-    jobs = [(number, name) for number in range(rounds) for name in WORKLOADS]
-    sweeps_done = False
-    for number, name in jobs:
-        if number == 1 and not sweeps_done:
-            sweeps_done = True
+    for number, name in enumerate(WORKLOADS):
+        if number == 2:  # in the middle, so that either half is there if time is short
             results["sweeps"] = measure_sweeps(data_dir, left)
-        for way in ways if number % 2 == 0 else ways[::-1]:
-            if not left():
-                return
-            words = [*WORKLOADS[name], f"data.path={data_dir / FOLDERS[WORKLOADS[name][1]]}"]
-            done = subprocess.run(
-                [sys.executable, __file__, "--one", way, *words], capture_output=True, text=True, cwd=ROOT
-            )
-            try:
-                found = json.loads(done.stdout.strip().splitlines()[-1])
-            except (IndexError, ValueError):
-                found = {"error": (done.stderr or done.stdout)[-1500:]}
-            results["runs"].append({"workload": name, "way": way, "round": number, **found})
-            print(name, way, {key: value for key, value in found.items() if key != "losses"}, flush=True)
+        if not left():
+            return
+        command = [sys.executable, __file__, "--one", name, "--data-dir", str(data_dir), "--rounds", str(rounds)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            for line in process.stdout or ():
+                if line.startswith('{"workload"'):
+                    results["runs"].append(json.loads(line))
+                    print(line.strip(), flush=True)
+                    left()
     left()
 
 
-def train_one(way: str, *words: str) -> dict[str, Any]:
-    """Warm up, train and measure one way."""
+def train_all(name: str, data_dir: Path, rounds: int) -> None:
+    """Load once, then warm up and measure every way in turn; a line of JSON for each."""
     import torch
     from hydra import compose, initialize_config_dir
 
@@ -102,24 +93,35 @@ def train_one(way: str, *words: str) -> dict[str, Any]:
     from harness.shipped import shipped_folder
 
     register_schema()
-    size = int(next(word for word in words if "batch_size" in word).partition("=")[2])
-    kernels = "auto" if way == "auto" else "plain"
+    workload = WORKLOADS[name]
+    size = int(workload[2].partition("=")[2])
     words = (
-        *words,
-        *("peft=lora", "lora.r=8", "trainer.evaluations=0", "trainer.keep_best=false", "trainer.learning_rate=1e-3"),
-        *(f"trainer.kernels={kernels}", f"data.limits.train={size * MEASURED}", "data.limits.test=1"),
-        *("data.limits.validation=1", f"trainer.max_steps={MEASURED}", "trainer.schedule=constant"),
+        *(*workload, f"data.path={data_dir / FOLDERS[workload[1]]}", "peft=lora", "lora.r=8"),
+        *("trainer.evaluations=0", "trainer.keep_best=false", "trainer.learning_rate=1e-3"),
+        *(f"data.limits.train={size * MEASURED}", "data.limits.validation=1", "data.limits.test=1"),
+        *(f"trainer.max_steps={MEASURED}", "trainer.schedule=constant"),
     )
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plan, _ = read_config(compose("config", overrides=list(words)))
-    base = load_base(plan.model)
-    rows = steps.tokenize(plan, ProcessCache(), base)
-    ways: dict[str, Callable[..., dict[str, Any]]] = {"bare": bare_loop, "trl": trl_trainer}
-    run = ways.get(way, this_harness)
-    run(plan, base, rows, WARM)
-    torch.cuda.reset_peak_memory_stats()
-    found = run(plan, base, rows, MEASURED)
-    return found | {"peak_bytes": torch.cuda.max_memory_allocated()}
+        plans = {
+            kernels: read_config(compose("config", overrides=[*words, f"trainer.kernels={kernels}"]))[0]
+            for kernels in ("auto", "plain")
+        }
+    base = load_base(plans["plain"].model)
+    rows = steps.tokenize(plans["plain"], ProcessCache(), base)
+    own: dict[str, Callable[..., dict[str, Any]]] = {"bare": bare_loop, "trl": trl_trainer}
+    ways = [way for way in WAYS if way != "trl" or find_spec("trl")]
+    for number in range(-1, rounds):  # the first only warms up
+        for way in ways if number % 2 == 0 else ways[::-1]:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            run, plan = own.get(way, this_harness), plans.get(way, plans["plain"])
+            try:
+                found = run(plan, base, rows, WARM if number < 0 else MEASURED)
+            except Exception as error:  # a peer that does not run here is a result, too
+                found = {"error": repr(error)[:500]}
+            found["peak_bytes"] = torch.cuda.max_memory_allocated()
+            if number >= 0 or "error" in found:
+                print(json.dumps({"workload": name, "way": way, "round": number, **found}), flush=True)
 
 
 def this_harness(plan: Any, base: Any, rows: Any, count: int) -> dict[str, Any]:

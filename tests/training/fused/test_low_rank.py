@@ -55,7 +55,7 @@ def test_loss_and_gradients_are_those_of_peft(random_qwen2, rows, tmp_path, case
     torch.testing.assert_close(fused_logits, logits, rtol=1e-5, atol=1e-5)
     assert fused_gradients.keys() == gradients.keys()
     for name, gradient in gradients.items():
-        assert float((fused_gradients[name] - gradient).norm()) <= 1e-5 * float(gradient.norm()), name
+        assert float((fused_gradients[name] - gradient).norm()) <= 5e-5 * float(gradient.norm()), name
 
 
 def test_bfloat16_agrees_within_its_rounding(random_qwen2, rows, tmp_path):
