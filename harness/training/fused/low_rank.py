@@ -29,9 +29,11 @@ def fused_lora(model: nn.Module) -> Iterator[int]:
     copies = Copies()
     for layer in fused:
         layer.forward = _Forward(layer, copies)
+    begins = model.register_forward_pre_hook(copies.forget)
     try:
         yield len(fused)
     finally:
+        begins.remove()
         for layer in fused:
             del layer.forward
 
@@ -70,16 +72,15 @@ def _hooked(module: nn.Module) -> bool:
 
 
 class Copies:
-    """Copies of float32 weights in the precision of the products, all made at once after they have changed.
+    """Copies of float32 weights in the precision of the products, all made at once before each pass.
 
     Autocast would convert them one by one, and on a GPU each conversion costs as much as the small product it serves.
+    Whether a weight has changed is not asked: fused optimizers on a GPU do not count their changes.
     """
 
     def __init__(self) -> None:
         self._weights: list[nn.Parameter] = []
-        self._copies: list[torch.Tensor] = []
-        self._versions: list[int] = []
-        self._key: tuple[torch.dtype, torch.device] | None = None
+        self._copies: list[torch.Tensor] | None = None
 
     def add(self, weight: nn.Parameter) -> int:
         """Take care of this weight; gives its number."""
@@ -87,21 +88,23 @@ class Copies:
         return len(self._weights) - 1
 
     def of(self, number: int, dtype: torch.dtype) -> torch.Tensor:
-        """The weight as it is now, in ``dtype``."""
+        """The weight in ``dtype``, as it was when the pass began."""
         weight = self._weights[number]
         if weight.dtype is dtype:
             return weight.detach()
-        if self._key != (dtype, weight.device) or self._versions[number] != weight._version:
-            self._refresh(dtype, weight.device)
+        if self._copies is None or self._copies[number].dtype is not dtype:
+            self._copies = self._made(dtype)
         return self._copies[number]
 
+    def forget(self, *_: Any) -> None:
+        """A pass begins; its copies are made when they are first asked for."""
+        self._copies = None
+
     @torch.no_grad()
-    def _refresh(self, dtype: torch.dtype, device: torch.device) -> None:
-        # New tensors each time: a pass that still has to go backward may hold the old ones.
-        self._copies = [torch.empty_like(weight, dtype=dtype) for weight in self._weights]
-        torch._foreach_copy_(self._copies, [weight.detach() for weight in self._weights])
-        self._versions = [weight._version for weight in self._weights]
-        self._key = (dtype, device)
+    def _made(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        copies = [torch.empty_like(weight, dtype=dtype) for weight in self._weights]
+        torch._foreach_copy_(copies, [weight.detach() for weight in self._weights])
+        return copies
 
 
 class _Forward:
