@@ -42,6 +42,7 @@ def runs_together(
     trained: int,
     free_bytes: int,
     element_bytes: int = 4,
+    logits_kept: bool = True,
     wanted: int | None = None,
 ) -> Together:
     """How many runs like this one share a pass.
@@ -52,9 +53,10 @@ def runs_together(
         trained: numbers that one run trains.
         free_bytes: on the device, while the first run is ready to train.
         element_bytes: of the numbers that a pass computes with.
+        logits_kept: whether the logits of a whole pass exist at once.
         wanted: by the user, instead of what pays.
     """
-    each = bytes_of_run(config, most_tokens, trained, element_bytes)
+    each = bytes_of_run(config, most_tokens, trained, element_bytes, logits_kept)
     by_memory = max(1, int(MEMORY_SHARE * free_bytes / each))
     limit = TOKENS_THAT_PAY.get(device_type)
     paying = None if limit is None else max(1, int(limit // tokens))
@@ -70,11 +72,13 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
-def bytes_of_run(config: "PretrainedConfig", tokens: int, trained: int, element_bytes: int = 4) -> int:
+def bytes_of_run(
+    config: "PretrainedConfig", tokens: int, trained: int, element_bytes: int = 4, logits_kept: bool = True
+) -> int:
     """Memory that one more run takes within a pass over so many of its tokens: activations, logits, adapter."""
     text = config.get_text_config()
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
     inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
     kept = layers * (HIDDEN_PER_TOKEN * hidden + INNER_PER_TOKEN * inner)
-    logits = VOCABULARY_PER_POSITION * int(text.vocab_size) * 4  # losses are float32
+    logits = VOCABULARY_PER_POSITION * int(text.vocab_size) * 4 if logits_kept else 0  # losses are float32
     return tokens * (kept * element_bytes + logits) + trained * BYTES_PER_TRAINED

@@ -250,6 +250,7 @@ class Pack:
     def _decide(self, first: _Turn) -> None:
         """How many runs share a pass, now that the first one has its rows."""
         from harness.estimate.packing import Together, runs_together
+        from harness.training.fused import head
 
         assert first.batch is not None
         batch, count = first.batch, len(self._waiting) + 1
@@ -265,6 +266,7 @@ class Pack:
                 trained=sum(each.numel() for each in batch.model.parameters() if each.requires_grad),
                 free_bytes=memory.free_bytes(device),
                 element_bytes=batch.base.dtype.itemsize,
+                logits_kept=not batch.fused or head.why_not(batch.base.model) is not None,
                 wanted=self._settings.max_runs,
             )
         )

@@ -27,7 +27,6 @@ from harness.training.checkpoint_timing import CheckpointWhenDue, paused_at
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.counters import StepTimer, TokenCounter
 from harness.training.fused.low_rank import fused_lora
-from harness.training.fused.norms import fused_norms
 from harness.training.method_hooks import MethodHooks
 from harness.training.progress import LogCurve, WriteProgress, curve_of
 from harness.training.state import CallbackState
@@ -161,7 +160,7 @@ def _fused(model: "PeftModel", plan: Plan) -> Iterator[bool]:
     if plan.trainer.kernels is Kernels.plain or sharded:
         yield False
         return
-    with fused_lora(model), fused_norms(model):
+    with fused_lora(model):
         yield plan.trainer.objective is Objective.completion
 
 

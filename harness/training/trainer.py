@@ -191,6 +191,7 @@ class HarnessTrainer(Trainer):
                 tokens=sum(self._lengths) / len(self._lengths) * self.args.train_batch_size,
                 most_tokens=max(self._lengths) * self.args.train_batch_size,
                 alone=self._why_alone(inputs, num_items_in_batch),
+                fused=self._fused,
             )
         )
         self._gathered.timer.exclude(answer.waited_s)

@@ -5,9 +5,9 @@
     python scripts/bench/passes.py model=smollm2_135m model.dtype=bfloat16 --rounds 9
 
 Takes overrides of the command. Forward and backward passes over the same batches alternate: plain, LoRA's layers
-fused, the loss fused, the norms fused (on a GPU), all. Prints milliseconds a pass (CPU time on a CPU, which a busy
-neighbor changes less than the clock; time to the end of the work on a GPU), how many times as fast as plain with the
-lowest and highest round, peak memory of a pass on a GPU, and the relative difference of loss and gradients.
+fused, the loss fused, both. Prints milliseconds a pass (CPU time on a CPU, which a busy neighbor changes less than the
+clock; time to the end of the work on a GPU), how many times as fast as plain with the lowest and highest round, peak
+memory of a pass on a GPU, and the relative difference of loss and gradients.
 """
 
 import argparse
@@ -28,14 +28,12 @@ from harness.plan.read import read_config
 from harness.shipped import shipped_folder
 from harness.training.fused.head import fused_head
 from harness.training.fused.low_rank import fused_lora
-from harness.training.fused.norms import fused_norms
 
 WAYS: dict[str, tuple[Any, ...]] = {
     "plain": (),
     "LoRA": (fused_lora,),
     "loss": (fused_head,),
-    "norms": (fused_norms,),
-    "all": (fused_lora, fused_head, fused_norms),
+    "both": (fused_lora, fused_head),
 }
 
 

@@ -1,6 +1,7 @@
 """A fork of the base that computes the batches of several runs in one pass, each with its run's adapter."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from harness.data.tokenize import IGNORED
 from harness.models import base as model_base
 from harness.models.base import Base
 from harness.scoring.losses import can_skip_logits
+from harness.training.fused.head import fused_head
 from harness.training.packed.ambient import Ambient
 from harness.training.packed.layers import Arrangement, LowRankTerm, NotPackable, PackedLayer, ScaleTerm, Term
 from harness.training.packed.member import Batch
@@ -89,8 +91,8 @@ class Host:
         # From the end of the longest batch: padding that others need comes after a batch's own end.
         needed = max(length - shape[1] + keep for shape, keep in zip(shapes, kept, strict=True))
         try:
-            with given[0].precision():
-                logits_btv = self._model(
+            with fused_head(self._model) if given[0].fused else nullcontext(), given[0].precision():
+                logits_btv = self._model(  # with the fused head: hidden states, from which it computes losses
                     input_ids=torch.cat([_filled(batch, "input_ids", rows, length) for batch in given]),
                     attention_mask=torch.cat([_filled(batch, "attention_mask", rows, length) for batch in given]),
                     logits_to_keep=needed,

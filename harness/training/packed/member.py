@@ -26,6 +26,7 @@ class Batch:
         tokens: of a batch of this run on average, with padding.
         most_tokens: of its largest batch.
         alone: why the Trainer cannot let others compute its pass; None if it can.
+        fused: whether its loss is computed without all logits, where the model allows it.
     """
 
     model: "PeftModel"
@@ -36,6 +37,7 @@ class Batch:
     tokens: float
     most_tokens: int
     alone: str | None = None
+    fused: bool = False
 
 
 @dataclass(frozen=True)
