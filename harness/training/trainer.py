@@ -62,7 +62,8 @@ class HarnessTrainer(Trainer):
         self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
         self._member, self._lengths = member, lengths
         self._fused = fused and teacher is None
-        self._alone = distributed.processes() == 1 and not sharding.is_sharded(self.model)
+        given: Any = self.model
+        self._alone = distributed.processes() == 1 and not sharding.is_sharded(given)
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
@@ -90,14 +91,16 @@ class HarnessTrainer(Trainer):
         if not self._alone:
             yield
             return
-        self.model.zero_grad = self._clear_gradients
+        model: Any = self.model
+        model.zero_grad = self._clear_gradients
         try:
             yield
         finally:
-            del self.model.zero_grad
+            del model.zero_grad
 
     def _clear_gradients(self, set_to_none: bool = True) -> None:
-        self.optimizer.zero_grad(set_to_none)
+        optimizer: Any = self.optimizer
+        optimizer.zero_grad(set_to_none)
 
     def read_figures(self, checkpoint: Path) -> None:
         """What training had done by then; the weights stay as they are."""
@@ -218,7 +221,8 @@ class HarnessTrainer(Trainer):
         """Over the weights that train; accelerate and torch would walk over all of them."""
         if not self._alone:
             return super()._clip_grad_norm(model)
-        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        optimizer: Any = self.optimizer
+        trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         return self.accelerator.clip_grad_norm_(trained, self.args.max_grad_norm)
 
     def _why_alone(self, inputs: dict[str, Any], num_items_in_batch: Any) -> str | None:

@@ -311,9 +311,9 @@ def write_page(results: dict[str, Any]) -> None:
             f"| one after another | {basic['wall_s']:.0f} | {basic['train_s']:.1f} | {memory[0]:,.0f} |",
             f"| packed | {packed['wall_s']:.0f} | {packed['train_s']:.1f} | {memory[1]:,.0f} |",
             "",
-            f"Test losses differ by at most {sweeps['largest_difference']:.1e} of themselves, in bfloat16. A pass for",
-            "six runs keeps the activations of six batches, so that its memory grows with the runs wherever the base is",
-            "small beside a batch.",
+            f"Test losses differ by at most {sweeps['largest_difference']:.1e} of themselves, in bfloat16. A pass",
+            "for six runs keeps the activations of six batches: memory grows with the runs wherever the base is small",
+            "beside a batch.",
         ]
     (ROOT / "docs" / "benchmarks_gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -68,7 +68,7 @@ def fused_head(model: nn.Module) -> Iterator[bool]:
     if why_not(model) is not None:
         yield False
         return
-    network: Any = _network(model)
+    network = _network(model)
     head = network.get_output_embeddings()
 
     def loss(logits: torch.Tensor, labels: Any = None, vocab_size: Any = None, **settings: Any) -> torch.Tensor:
@@ -86,7 +86,7 @@ def fused_head(model: nn.Module) -> Iterator[bool]:
 
 def why_not(model: nn.Module) -> str | None:
     """Why the model's loss needs its logits; None if ``fused_head`` serves."""
-    network: Any = _network(model)
+    network = _network(model)
     config = network.config
     if getattr(config, "model_type", None) not in SUPPORTED:
         return "its forward pass has not been checked"
@@ -102,7 +102,7 @@ def why_not(model: nn.Module) -> str | None:
     return None
 
 
-def _network(model: nn.Module) -> nn.Module:
+def _network(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -8,14 +8,11 @@ in the precision of the products, and the small ``x A^T``.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from peft.tuners.lora.layer import Linear
 
 
 @contextmanager
@@ -25,7 +22,7 @@ def fused_lora(model: nn.Module) -> Iterator[int]:
     Layers with another form keep PEFT's forward pass: DoRA and other variants, quantized or transposed base weights,
     base weights or biases that train, LoRA's own bias, several active adapters, and layers with hooks.
     """
-    fused = [module for module in model.modules() if _is_plain(module)]
+    fused: list[Any] = [module for module in model.modules() if _is_plain(module)]
     copies = Copies()
     for layer in fused:
         layer.forward = _Forward(layer, copies)
@@ -110,7 +107,7 @@ class Copies:
 class _Forward:
     """The forward pass of one layer."""
 
-    def __init__(self, layer: "Linear", copies: Copies) -> None:
+    def __init__(self, layer: Any, copies: Copies) -> None:
         self._layer, [self._name] = layer, layer.active_adapters
         self._dropout = layer.lora_dropout[self._name]
         self._a, self._b = layer.lora_A[self._name], layer.lora_B[self._name]
