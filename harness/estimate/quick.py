@@ -39,6 +39,7 @@ class Layer:
 class Shape:
     """A decoder whose blocks are alike."""
 
+    kind: str  # model_type
     blocks: int
     hidden: int
     keys: int  # width of the keys of all heads, and of their values
@@ -96,6 +97,7 @@ def _shape(config: Mapping[str, Any]) -> Shape | None:
     keys = width * int(config["num_key_value_heads"])
     qkv, out, mlp = ARCHITECTURES[kind](config)
     return Shape(
+        kind=kind,
         blocks=int(config["num_hidden_layers"]),
         hidden=hidden,
         keys=keys,
@@ -129,6 +131,10 @@ ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], tuple[bool, bool, bool]]]
     "llama": _llama_biases,
     "qwen2": lambda config: (True, False, False),
 }
+
+
+# PEFT's TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.
+IA3_BESIDE_VALUES = {"llama": "k_proj", "qwen2": "q_proj"}
 
 
 @cache
@@ -220,11 +226,12 @@ def _hra(settings: Settings, shape: Shape) -> Found:
 
 
 def _ia3(settings: Settings, shape: Shape) -> Found:
-    """Scales of keys and values, and of what enters the MLP's last layer."""
+    """Scales of two outputs in attention, by architecture, and of what enters the MLP's last layer."""
     if any(settings.get(name) for name in (*PLACES, "target_modules", "feedforward_modules")):
         return None
     by_name = {layer.name: layer for layer in shape.layers}
-    total = shape.blocks * (by_name["k_proj"].outputs + by_name["v_proj"].outputs + by_name["down_proj"].inputs)
+    first = by_name[IA3_BESIDE_VALUES[shape.kind]]
+    total = shape.blocks * (first.outputs + by_name["v_proj"].outputs + by_name["down_proj"].inputs)
     return total, total
 
 
