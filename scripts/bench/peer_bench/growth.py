@@ -1,0 +1,1 @@
+def measure_growth(bench, rounds): pass
