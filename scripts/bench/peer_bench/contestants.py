@@ -202,8 +202,8 @@ def litgpt(job: Job, who: Contestant) -> Command:
         "data": {
             "class_path": "litgpt.data.JSON",
             "init_args": {
-                "json_path": str(_litgpt_rows(job.prepared)), "mask_prompt": True, "prompt_style": {"class_path": "litgpt.prompts.Default"},
-                "num_workers": 0,
+                "json_path": str(_litgpt_rows(job.prepared)), "mask_prompt": True, "num_workers": 0,
+                "prompt_style": {"class_path": "litgpt.prompts.Default"},
             },
         },
         "train": {

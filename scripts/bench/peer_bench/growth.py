@@ -1,1 +1,2 @@
-def measure_growth(bench, rounds): pass
+def measure_growth(bench, rounds):
+    pass

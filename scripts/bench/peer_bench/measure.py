@@ -109,7 +109,9 @@ def measure_runs(bench: Bench, work: Workload, names: Sequence[str], rounds: int
     broken: set[str] = set()
     for number in range(rounds):
         for name in rotated(names, number):
-            if name in broken or bench.results.has("run", workload=work.name, key=work.key, contestant=name, round=number):
+            if name in broken or bench.results.has(
+                "run", workload=work.name, key=work.key, contestant=name, round=number
+            ):
                 continue
             try:
                 measure_run(bench, work, CONTESTANTS[name], number)
@@ -133,13 +135,14 @@ def measure_run(bench: Bench, work: Workload, who: Contestant, number: int) -> N
         job = bench.job(work, who, folder)
         command = who.command(job, who)
         done = train(command, folder)
-        events, training_s = done.events, done.training_s
+        events, training_s, training_cpu_s = done.events, done.training_s, done.training_cpu_s
+        ends = work.rows if command.pad_id == job.prepared.eos_id else 0  # counted as padding
         line = bench.results.add(
             "run", workload=work.name, key=work.key, contestant=who.name, round=number, seconds=done.seconds,
-            first_step_s=done.first_step_s, training_s=training_s,
+            cpu_s=done.cpu_s, first_step_s=done.first_step_s, training_s=training_s, training_cpu_s=training_cpu_s,
             tokens_per_s=job.prepared.tokens / training_s if training_s else None,
             peak_bytes=done.peak_bytes, load=done.load, steps=len(events.steps), positions=events.positions,
-            tokens_seen=events.tokens, tokens=job.prepared.tokens,
+            tokens_seen=events.tokens + ends, tokens=job.prepared.tokens,
         )  # fmt: skip
         say(
             f"{work.name}, round {number + 1}, {who.name}: {line['seconds']:.1f} s, "
@@ -200,20 +203,17 @@ def measure_sweeps(bench: Bench, work: Workload, peer: str | None, rounds: int) 
             if bench.results.has("sweep", **where, round=number):
                 continue
             try:
-                seconds, peak, load = own_sweep(bench, work, name) if name in OWN_SWEEPS else launches(bench, work, name)
+                found = own_sweep(bench, work, name) if name in OWN_SWEEPS else launches(bench, work, name)
             except FAILURES as failure:
                 say(f"sweep of {work.name}, {name}: {failure}")
                 bench.results.add("failed", **where, round=number, error=failure_text(failure), sweep=True)
                 continue
-            bench.results.add(
-                "sweep", **where, round=number, seconds=seconds, peak_bytes=peak, load=load, steps=SWEEP_STEPS,
-                cells=len(CELLS),
-            )  # fmt: skip
-            say(f"sweep of {work.name}, round {number + 1}, {name}: {seconds:.1f} s")
+            bench.results.add("sweep", **where, round=number, **found, steps=SWEEP_STEPS, cells=len(CELLS))
+            say(f"sweep of {work.name}, round {number + 1}, {name}: {found['seconds']:.1f} s")
 
 
-def own_sweep(bench: Bench, work: Workload, name: str) -> tuple[float, int, float]:
-    """Seconds, peak memory and load of one command with six cells."""
+def own_sweep(bench: Bench, work: Workload, name: str) -> dict[str, Any]:
+    """One command with six cells."""
     with scratch() as folder:
         job = bench.job(work, CONTESTANTS["ours"], folder)
         fixed = [word for word in our_overrides(job, "float32") if not word.startswith(("lora.r=", "lora.lora_alpha="))]
@@ -225,19 +225,22 @@ def own_sweep(bench: Bench, work: Workload, name: str) -> tuple[float, int, floa
         finished = list((folder / "runs").glob("*/record.json"))
         if len(finished) != len(CELLS):
             raise watch.CommandFailed(f"{len(finished)} of {len(CELLS)} cells left a record")
-        return done.seconds, done.peak_bytes, done.load
+        return {"seconds": done.seconds, "cpu_s": done.cpu_s, "peak_bytes": done.peak_bytes, "load": done.load}
 
 
-def launches(bench: Bench, work: Workload, name: str) -> tuple[float, int, float]:
+def launches(bench: Bench, work: Workload, name: str) -> dict[str, Any]:
     """The same six cells as six commands of a peer."""
-    who, seconds, peak, loads = CONTESTANTS[name], 0.0, 0, []
+    who, runs = CONTESTANTS[name], []
     for rank, alpha in CELLS:
         with scratch() as folder:
             job = replace(bench.job(work, who, folder), rank=rank, alpha=alpha)
-            done = train(who.command(job, who), folder)
-        seconds, peak = seconds + done.seconds, max(peak, done.peak_bytes)
-        loads.append(done.load)
-    return seconds, peak, sum(loads) / len(loads)
+            runs.append(train(who.command(job, who), folder))
+    return {
+        "seconds": sum(done.seconds for done in runs),
+        "cpu_s": sum(done.cpu_s for done in runs),
+        "peak_bytes": max(done.peak_bytes for done in runs),
+        "load": statistics.mean(done.load for done in runs),
+    }
 
 
 # --- short commands -----------------------------------------------------------------------------------------
@@ -276,7 +279,11 @@ def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
             continue
         with scratch() as folder:
             job = bench.job(work, CONTESTANTS["ours"], folder)
-            fixed = [word for word in our_overrides(job, "float32") if not word.startswith(("scoring.metrics=", "data.limits.test="))]
+            fixed = [
+                word
+                for word in our_overrides(job, "float32")
+                if not word.startswith(("scoring.metrics=", "data.limits.test="))
+            ]
             words = [
                 sys.executable, DRIVERS / "scoring.py", *fixed, f"data.limits.test={SCORED}",
                 "scoring.metrics=[exact_match]", f"scoring.generation.max_new_tokens={ANSWER}",
@@ -288,4 +295,7 @@ def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
                 bench.results.add("failed", **where, error=failure_text(failure), scoring=True)
                 return
         line = bench.results.add("scoring", **where, **last_json(done.output), load=done.load)
-        say(f"scoring of {work.name}, round {number + 1}: " + ", ".join(f"{k} {v:.1f}" for k, v in line.items() if k.endswith("_s")))
+        say(
+            f"scoring of {work.name}, round {number + 1}: "
+            + ", ".join(f"{k} {v:.1f}" for k, v in line.items() if k.endswith("_s"))
+        )

@@ -1,1 +1,2 @@
-def write_page(lines, file): pass
+def write_page(lines, file):
+    pass

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HOOK = Path(__file__).resolve().parent / "hook"
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
-}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1")
 OFFLINE = {
     "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true",
     "CUDA_VISIBLE_DEVICES": "", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1",
@@ -29,8 +27,8 @@ class CommandFailed(Exception):
 class Events:
     """What the hook saw of a training."""
 
-    begun: float | None = None  # Unix time of the first batch
-    steps: list[float] = field(default_factory=list)  # Unix times
+    begun: tuple[float, float] | None = None  # of the first batch: Unix time, CPU time of the process
+    steps: list[tuple[float, float]] = field(default_factory=list)  # likewise, of each step's end
     positions: int = 0  # of all batches, with padding
     tokens: int = 0  # without
 
@@ -41,6 +39,7 @@ class Watched:
 
     started: float  # Unix time
     seconds: float
+    cpu_s: float  # of all its processes
     peak_bytes: int  # resident, of the largest process
     load: float  # average of the minute before, of the machine
     events: Events
@@ -49,13 +48,21 @@ class Watched:
     @property
     def first_step_s(self) -> float | None:
         """From the start of the command to the end of its first optimizer step."""
-        return self.events.steps[0] - self.started if self.events.steps else None
+        return self.events.steps[0][0] - self.started if self.events.steps else None
 
     @property
     def training_s(self) -> float | None:
         """From the first batch to the end of the last optimizer step."""
+        return self._between(0)
+
+    @property
+    def training_cpu_s(self) -> float | None:
+        """CPU time of the process between them, on which a busy machine has little effect."""
+        return self._between(1)
+
+    def _between(self, clock: int) -> float | None:
         begun, steps = self.events.begun, self.events.steps
-        return steps[-1] - begun if steps and begun is not None else None
+        return steps[-1][clock] - begun[clock] if steps and begun is not None else None
 
 
 def run(
@@ -82,7 +89,11 @@ def run(
     kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
     with tempfile.TemporaryDirectory(prefix="peer-bench") as scratch:
         events, log = Path(scratch, "events"), Path(scratch, "log")
-        hook = {"PYTHONPATH": os.pathsep.join(paths), "PEER_BENCH_EVENTS": str(events), "PEER_BENCH_PAD_ID": str(pad_id)}
+        hook = {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PEER_BENCH_EVENTS": str(events),
+            "PEER_BENCH_PAD_ID": str(pad_id),
+        }
         load = os.getloadavg()[0]
         with log.open("wb") as file:
             started = time.time()
@@ -94,23 +105,23 @@ def run(
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-            code, peak = _wait(command, started + limit_s)
+            code, cpu, peak = _wait(command, started + limit_s)
             seconds = time.time() - started
         output = log.read_text(encoding="utf-8", errors="replace")
         if code not in expected:
             end = "\n".join(output.splitlines()[-25:])
             raise CommandFailed(f"{' '.join(map(str, words))}\nended with {code} after {seconds:.0f} s:\n{end}")
-        return Watched(started, seconds, peak, load, read_events(events), output)
+        return Watched(started, seconds, cpu, peak, load, read_events(events), output)
 
 
-def _wait(command: "subprocess.Popen[bytes]", until: float) -> tuple[int, int]:
-    """Exit code and peak resident bytes of the largest process; a command that runs too long is ended."""
+def _wait(command: "subprocess.Popen[bytes]", until: float) -> tuple[int, float, int]:
+    """Exit code, CPU seconds, and peak resident bytes of the largest process; a command that runs too long is ended."""
     while True:
         pid, status, usage = os.wait4(command.pid, os.WNOHANG)
         if pid:
             command.returncode = os.waitstatus_to_exitcode(status)
             unit = 1 if sys.platform == "darwin" else 1024
-            return command.returncode, usage.ru_maxrss * unit
+            return command.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit
         if time.time() > until:
             command.terminate()
             until = float("inf")
@@ -121,10 +132,10 @@ def read_events(file: Path) -> Events:
     """The events of a command; none if it trained nothing."""
     begun, steps, positions, tokens = None, [], 0, 0
     for line in file.read_text(encoding="ascii").splitlines() if file.exists() else ():
-        kind, when, *counts = line.split()
+        kind, when, cpu, *counts = line.split()
         if kind == "step":
-            steps.append(float(when))
+            steps.append((float(when), float(cpu)))
         else:
-            begun = float(when) if begun is None else begun
+            begun = (float(when), float(cpu)) if begun is None else begun
             positions, tokens = positions + int(counts[0]), tokens + int(counts[1])
     return Events(begun, steps, positions, tokens)

@@ -34,7 +34,9 @@ def main() -> None:
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(step, steps))
     for start in range(0, len(order), size):
-        batch = collate([rows[number] for number in order[start : start + size]], int(base.tokenizer.pad_token_id), "right")
+        batch = collate(
+            [rows[number] for number in order[start : start + size]], int(base.tokenizer.pad_token_id), "right"
+        )
         items = (batch["labels"][:, 1:] != IGNORED).sum()
         inputs: dict[str, Any] = with_needed_logits(batch)
         loss = model(**inputs, num_items_in_batch=items).loss

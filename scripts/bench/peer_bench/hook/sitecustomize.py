@@ -2,7 +2,8 @@
 
 Python imports this at its start. Nothing is imported here that the measured command does not import itself: two
 modules of torch get their hook when they are loaded. Each line of ``$PEER_BENCH_EVENTS`` is an event:
-``forward <time> <positions> <tokens>`` for a batch that is trained on, ``step <time>`` for an optimizer step.
+``forward <time> <cpu> <positions> <tokens>`` for a batch that is trained on, ``step <time> <cpu>`` for the end of an
+optimizer step; times are Unix time and the CPU time of the process, in seconds.
 """
 
 import os
@@ -19,7 +20,7 @@ def write(line):
 
 
 def watch_steps(module):
-    module.register_optimizer_step_post_hook(lambda *ignored: write(f"step {time.time()}"))
+    module.register_optimizer_step_post_hook(lambda *ignored: write(f"step {time.time()} {time.process_time()}"))
 
 
 def watch_batches(module):
@@ -30,7 +31,8 @@ def watch_batches(module):
 
     def forward(self, input):
         if self.training and torch.is_grad_enabled() and not input.is_floating_point():
-            write(f"forward {time.time()} {input.numel()} {int((input != PAD_ID).sum())}")
+            counts = f"{input.numel()} {int((input != PAD_ID).sum())}"
+            write(f"forward {time.time()} {time.process_time()} {counts}")
         return original(self, input)
 
     module.Embedding.forward = forward
