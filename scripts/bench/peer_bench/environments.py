@@ -82,6 +82,6 @@ def make(environment: Environment, cache: Path) -> Path:
 
 def versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:
     """Installed versions of these packages, without importing them."""
-    code = "import importlib.metadata, json, sys; print(json.dumps({n: importlib.metadata.version(n) for n in sys.argv[1:]}))"
+    code = "import json, sys; from importlib.metadata import version; print(json.dumps([*map(version, sys.argv[1:])]))"
     found = subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, check=True)
-    return dict(json.loads(found.stdout))
+    return dict(zip(names, json.loads(found.stdout), strict=True))
