@@ -69,7 +69,7 @@ def measure_point(bench: Bench, axis: str, point: int) -> dict[str, Any]:
     """Time, CPU time and peak memory: of the training, or of a whole command with many runs."""
     with scratch() as folder:
         words = [*fixed_overrides(bench, folder, axis, point), f"runs_dir={folder / 'runs'}"]
-        several = [*("-m",)] if axis in ("cells", "packed") else []
+        several = ["-m"] if axis in ("cells", "packed") else []
         done = watch.run(
             [sys.executable, "-m", "harness", *several, *words], cwd=folder, environment=watch.ONE_THREAD | OURS
         )
@@ -78,6 +78,7 @@ def measure_point(bench: Bench, axis: str, point: int) -> dict[str, Any]:
         "seconds": done.seconds if whole else done.training_s,
         "cpu_s": done.cpu_s if whole else done.training_cpu_s,
         "peak_bytes": done.peak_bytes,
+        "tokens": done.events.tokens,
         "load": done.load,
     }
 

@@ -1,6 +1,7 @@
 """Writes ``docs/benchmarks.md`` from what was measured; a figure that was not measured is shown as that."""
 
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def targets(lines: Sequence[Line], works: dict[str, Work]) -> Iterator[Target]:
     memory = ratio(wide.of_contestant("ours"), wide.of_contestant("trl"), "peak_bytes")
     yield Target("Peak memory of TRL, a vocabulary of 262,144", 0.6, False, memory, void=memory and wide.void("trl"))
     for name, limit in SWEEP_LIMITS.items():
-        yield sweep_target(lines, name, limit)
+        yield sweep_target(lines, works[name], limit)
     for name in SWEEP_LIMITS:
         yield from scoring_targets(lines, name)
     for name, limit in COMMAND_LIMITS.items():
@@ -122,10 +123,10 @@ def sweep_lines(lines: Sequence[Line], work: str) -> dict[str, list[Line]]:
     return {name: [line for line in newest if line["contestant"] == name] for name in (*OWN_SWEEPS, *CONTESTANTS)}
 
 
-def sweep_target(lines: Sequence[Line], work: str, limit: float) -> Target:
-    """The faster of our two launchers against six launches of a peer."""
-    found = sweep_lines(lines, work)
-    text = f"Six cells against six launches of the fastest peer, {WORKLOADS[work].title}"
+def sweep_target(lines: Sequence[Line], work: Work, limit: float) -> Target:
+    """The faster of our two launchers against six launches of a peer, which must have trained the same in one."""
+    found = sweep_lines(lines, work.name)
+    text = f"Six cells against six launches of the fastest peer, {WORKLOADS[work.name].title}"
     peers = [name for name in found if found[name] and name not in OWN_SWEEPS]
     own = {name: times(found[name], "seconds") for name in OWN_SWEEPS if found.get(name)}
     if not peers or not own:
@@ -134,7 +135,7 @@ def sweep_target(lines: Sequence[Line], work: str, limit: float) -> Target:
     best = min(own, key=lambda name: own[name].median)  # type: ignore[union-attr]
     wall, cpu = (ratio(found[best], found[peer], value) for value in ("seconds", "cpu_s"))
     against = f"`hydra/launcher={OWN_SWEEPS[best]}`, {CONTESTANTS[peer].title}"
-    return Target(text, limit, False, wall, cpu, against=against)
+    return Target(text, limit, False, wall, cpu, void=wall and work.void(peer), against=against)
 
 
 def scoring_lines(lines: Sequence[Line], work: str) -> list[Line]:
@@ -179,32 +180,33 @@ def targets_table(found: Iterator[Target]) -> Iterator[str]:
 # --- sections -----------------------------------------------------------------------------------------------
 
 
+SAME_WORK = (
+    """Every contestant reads the same base folder (float32) and the same rows, each once, and trains LoRA of the same
+    rank, alpha and targets by AdamW without weight decay: the same optimizer steps of the same number of rows, cosine
+    after one step of warm-up, clipping at 1 (LitGPT cannot clip), no evaluation, no gradient checkpointing, one thread.
+    Contestants take turns, and another one begins each round. The bare loop has our model and our batches, in our
+    order; the others have their own order of rows. The lesson's recipe pads every row to 512 tokens and computes all
+    logits, 4 rows a pass; its labels are corrected, because training on others could not be compared.""",
+    """A hook that Python loads at its start writes the time of the first batch and of the end of each optimizer step,
+    in every library alike, and counts the tokens that reach the embedding. *tokens/s* are tokens of text without
+    padding, over the time from the first batch to the end of the last step. *Peak* is the resident memory of the
+    largest process. *First step* and *command* count from the start of the command; ours also scores one row.""",
+    f"""A comparison is void if the losses on held-out rows, computed by one evaluator from what each contestant has
+    saved, lie further apart than {TOLERANCE:.0%} of what our training gains, or {SMALLEST:g} nats if that is more; or if one
+    has read other tokens than the rows have, by more than {TOKENS_APART:.0%}.""",
+)
+
+
 def same_work() -> Iterator[str]:
     yield ""
     yield "## The same work"
-    yield ""
-    yield (
-        "Every contestant reads the same base folder (float32) and the same rows, each once, and trains LoRA of the "
-        "same rank, alpha and targets by AdamW without weight decay: the same optimizer steps of the same number of "
-        "rows, cosine after one step of warm-up, clipping at 1 (LitGPT cannot clip), no evaluation, no gradient "
-        "checkpointing, one thread. Contestants take turns, and another one begins each round. The bare loop has our model and our "
-        "batches, in our order; the others have their own order of rows. The lesson's recipe pads every row to 512 "
-        "tokens and computes all logits, 4 rows a pass; its labels are corrected, because training on others could not "
-        "be compared."
-    )
-    yield ""
-    yield (
-        "A hook that Python loads at its start writes the time of the first batch and of the end of each optimizer "
-        "step, in every library alike, and counts the tokens that reach the embedding. *tokens/s* are tokens of text without "
-        "padding, over the time from the first batch to the end of the last step. *Peak* is the resident memory of the "
-        "largest process. *First step* and *command* count from the start of the command; ours also scores one row."
-    )
-    yield ""
-    yield (
-        "A comparison is void if the losses on held-out rows, computed by one evaluator from what each contestant has "
-        f"saved, lie further apart than {TOLERANCE:.0%} of what our training gains, or {SMALLEST:g} nats if that is "
-        f"more; or if one has read other tokens than the rows have, by more than {TOKENS_APART:.0%}."
-    )
+    for paragraph in SAME_WORK:
+        yield ""
+        yield wrapped(paragraph)
+
+
+def wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def training_section(work: Work) -> Iterator[str]:
