@@ -14,7 +14,7 @@ on the same base folder and rows with the same method, optimizer steps and rows 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def names_of(known: Sequence[str] | dict[str, object]):  # type: ignore[no-untyped-def]
+def names_of(known: Collection[str]) -> Callable[[str], list[str]]:
     """A parser of names separated by commas."""
 
     def names(text: str) -> list[str]:

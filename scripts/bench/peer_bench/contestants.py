@@ -95,13 +95,13 @@ OURS = {"PYTHONPATH": str(ROOT)}
 
 def ours(job: Job, who: Contestant) -> Command:
     runs = job.folder / "runs"
-    words = [job.python, "-m", "harness", *our_overrides(job, who.dtype), f"runs_dir={runs}"]
+    words: list[str | Path] = [job.python, "-m", "harness", *our_overrides(job, who.dtype), f"runs_dir={runs}"]
     return Command(words, runs / "*" / "adapter", OURS, job.prepared.pad_id)
 
 
 def bare(job: Job, who: Contestant) -> Command:
     out = job.folder / "adapter"
-    words = [job.python, DRIVERS / "bare.py", out, *our_overrides(job, who.dtype)]
+    words: list[str | Path] = [job.python, DRIVERS / "bare.py", out, *our_overrides(job, who.dtype)]
     return Command(words, out, OURS, job.prepared.pad_id)
 
 
@@ -112,7 +112,7 @@ def lesson(job: Job, who: Contestant) -> Command:
         "seed": SEED,
     }  # fmt: skip
     rows = job.prepared.rows / "train.jsonl"
-    words = [job.python, DRIVERS / "lesson.py", job.prepared.base, rows, out, json.dumps(settings)]
+    words: list[str | Path] = [job.python, DRIVERS / "lesson.py", job.prepared.base, rows, out, json.dumps(settings)]
     return Command(words, out, {}, job.prepared.pad_id)
 
 

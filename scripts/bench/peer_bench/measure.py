@@ -71,7 +71,8 @@ class Bench:
             "scoring.forgetting=null",
             f"lora.target_modules=[{','.join(work.targets)}]",
         ]
-        words = [sys.executable, DRIVERS / "prepare.py", folder, *work.overrides(self.data_dir), *more]
+        prepare: list[str | Path] = [sys.executable, DRIVERS / "prepare.py", folder]
+        words = [*prepare, *work.overrides(self.data_dir), *more]
         watch.run(words, cwd=ROOT, environment=OURS | {"HF_HUB_OFFLINE": "0"})
         prepared = read_prepared(folder)
         assert prepared is not None
@@ -80,8 +81,10 @@ class Bench:
     def job(self, work: Workload, who: Contestant, folder: Path) -> Job:
         prepared = self.prepare(work)
         if who.environment == "litgpt" and not (prepared.folder / "litgpt" / "tokenizer_config.json").exists():
-            words = [self.python(who), DRIVERS / "litgpt_base.py", prepared.base, prepared.folder / "litgpt"]
-            watch.run(words, environment=watch.ONE_THREAD)
+            convert = DRIVERS / "litgpt_base.py"
+            watch.run(
+                [self.python(who), convert, prepared.base, prepared.folder / "litgpt"], environment=watch.ONE_THREAD
+            )
         return Job(work, prepared, folder, self.data_dir, self.python(who), work.rank, work.alpha)
 
 
@@ -168,10 +171,10 @@ def evaluate(bench: Bench, job: Job, who: Contestant, command: Command) -> dict[
         base, pattern = job.folder / "runs", "*/adapter"
         [trained] = base.glob(pattern)
     if command.convert:
-        words = [job.python, DRIVERS / "litgpt_weights.py", trained, job.folder / "converted"]
-        watch.run(words, environment=watch.ONE_THREAD)
+        convert = [job.python, DRIVERS / "litgpt_weights.py", trained, job.folder / "converted"]
+        watch.run(convert, environment=watch.ONE_THREAD)
         trained = job.folder / "converted" / "model.pth"
-    words = [sys.executable, DRIVERS / "evaluate.py", job.prepared.folder, f"it={trained}"]
+    words: list[str | Path] = [sys.executable, DRIVERS / "evaluate.py", job.prepared.folder, f"it={trained}"]
     return dict(last_json(watch.run(words, environment=watch.ONE_THREAD | OURS).output))
 
 
@@ -217,7 +220,7 @@ def own_sweep(bench: Bench, work: Workload, name: str) -> dict[str, Any]:
     with scratch() as folder:
         job = bench.job(work, CONTESTANTS["ours"], folder)
         fixed = [word for word in our_overrides(job, "float32") if not word.startswith(("lora.r=", "lora.lora_alpha="))]
-        words = [
+        words: list[str | Path] = [
             sys.executable, "-m", "harness", "-m", f"hydra/launcher={OWN_SWEEPS[name]}", *SIX,
             *fixed, f"runs_dir={folder / 'runs'}",
         ]  # fmt: skip
@@ -284,7 +287,7 @@ def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
                 for word in our_overrides(job, "float32")
                 if not word.startswith(("scoring.metrics=", "data.limits.test="))
             ]
-            words = [
+            words: list[str | Path] = [
                 sys.executable, DRIVERS / "scoring.py", *fixed, f"data.limits.test={SCORED}",
                 "scoring.metrics=[exact_match]", f"scoring.generation.max_new_tokens={ANSWER}",
             ]  # fmt: skip

@@ -94,7 +94,7 @@ def targets(lines: Sequence[Line], works: dict[str, Work]) -> Iterator[Target]:
     yield speed_target(mixed, "Speed of the best tuned peer, mixed lengths", 1.15, best)
     wide = works["gemma3_270m"]
     memory = ratio(wide.of_contestant("ours"), wide.of_contestant("trl"), "peak_bytes")
-    yield Target("Peak memory of TRL, a vocabulary of 262,144", 0.6, False, memory, void=memory and wide.void("trl"))
+    yield Target("Peak memory of TRL, a vocabulary of 262,144", 0.6, False, memory, void=wide.void("trl"))
     for name, limit in SWEEP_LIMITS.items():
         yield sweep_target(lines, works[name], limit)
     for name in SWEEP_LIMITS:
@@ -113,7 +113,7 @@ def speed_target(work: Work, text: str, limit: float, other: str | None) -> Targ
     against = CONTESTANTS[other].title if CONTESTANTS[other].peer else ""
     found = ratio(mine, its, "tokens_per_s")
     cpu = inverse(ratio(mine, its, "training_cpu_s"))
-    return Target(text, limit, True, found, cpu, void=found and work.void(other), against=against)
+    return Target(text, limit, True, found, cpu, void=work.void(other), against=against)
 
 
 def sweep_lines(lines: Sequence[Line], work: str) -> dict[str, list[Line]]:
@@ -135,7 +135,7 @@ def sweep_target(lines: Sequence[Line], work: Work, limit: float) -> Target:
     best = min(own, key=lambda name: own[name].median)  # type: ignore[union-attr]
     wall, cpu = (ratio(found[best], found[peer], value) for value in ("seconds", "cpu_s"))
     against = f"`hydra/launcher={OWN_SWEEPS[best]}`, {CONTESTANTS[peer].title}"
-    return Target(text, limit, False, wall, cpu, void=wall and work.void(peer), against=against)
+    return Target(text, limit, False, wall, cpu, void=work.void(peer), against=against)
 
 
 def scoring_lines(lines: Sequence[Line], work: str) -> list[Line]:
@@ -192,8 +192,8 @@ SAME_WORK = (
     padding, over the time from the first batch to the end of the last step. *Peak* is the resident memory of the
     largest process. *First step* and *command* count from the start of the command; ours also scores one row.""",
     f"""A comparison is void if the losses on held-out rows, computed by one evaluator from what each contestant has
-    saved, lie further apart than {TOLERANCE:.0%} of what our training gains, or {SMALLEST:g} nats if that is more; or if one
-    has read other tokens than the rows have, by more than {TOKENS_APART:.0%}.""",
+    saved, lie further apart than {TOLERANCE:.0%} of what our training gains, or {SMALLEST:g} nats if that is more; or
+    if one has read other tokens than the rows have, by more than {TOKENS_APART:.0%}.""",
 )
 
 

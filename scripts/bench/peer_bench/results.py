@@ -23,8 +23,9 @@ class Results:
         """Keep one measurement."""
         line = {"kind": kind, **values, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        cut = self.file.exists() and not self.file.read_bytes().endswith(b"\n")
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write("\n" * cut + json.dumps(line, ensure_ascii=False) + "\n")
         self.lines.append(line)
         return line
 
