@@ -142,7 +142,7 @@ def measure_run(bench: Bench, work: Workload, who: Contestant, number: int) -> N
         ends = work.rows if command.pad_id == job.prepared.eos_id else 0  # counted as padding
         line = bench.results.add(
             "run", workload=work.name, key=work.key, contestant=who.name, round=number, seconds=done.seconds,
-            cpu_s=done.cpu_s, first_step_s=done.first_step_s, training_s=training_s, training_cpu_s=training_cpu_s,
+            cpu_s=done.cpu_s, first_step_s=done.first_step_s, first_step_cpu_s=done.first_step_cpu_s, training_s=training_s, training_cpu_s=training_cpu_s,
             tokens_per_s=job.prepared.tokens / training_s if training_s else None,
             peak_bytes=done.peak_bytes, load=done.load, steps=len(events.steps), positions=events.positions,
             tokens_seen=events.tokens + ends, tokens=job.prepared.tokens,
@@ -174,7 +174,7 @@ def evaluate(bench: Bench, job: Job, who: Contestant, command: Command) -> dict[
         convert = [job.python, DRIVERS / "litgpt_weights.py", trained, job.folder / "converted"]
         watch.run(convert, environment=watch.ONE_THREAD)
         trained = job.folder / "converted" / "model.pth"
-    words: list[str | Path] = [sys.executable, DRIVERS / "evaluate.py", job.prepared.folder, f"it={trained}"]
+    words: list[str | Path] = [sys.executable, DRIVERS / "held_out.py", job.prepared.folder, f"it={trained}"]
     return dict(last_json(watch.run(words, environment=watch.ONE_THREAD | OURS).output))
 
 
@@ -267,7 +267,9 @@ def measure_commands(bench: Bench, rounds: int) -> None:
                     bench.results.add("failed", name=name, round=number, error=failure_text(failure))
                     continue
             if number >= 0:
-                bench.results.add("command", name=name, round=number, seconds=done.seconds, load=done.load)
+                bench.results.add(
+                    "command", name=name, round=number, seconds=done.seconds, cpu_s=done.cpu_s, load=done.load
+                )
                 say(f"{name}, round {number + 1}: {done.seconds:.2f} s")
 
 

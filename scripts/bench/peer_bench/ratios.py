@@ -30,9 +30,9 @@ class Ratio:
         return f"{self.median:.2f} ({min(self.rounds):.2f} to {max(self.rounds):.2f}, {len(self.rounds)} rounds)"
 
 
-def ratio(above: Iterable[Line], below: Iterable[Line], value: str) -> Ratio | None:
-    """``value`` of one over that of the other, of the rounds that both have; None if there is none."""
-    by_round = {line["round"]: line.get(value) for line in below}
+def ratio(above: Iterable[Line], below: Iterable[Line], value: str, other: str | None = None) -> Ratio | None:
+    """``value`` of one over that of the other (over its ``other``), of the rounds that both have; None without any."""
+    by_round = {line["round"]: line.get(other or value) for line in below}
     pairs = [(line.get(value), by_round.get(line["round"])) for line in above]
     found = tuple(one / other for one, other in pairs if one and other)
     return Ratio(found) if found else None

@@ -51,6 +51,11 @@ class Watched:
         return self.events.steps[0][0] - self.started if self.events.steps else None
 
     @property
+    def first_step_cpu_s(self) -> float | None:
+        """CPU time of the process until then."""
+        return self.events.steps[0][1] if self.events.steps else None
+
+    @property
     def training_s(self) -> float | None:
         """From the first batch to the end of the last optimizer step."""
         return self._between(0)

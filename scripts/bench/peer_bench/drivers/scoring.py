@@ -34,32 +34,35 @@ def main() -> None:
     equal = needs_equal_lengths(base.model, plan.method, plan.settings)
     rows = audited.splits[plan.scoring.split]
 
-    def seconds(scored: Any, batch_size: int | None) -> float:
-        return generation_s(scored, base, plan, rows, equal, batch_size)
-
-    seconds(base.model, None)  # the first one warms up
-    found = {"base_s": seconds(base.model, None), "batched_s": seconds(model, None), "single_s": seconds(model, 1)}
+    found: dict[str, float] = {}
+    for name, scored, batch_size in (
+        ("warmup", base.model, None), ("base", base.model, None), ("batched", model, None), ("single", model, 1),
+    ):  # fmt: skip
+        found[f"{name}_s"], found[f"{name}_cpu_s"] = generation_s(scored, base, plan, rows, equal, batch_size)
     print(json.dumps({**found, "prompts": len(rows), "new_tokens": plan.scoring.generation.max_new_tokens}))
 
 
-def generation_s(model: Any, base: Any, plan: Any, rows: Any, equal: bool, batch_size: int | None) -> float:
-    """Seconds that scoring spends on answers, between the last loss and the last answer."""
+def generation_s(
+    model: Any, base: Any, plan: Any, rows: Any, equal: bool, batch_size: int | None
+) -> tuple[float, float]:
+    """Seconds and CPU seconds that scoring spends on answers, between the last loss and the last answer."""
     from harness.scoring.score import score
 
     generation = plan.scoring.generation
     if batch_size is not None:
         generation = replace(generation, batch_size=batch_size)
-    times: dict[str, float] = {}
+    times: dict[str, tuple[float, float]] = {}
 
     def told(unit: str, done: int, of: int) -> None:
-        times[unit] = time.perf_counter()
+        times[unit] = time.perf_counter(), time.process_time()
 
     never = (int(base.tokenizer.pad_token_id),)
     score(
         model, base.tokenizer, rows, (), replace(plan.scoring, generation=generation),
         stops=never, equal_lengths=equal, seed=plan.seed, told=told,
     )  # fmt: skip
-    return times["answer"] - times["loss"]
+    begun, ended = times["loss"], times["answer"]
+    return ended[0] - begun[0], ended[1] - begun[1]
 
 
 if __name__ == "__main__":
