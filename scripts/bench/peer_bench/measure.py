@@ -138,11 +138,12 @@ def measure_run(bench: Bench, work: Workload, who: Contestant, number: int) -> N
         job = bench.job(work, who, folder)
         command = who.command(job, who)
         done = train(command, folder)
-        events, training_s, training_cpu_s = done.events, done.training_s, done.training_cpu_s
+        events, training_s = done.events, done.training_s
         ends = work.rows if command.pad_id == job.prepared.eos_id else 0  # counted as padding
         line = bench.results.add(
             "run", workload=work.name, key=work.key, contestant=who.name, round=number, seconds=done.seconds,
-            cpu_s=done.cpu_s, first_step_s=done.first_step_s, first_step_cpu_s=done.first_step_cpu_s, training_s=training_s, training_cpu_s=training_cpu_s,
+            cpu_s=done.cpu_s, first_step_s=done.first_step_s, first_step_cpu_s=done.first_step_cpu_s,
+            training_s=training_s, training_cpu_s=done.training_cpu_s,
             tokens_per_s=job.prepared.tokens / training_s if training_s else None,
             peak_bytes=done.peak_bytes, load=done.load, steps=len(events.steps), positions=events.positions,
             tokens_seen=events.tokens + ends, tokens=job.prepared.tokens,
@@ -300,7 +301,5 @@ def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
                 bench.results.add("failed", **where, error=failure_text(failure), scoring=True)
                 return
         line = bench.results.add("scoring", **where, **last_json(done.output), load=done.load)
-        say(
-            f"scoring of {work.name}, round {number + 1}: "
-            + ", ".join(f"{k} {v:.1f}" for k, v in line.items() if k.endswith("_s"))
-        )
+        shown = ", ".join(f"{name} {line[f'{name}_s']:.1f} s" for name in ("batched", "single", "base"))
+        say(f"scoring of {work.name}, round {number + 1}: {shown}")
