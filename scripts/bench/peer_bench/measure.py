@@ -71,7 +71,7 @@ class Bench:
             "scoring.forgetting=null",
             f"lora.target_modules=[{','.join(work.targets)}]",
         ]
-        prepare: list[str | Path] = [sys.executable, DRIVERS / "prepare.py", folder]
+        prepare: list[str | Path] = [sys.executable, DRIVERS / "prepare.py", "--rows", str(work.rows), folder]
         words = [*prepare, *work.overrides(self.data_dir), *more]
         watch.run(words, cwd=ROOT, environment=OURS | {"HF_HUB_OFFLINE": "0"})
         prepared = read_prepared(folder)

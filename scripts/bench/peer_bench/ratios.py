@@ -128,7 +128,8 @@ class Target:
     def measured(self) -> str:
         if self.found is None:
             return "not measured"
-        return self.found.text + (f"; {self.against}" if self.against else "")
+        cpu = f"by CPU time {self.cpu.median:.2f}" if self.cpu else ""
+        return "; ".join(filter(None, [self.found.text, cpu, self.against]))
 
     @property
     def verdict(self) -> str:
@@ -142,7 +143,7 @@ class Target:
         if any(self._reached(each) != met for each in self.found.rounds):
             notes.append("not in every round" if met else "in some rounds")
         if self.cpu and self._reached(self.cpu.median) != met:
-            notes.append(f"by CPU time {'not ' if met else ''}met, {self.cpu.median:.2f}")
+            notes.append(f"{'not ' if met else ''}met by CPU time")
         return ("**met**" if met else "**not met**") + (f" ({'; '.join(notes)})" if notes else "")
 
     def _reached(self, value: float) -> bool:

@@ -13,6 +13,7 @@ from common import load
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, required=True, help="that the workload trains on, each once")
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
 
@@ -20,6 +21,7 @@ def main() -> None:
 
     plan, base, audited = load(given.overrides)
     rows, held = audited.splits["train"], audited.splits["validation"]
+    require_rows(len(rows), given.rows)
     base.model.save_pretrained(given.folder / "base")
     base.tokenizer.save_pretrained(given.folder / "base")
     (given.folder / "rows").mkdir(parents=True, exist_ok=True)
@@ -42,6 +44,12 @@ def main() -> None:
         "parameters": sum(parameter.numel() for parameter in base.model.parameters()),
     }
     (given.folder / "prepared.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def require_rows(found: int, wanted: int) -> None:
+    """Raise SystemExit if rows would be read twice by some contestants, and once by others."""
+    if found < wanted:
+        raise SystemExit(f"the data have {found} rows to train on, the workload needs {wanted}; lower --steps")
 
 
 if __name__ == "__main__":
