@@ -125,7 +125,7 @@ def test_a_plain_model_is_batched_by_any_length_and_says_nothing(random_qwen2, r
     made = prepared(random_qwen2, rows, tmp_path / "runs")
     arguments = (made.base.model, made.base.tokenizer, made.rows.splits["test"], made.plan.scoring)
     found = check_batches(*arguments, stops=STOPS, equal_lengths=False)
-    assert found == batching.BatchCheck(Batching.padded, Batching.padded, ())
+    assert found == batching.BatchCheck(Batching.refilled, Batching.padded, ())
 
 
 @pytest.mark.parametrize(
