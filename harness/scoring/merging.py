@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 # PEFT's names of the methods whose merged models answer as the unmerged ones: tests/scoring/test_merging.py. Missing
-# are methods that change no base weight, `full` and `trainable_tokens`, which add nothing to a layer's computation that
-# would be worth it, and those of peft=library.
+# are methods that change no base weight, `full`, whose weights are its own, `trainable_tokens`, whose embedding may be
+# tied to the output head, and those of peft=library.
 EXACT = (
     *("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "VERA", "RANDLORA", "VBLORA", "FOURIERFT", "MISS", "OFT", "BOFT"),
     *("HRA", "ROAD", "C3A", "SHIRA", "DIFF_PRUNING", "PARTIAL", "BITFIT", "LN_TUNING"),
