@@ -1,8 +1,7 @@
 """Token ids of large data, kept on disk as Arrow under a hash of all that decides them: texts and tokenizer.
 
 What a row makes of its ids (limits, cut completions, refused rows) is computed each time and cannot be stale. Kept in
-``$PEFT_HARNESS_CACHE/tokens``, of which any file may be deleted. 4,900 rows of E2E take 1.3 s to tokenize, and 0.1 s to
-read.
+``$PEFT_HARNESS_CACHE/tokens``, of which any file may be deleted. 8,800 rows of GSM8K take 3.7 s, and 1.0 s with them.
 """
 
 import hashlib
