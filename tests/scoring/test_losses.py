@@ -9,10 +9,11 @@ import torch
 from harness.data.collate import collate
 from harness.data.rows import Row
 from harness.data.tokenize import TokenizedRow
+from harness.models.base import load_base
 from harness.scoring import losses, prefix
 from harness.scoring.losses import Passes, mean_completion_loss
 from tests.support import method_cases as cases
-from tests.support.runs import disturbed, prepared, write_rows
+from tests.support.runs import disturbed, overrides, plan_of, prepared, write_rows
 from tests.support.tuners_models import VOCAB, base_model
 
 TOLERANCE = 2e-6  # of a loss, in float32: in parts or whole, in chunks or at once
@@ -92,8 +93,8 @@ def loss_of(model, rows, plain: bool = False, batch_size: int = 4) -> float:
 def test_losses_in_chunks_and_after_a_shared_start_are_those_of_whole_rows(architecture, chunks, shared, monkeypatch):
     model, rows = base_model(architecture).eval(), made_rows(shared)
     if not chunks:
-        model.config.final_logit_softcapping, model.config.logits_scaling = 0.1, 7.0
-        model.logit_scale, model.logits_scaling = 7.0, 7.0
+        model.config.final_logit_softcapping = 30.0  # Gemma 2's own, which hardly changes logits as small as these
+        model.config.logits_scaling, model.logit_scale, model.logits_scaling = 7.0, 7.0, 7.0
     monkeypatch.setattr(losses, "FEWEST", 1)
     monkeypatch.setattr(losses, "CHUNK_BYTES", 3 * 4 * VOCAB)  # three positions at a time
     sizes = []
@@ -146,3 +147,12 @@ def test_a_model_that_must_read_whole_rows_does(monkeypatch):
     model.get_decoder().embed_tokens.register_forward_hook(lambda _, ids, __: read.append(ids[0].shape[1]))
     loss_of(model, rows, batch_size=1)
     assert sorted(read) == sorted(len(row.input_ids) for row in rows)
+
+
+def test_losses_of_a_base_in_half_precision_are_computed_in_chunks_too(random_qwen2, rows, tmp_path):
+    words = (f"model.path={random_qwen2}", "model.dtype=bfloat16")
+    base = load_base(plan_of(*overrides(random_qwen2, rows, tmp_path), *words)[0].model)
+    for method in ("lora", "full"):
+        made = prepared(random_qwen2, rows, tmp_path, *words, f"peft={method}", base=base)
+        model, examples = disturbed(made.model), made.rows.splits["train"]
+        assert loss_of(model, examples) == pytest.approx(loss_of(model, examples, plain=True), rel=1e-2)
