@@ -85,8 +85,9 @@ def measure_point(bench: Bench, axis: str, point: int) -> dict[str, Any]:
 
 def fixed_overrides(bench: Bench, folder: Path, axis: str, point: int) -> list[str]:
     """Those of the embedded model's training, with one of them at this point."""
-    work = replace(WORKLOADS["tiny"], steps=point // 8 if axis == "rows" else STEPS)
-    job = bench.job(work, CONTESTANTS["ours"], folder)
+    tiny = WORKLOADS["tiny"]
+    work = replace(tiny, steps=point // tiny.batch if axis == "rows" else STEPS)
+    job = replace(bench.job(tiny, CONTESTANTS["ours"], folder), workload=work)
     words = our_overrides(job, "float32")
     if axis == "length":
         rows = folder / "rows.jsonl"
