@@ -13,6 +13,7 @@ on the same base folder and rows with the same method, optimizer steps and rows 
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -39,6 +40,7 @@ def main() -> None:
     results = Results(given.out)
     if not given.page:
         refuse_to_mix(given)
+        signal.signal(signal.SIGTERM, lambda *ignored: sys.exit(143))  # so that the command that is measured ends, too
         results.add("machine", **machine(ROOT))
         measure_all(measure.Bench(results, given.cache, given.data_dir), given)
     write_page(results.lines, given.write)

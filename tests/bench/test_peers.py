@@ -1,6 +1,7 @@
 """The benchmark against peers: what it refuses, keeps, hands to each contestant, and writes on its page."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -410,6 +411,21 @@ def test_command_that_runs_too_long_is_ended(bench):
     watch = bench("peer_bench.watch")
     with pytest.raises(watch.CommandFailed, match="ended with -15"):
         watch.run([sys.executable, "-S", "-c", "import time; time.sleep(60)"], limit_s=0.2)
+
+
+def test_stopping_the_benchmark_stops_what_it_measures(bench, monkeypatch, tmp_path):
+    watch = bench("peer_bench.watch")
+
+    def stopped(seconds):
+        if (tmp_path / "id").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.time, "sleep", stopped)
+    code = "import os, time; open('new', 'w').write(str(os.getpid())); os.rename('new', 'id'); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        watch.run([sys.executable, "-S", "-c", code], cwd=tmp_path)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "id").read_text()), 0)
 
 
 TRAINING = """

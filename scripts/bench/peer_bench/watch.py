@@ -110,7 +110,12 @@ def run(
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-            code, cpu, peak = _wait(command, started + limit_s)
+            try:
+                code, cpu, peak = _wait(command, started + limit_s)
+            except BaseException:  # the benchmark is stopped: nothing of it goes on
+                command.kill()
+                command.wait()
+                raise
             seconds = time.time() - started
         output = log.read_text(encoding="utf-8", errors="replace")
         if code not in expected:
