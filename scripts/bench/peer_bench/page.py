@@ -59,6 +59,7 @@ def heading(lines: Sequence[Line]) -> Iterator[str]:
         f"{last['memory_bytes'] / 2**30:.0f} GiB, {last['system']}, Python {last['python']}, "
         f"commit {', '.join(commits) or 'unknown'}."
     )
+    yield ""
     versions = {line["environment"]: line["versions"] for line in lines if line["kind"] == "versions"}
     for each in versions.values():
         yield "- " + ", ".join(f"{name} {version}" for name, version in each.items())
@@ -237,7 +238,8 @@ def training_section(work: Work) -> Iterator[str]:
     for name in work.contestants:
         if work.of_contestant(name):
             yield training_row(work, name)
-    yield failures_text(work.failures)
+    if work.failures:
+        yield failures_text(work.failures)
 
 
 def training_row(work: Work, name: str) -> str:
