@@ -13,8 +13,8 @@ unmerged), ``scored`` (what scoring does: places refilled, the adapter merged, m
 rows are computed ``whole`` and ``in parts``. Prints medians over ``--rounds``, ratios with their spread, and whether
 the answers are equal. Times are those of the process on a CPU, where other work disturbs a clock, else of a clock.
 
-``--variants`` also measures what the harness does not use: transformers' static cache, torch.compile and continuous
-batching.
+``--variants`` also measures what the harness does not use: transformers' static cache, the same compiled (which
+transformers does on a GPU alone) and continuous batching. See docs/benchmarks-notes.md.
 """
 
 import argparse
