@@ -267,10 +267,8 @@ def show(seconds: dict[str, list[float]], base: str, adapter: str) -> None:
         reference = seconds[base if name.endswith("base") else adapter]
         ratio = "" if name.startswith("same") else _ratio(reference, times)
         print(f"  {name:<20} {statistics.median(times):>8.2f} s  {ratio}")
-    if "scored, adapter" in seconds:
-        print(
-            f"  scored adapter at {_ratio(seconds['refilled, base'], seconds['scored, adapter'])} of the base's speed"
-        )
+    if "same work, adapter" in seconds:
+        print(f"  same work: {_ratio(seconds['same work, base'], seconds['same work, adapter'])} of the base's speed")
 
 
 def _ratio(reference: Sequence[float], times: Sequence[float]) -> str:
