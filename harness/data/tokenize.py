@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import Data, OnBadRow, Template, TrainOn
+from harness.data import token_cache
 from harness.data.dataset import SplitRows, bad_rows_fault
 from harness.data.json_rows import parse_json
 from harness.data.rows import BadRow, Row
@@ -229,11 +230,17 @@ def _why_unusable(prompt: Sequence[int], completion: Sequence[int], data: Data, 
 
 
 def _ids(texts: Sequence[str], tokenizer: Any, special: bool) -> list[list[int]]:
+    """Ids of each text; those of large data are kept on disk."""
     if not texts:
         return []
-    # One call for all, so that fast tokenizers loop themselves. Length is checked here, so no warning about it.
-    options = {"add_special_tokens": special, "return_attention_mask": False, "verbose": False}
-    return tokenizer(list(texts), **options)["input_ids"]
+
+    def tokenized() -> list[list[int]]:
+        # One call for all, so that fast tokenizers loop themselves. Length is checked here, so no warning about it.
+        options = {"add_special_tokens": special, "return_attention_mask": False, "verbose": False}
+        ids: list[list[int]] = tokenizer(list(texts), **options)["input_ids"]
+        return ids
+
+    return token_cache.ids_of(texts, tokenizer, special, tokenized)
 
 
 def prompt_of(row: TokenizedRow) -> list[int]:

@@ -12,8 +12,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from harness.models.gguf import cache_folder
 from harness.record.files import atomic_write_text, file_sha256
+from harness.runtime.caches import cache_folder
 
 KEPT_ABOVE = 1 << 20  # bytes; smaller files are read in less time than it takes to look them up
 SETTLED_NS = 2_000_000_000  # a file changed this recently may change again within the resolution of its times

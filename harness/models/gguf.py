@@ -7,13 +7,13 @@ converts at a time; the others wait for it and use its result.
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import ModelFault
 from harness.record.files import PARTIAL, partial_path, remove, replacing
+from harness.runtime.caches import cache_folder
 from harness.runtime.notices import without_progress_bars
 
 log = logging.getLogger(__name__)
@@ -21,11 +21,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # increase when the conversion changes its result
 ORIGIN = "origin.json"  # sizes of all files and what they were made from; written last
-
-
-def cache_folder() -> Path:
-    """The folder for converted models; created when first written to."""
-    return Path(os.environ.get("PEFT_HARNESS_CACHE") or Path.home() / ".cache" / "peft-harness").expanduser()
 
 
 def converted_folder(name: str, sha256: str, obtain: Callable[[Path], Path]) -> Path:

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.config import schema
-from harness.data.collate import collate, positions_needed
+from harness.data.collate import collate
 from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.methods.context import SheetValues
 from harness.methods.registry import keeps_prefix, prompt_learning
 from harness.models.device import base_precision
+from harness.scoring.decode import can_decode, greedy
 from harness.scoring.generate import continuations, decoding_config
-from harness.scoring.losses import can_skip_logits
+from harness.scoring.losses import Passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Differ = Callable[..., float]
 
 CHECKED = 3  # rows: the shortest, the longest, and one between
 STEPS = 3  # generated tokens: the first by the prompt alone, the others through the cache
@@ -35,6 +38,7 @@ ROUNDED = 5e-2  # half precision, and weights in 4 or 8 bits
 class Batching(Enum):
     """Which rows may share a batch."""
 
+    refilled = "rows of any length, each replaced when it ends"
     padded = "rows of any length"
     equal = "rows of one length"
     single = "one row"
@@ -47,6 +51,7 @@ class BatchCheck:
     answers: Batching
     losses: Batching
     notes: tuple[str, ...]
+    plain: bool = False  # losses need whole rows through the whole model
 
 
 def needs_equal_lengths(model: Any, method: str | None = None, settings: SheetValues | None = None) -> bool:
@@ -92,18 +97,23 @@ def check_batches(
     Args:
         equal_lengths: known before: rows of different lengths must not share a batch.
     """
-    rows = _rows_to_check(examples)
-    limit = ROUNDED if _is_rounded(model) else EXACT
+    rows = rows_to_check(examples)
+    limit = tolerance(model)
     notes = []
-    losses, far = Batching.padded, _loss_difference(model, rows, int(tokenizer.pad_token_id))
-    if far > limit:
+    losses, far = Batching.padded, _loss_difference(model, rows, int(tokenizer.pad_token_id), plain=False)
+    plain = far > limit
+    if plain and (far := _loss_difference(model, rows, int(tokenizer.pad_token_id), plain=True)) > limit:
         losses = Batching.single
         notes.append(_note("losses depend on the other rows of a batch", far, losses))
     if not scoring.metrics:
-        return BatchCheck(Batching.padded, losses, tuple(notes))
+        return BatchCheck(Batching.padded, losses, tuple(notes), plain)
     answers = Batching.equal if equal_lengths else Batching.padded
     prompts = [prompt_of(row) for row in rows]
-    differ = _logit_differences(model, tokenizer, stops, min(STEPS, scoring.generation.max_new_tokens))
+    steps = min(STEPS, scoring.generation.max_new_tokens)
+    differ = _logit_differences(model, tokenizer, stops, steps)
+    refills = answers is Batching.padded and _refills(model, examples, scoring.generation)
+    if refills and differ(prompts, lambda: _refilled_logits(model, prompts, steps)) <= limit:
+        return BatchCheck(Batching.refilled, losses, tuple(notes), plain)
     if answers is Batching.padded and (far := differ(prompts)) > limit:
         answers = Batching.equal
         notes.append(_note("answers depend on the padding of a batch", far, answers))
@@ -112,18 +122,43 @@ def check_batches(
         if (far := differ([prompt[len(prompt) - width :] for prompt in prompts])) > limit:
             answers = Batching.single
             notes.append(_note("answers depend on the other rows of a batch, even of one length", far, answers))
-    return BatchCheck(answers, losses, tuple(notes))
+    return BatchCheck(answers, losses, tuple(notes), plain)
+
+
+def _refills(model: Any, examples: Sequence[TokenizedRow], generation: schema.Generation) -> bool:
+    """Whether the rows' places may be refilled, by what is known of the model; sampling draws for a whole batch."""
+    prompts = [prompt_of(row) for row in examples]
+    return not generation.do_sample and can_decode(model, prompts, generation.max_new_tokens)
+
+
+def _refilled_logits(model: Any, prompts: Sequence[Sequence[int]], steps: int) -> list[list[torch.Tensor]]:
+    """Of each prompt, the logits (v) of its first tokens, as it is answered in places that are refilled."""
+    model.eval()
+    found: list[list[torch.Tensor]] = [[] for _ in prompts]
+
+    def seen(owners: Sequence[int], logits_pv: torch.Tensor) -> None:
+        for prompt, logits_v in zip(owners, logits_pv, strict=True):
+            if prompt >= 0:
+                found[prompt].append(logits_v.float())
+
+    greedy(model, prompts, limit=steps, stops=(), places=len(prompts), seen=seen)
+    return found
 
 
 def _note(what: str, far: float, chosen: Batching) -> str:
     return f"this model's {what} (by {far:.1e} of the value, on {CHECKED} rows): scored in batches of {chosen.value}"
 
 
-def _rows_to_check(examples: Sequence[TokenizedRow]) -> list[TokenizedRow]:
+def rows_to_check(examples: Sequence[TokenizedRow]) -> list[TokenizedRow]:
     """The shortest prompt, the longest, and one between: fewer if there are fewer rows."""
     by_length = sorted(examples, key=lambda row: row.prompt_length)
     places = sorted({0, len(by_length) // 2, len(by_length) - 1})
     return [by_length[place] for place in places]
+
+
+def tolerance(model: Any) -> float:
+    """How far this model's logits may lie apart, as a share of the largest, where only rounding differs."""
+    return ROUNDED if _is_rounded(model) else EXACT
 
 
 def _is_rounded(model: Any) -> bool:
@@ -131,33 +166,30 @@ def _is_rounded(model: Any) -> bool:
     return bool(base.config.dtype in (torch.float16, torch.bfloat16) or getattr(base, "is_quantized", False))
 
 
-def _loss_difference(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> float:
+def _loss_difference(model: Any, rows: Sequence[TokenizedRow], pad_id: int, plain: bool) -> float:
     """How far the logits that losses are computed from lie apart, alone and in one padded batch, as a share of them.
 
     Each row's own, because a mean over rows hides what one of them loses.
+
+    Args:
+        plain: whole rows through the whole model, in the batch as well.
     """
     if len(rows) < 2:
         return 0.0
-    model.eval()
-    together = _completion_logits(model, rows, pad_id)
-    alone = [_completion_logits(model, [row], pad_id)[0] for row in rows]
-    return max(_apart(here, there) for here, there in zip(alone, together, strict=True))
+    alone = [completion_logits(model, [row], pad_id, plain=True)[0] for row in rows]
+    return largest_difference(alone, completion_logits(model, rows, pad_id, plain))
 
 
-def _completion_logits(model: Any, rows: Sequence[TokenizedRow], pad_id: int) -> list[torch.Tensor]:
+def completion_logits(model: Any, rows: Sequence[TokenizedRow], pad_id: int, plain: bool) -> list[torch.Tensor]:
     """Of each row, the logits (t, v) that predict its completion."""
-    batch = collate(rows, pad_id, "right")
-    needed = positions_needed(batch)
-    extra = {"logits_to_keep": needed} if can_skip_logits(model) else {}
-    width = batch.pop("labels").shape[1]
-    device = next(model.parameters()).device
+    model.eval()
     with torch.no_grad(), base_precision(model):
-        logits_btv = model(**{name: tensor.to(device) for name, tensor in batch.items()}, **extra).logits
-    logits_btv, before = logits_btv[:, -needed:], width - needed
-    return [
-        logits_btv[at, row.prompt_length - 1 - before : len(row.input_ids) - 1 - before].float()
-        for at, row in enumerate(rows)
-    ]
+        return Passes(model, rows, plain).completion_logits(collate(rows, pad_id, "right"))
+
+
+def largest_difference(here: Sequence[torch.Tensor], there: Sequence[torch.Tensor]) -> float:
+    """The largest difference of any pair, as a share of the pair's largest value."""
+    return max(_apart(one, other) for one, other in zip(here, there, strict=True))
 
 
 def _apart(here: torch.Tensor, there: torch.Tensor) -> float:
@@ -165,25 +197,28 @@ def _apart(here: torch.Tensor, there: torch.Tensor) -> float:
     return float((here - there).abs().max() / here.abs().max().clamp(min=1e-6))
 
 
-def _logit_differences(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int], steps: int
-) -> Callable[[Sequence[Sequence[int]]], float]:
+def _logit_differences(model: Any, tokenizer: "PreTrainedTokenizerBase", stops: Sequence[int], steps: int) -> "Differ":
     """A function from prompts to how far their logits alone and in one batch lie apart, as a share of the largest."""
-    greedy = schema.Generation(batch_size=CHECKED, max_new_tokens=steps, do_sample=False, temperature=1.0, top_p=1.0)
-    decoding = decoding_config(greedy, tokenizer, stops)
+    greedily = schema.Generation(batch_size=CHECKED, max_new_tokens=steps, do_sample=False, temperature=1.0, top_p=1.0)
+    decoding = decoding_config(greedily, tokenizer, stops)
     decoding.output_logits, decoding.min_new_tokens = True, steps
 
-    def difference(prompts: Sequence[Sequence[int]]) -> float:
+    def batched(prompts: Sequence[Sequence[int]]) -> list[list[torch.Tensor]]:
+        steps_bv = continuations(model, prompts, decoding).logits
+        return [[logits_bv[row].float() for logits_bv in steps_bv] for row in range(len(prompts))]
+
+    def difference(
+        prompts: Sequence[Sequence[int]], together: Callable[[], list[list[torch.Tensor]]] | None = None
+    ) -> float:
         if len(prompts) < 2:
             return 0.0
         model.eval()
-        together = continuations(model, prompts, decoding)
         worst = 0.0
-        for row, prompt in enumerate(prompts):
-            alone = continuations(model, [prompt], decoding)
-            for step, logits_bv in enumerate(alone.logits):
-                worst = max(worst, _apart(logits_bv[0].float(), together.logits[step][row].float()))
-                if alone.sequences[0, step] != together.sequences[row, step]:
+        for prompt, there in zip(prompts, together() if together else batched(prompts), strict=True):
+            [here] = batched([prompt])
+            for one, other in zip(here, there, strict=True):
+                worst = max(worst, _apart(one, other))
+                if one.argmax() != other.argmax():
                     break  # from here on the two read different texts
         return worst
 

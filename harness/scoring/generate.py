@@ -11,6 +11,7 @@ import torch
 from harness.config import schema
 from harness.data.collate import by_length
 from harness.models.device import base_precision
+from harness.scoring.decode import greedy
 from harness.scoring.losses import Told, untold
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def generate(
     *,
     stops: Sequence[int],
     equal_lengths: bool,
+    refill: bool = False,
     told: Told = untold,
 ) -> list[Answer]:
     """Answers to ``prompts`` (token ids), in the same order.
@@ -41,10 +43,21 @@ def generate(
         generation: the protocol of decoding, with ``batch_size`` in prompts.
         stops: ids that end an answer, at least one.
         equal_lengths: batch prompts of one length only, so that nothing is padded.
+        refill: replace each prompt of a batch when its answer ends; for greedy decoding, and models of which
+            ``check_batches`` says so.
         told: is told how many prompts are answered.
     """
     model.eval()
     answers: dict[int, Answer] = {}
+    if refill:
+        limit = generation.max_new_tokens
+
+        def ended(prompt: int, ids: list[int]) -> None:
+            answers[prompt] = Answer(answer_text(ids, tokenizer), cut=len(ids) == limit)
+            told("answer", len(answers), len(prompts))
+
+        greedy(model, prompts, limit=limit, stops=stops, places=generation.batch_size, ended=ended)
+        return [answers[index] for index in range(len(prompts))]
     decoding = decoding_config(generation, tokenizer, stops)
     for batch in by_length([len(prompt) for prompt in prompts], generation.batch_size, equal=equal_lengths):
         output_bt = continuations(model, [prompts[index] for index in batch], decoding).sequences

@@ -1,7 +1,8 @@
 """Completion losses, the same for validation during training and for scoring."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness.data.collate import by_length, collate, positions_needed
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+CHUNK_BYTES = 64 << 20  # of the logits that are there at a time, float32
+FEWEST = 64  # positions at a time, however wide the vocabulary: fewer waste the processor
 
 Told = Callable[[str, int, int], None]  # what is counted (loss, answer), rows that are done, and all of them
 
@@ -27,6 +31,7 @@ def mean_completion_loss(
     *,
     pad_id: int,
     batch_size: int,
+    plain: bool = False,
     told: Told = untold,
 ) -> float:
     """Mean loss per completion token over all examples (nats); padding and prompt never count.
@@ -37,28 +42,163 @@ def mean_completion_loss(
 
     Args:
         batch_size: rows per forward pass; does not affect the result beyond rounding.
+        plain: pass whole rows through the whole model, for one that gives other logits if it computes less.
         told: is told how many rows are done.
     """
     import torch
 
-    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, count, done, skip_logits = 0.0, 0, 0, can_skip_logits(model)
+    total, count, done = 0.0, 0, 0
     lengths = [len(example.input_ids) for example in examples]
     with torch.no_grad(), base_precision(model):
+        passes = Passes(model, examples, plain)
         for batch in by_length(lengths, batch_size):
-            tensors = collate([examples[index] for index in batch], pad_id, "right")
-            extra = {"logits_to_keep": positions_needed(tensors)} if skip_logits else {}
-            labels_bt = tensors.pop("labels").to(device)
-            logits_btv = model(**{name: tensor.to(device) for name, tensor in tensors.items()}, **extra).logits
-            loss_sum, tokens = completion_loss_sum(logits_btv, labels_bt)
-            total += float(loss_sum)
-            count += int(tokens)
+            loss_sum, tokens = passes.loss_sum(collate([examples[index] for index in batch], pad_id, "right"))
+            total += loss_sum
+            count += tokens
             done += len(batch)
             told("loss", done, len(examples))
     model.train(was_training)
     return total / count
+
+
+class Passes:
+    """Forward passes over rows that compute no more than their losses need.
+
+    The start that all rows share is read once, and the output head sees completion positions alone, some at a time,
+    so that there is never a whole tensor of logits. Models that allow neither are asked for the logits of the last
+    positions, or for all.
+
+    Args:
+        plain: pass whole rows through the whole model.
+    """
+
+    def __init__(self, model: Any, examples: Sequence[TokenizedRow], plain: bool = False) -> None:
+        from harness.scoring.kv_cache import prefix_cache
+        from harness.scoring.prefix import read_prefix, reads_in_parts, shared_prefix
+
+        self._model, self._device = model, next(model.parameters()).device
+        self._skips = can_skip_logits(model)
+        self._trunk = _trunk(model) if self._skips and not plain else None
+        self._common = 0
+        self._prefix: Any = None
+        if plain:
+            return
+        rows = [row.input_ids for row in examples]
+        # At least one token before the first label is read with the row.
+        common = shared_prefix(rows, min(_first_label(row) for row in examples) - 1)
+        if common and reads_in_parts(model, max(map(len, rows))):
+            self._common, self._prefix = common, prefix_cache(read_prefix(model, rows[0][:common]))
+
+    def loss_sum(self, batch: "dict[str, torch.Tensor]") -> tuple[float, int]:
+        """Summed loss (nats) and number of the labeled tokens of a batch from ``collate``, padded on the right."""
+        found = self._positions(batch)
+        if found is not None:
+            hidden_nh, head, next_n = found
+            size = max(FEWEST, CHUNK_BYTES // (4 * _vocabulary(self._model)))
+            chunks = zip(hidden_nh.split(size), next_n.split(size), strict=True)
+            return sum(_cross_entropy(head(hidden), following) for hidden, following in chunks), len(next_n)
+        logits_btv, labels_bt = self._logits(batch)
+        loss, tokens = completion_loss_sum(logits_btv, labels_bt)
+        return float(loss), int(tokens)
+
+    def completion_logits(self, batch: "dict[str, torch.Tensor]") -> "list[torch.Tensor]":
+        """Of each row, the logits (t, v) that predict its labeled tokens, float32."""
+        labeled_bt = batch["labels"][:, 1:] != -100
+        found = self._positions(batch)
+        if found is not None:
+            hidden_nh, head, _ = found
+            return list(head(hidden_nh).float().split(labeled_bt.sum(dim=1).tolist()))
+        logits_btv, labels_bt = self._logits(batch)
+        predicting_btv, next_bt = _aligned(logits_btv, labels_bt)
+        return [logits[row != -100].float() for logits, row in zip(predicting_btv, next_bt, strict=True)]
+
+    def _positions(self, batch: "dict[str, torch.Tensor]") -> "tuple[torch.Tensor, Any, torch.Tensor] | None":
+        """Hidden states (n, h) at the positions that predict a label, the head for them, and the labels (n).
+
+        None if this model's logits are not what its head makes of them: some are scaled or capped afterwards. The
+        model says so itself, in the logits of the last position, which it computes anyway.
+        """
+        import torch
+
+        if self._trunk is None:
+            return None
+        seen: list[Any] = []
+        inputs, labels_bt = self._inputs(batch)
+        with _watching(self._trunk, seen):
+            last_b1v = self._model(**inputs, logits_to_keep=1).logits
+        head = _base(self._model).get_output_embeddings()
+        hidden_bth = seen[-1][0]
+        # Bit for bit: a soft cap changes small logits by less than any tolerance would notice.
+        if not torch.equal(head(hidden_bth[:, -1:].contiguous()).to(last_b1v.dtype), last_b1v):
+            self._trunk = None
+            return None
+        predicting_bth, next_bt = _aligned(hidden_bth, labels_bt)
+        labeled_bt = next_bt != -100
+        return predicting_bth[labeled_bt], head, next_bt[labeled_bt]
+
+    def _logits(self, batch: "dict[str, torch.Tensor]") -> "tuple[torch.Tensor, torch.Tensor]":
+        """Logits of at least the positions that matter, and the labels."""
+        extra = {"logits_to_keep": positions_needed(batch)} if self._skips else {}
+        inputs, labels_bt = self._inputs(batch)
+        return self._model(**inputs, **extra).logits, labels_bt
+
+    def _inputs(self, batch: "dict[str, torch.Tensor]") -> "tuple[dict[str, Any], torch.Tensor]":
+        """What the model is called with, and the labels of the columns that it reads; a shared start is not read."""
+        placed = {name: tensor.to(self._device) for name, tensor in batch.items()}
+        labels_bt = placed.pop("labels")
+        if self._prefix is None:
+            return placed, labels_bt
+        placed["input_ids"] = placed["input_ids"][:, self._common :]
+        return {**placed, "past_key_values": self._prefix, "use_cache": True}, labels_bt[:, self._common :]
+
+
+def _first_label(row: TokenizedRow) -> int:
+    return row.turns[0][0] if row.turns else row.prompt_length
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _vocabulary(model: Any) -> int:
+    return int(_base(model).config.get_text_config().vocab_size)
+
+
+def _trunk(model: Any) -> Any:
+    """The part of the model whose output goes into the head; None if there is none, or it is spread over devices."""
+    base = _base(model)
+    if len(set((getattr(base, "hf_device_map", None) or {}).values())) > 1:
+        return None  # its parts pass tensors on to each other's devices
+    if any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in base.parameters()):
+        return None
+    if not (hasattr(base, "get_decoder") and hasattr(base, "get_output_embeddings")):
+        return None
+    trunk = base.get_decoder()
+    return None if trunk is base or base.get_output_embeddings() is None else trunk
+
+
+@contextmanager
+def _watching(module: Any, seen: list[Any]) -> Iterator[None]:
+    """Collect what the module returns."""
+    handle = module.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _cross_entropy(logits_nv: "torch.Tensor", next_n: "torch.Tensor") -> float:
+    from torch.nn import functional
+
+    return float(functional.cross_entropy(logits_nv.float(), next_n, reduction="sum"))
+
+
+def _aligned(values_bt: "torch.Tensor", labels_bt: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """What predicts the next token at each position, and that token's label; the two are aligned at their ends."""
+    length = min(values_bt.shape[1], labels_bt.shape[1])
+    return values_bt[:, -length:-1], labels_bt[:, -length:][:, 1:]
 
 
 def completion_loss_sum(logits_btv: "torch.Tensor", labels_bt: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
@@ -73,8 +213,7 @@ def completion_loss_sum(logits_btv: "torch.Tensor", labels_bt: "torch.Tensor") -
     """
     from torch.nn import functional
 
-    length = min(logits_btv.shape[1], labels_bt.shape[1])
-    predicting_btv, next_bt = logits_btv[:, -length:-1], labels_bt[:, -length:][:, 1:]
+    predicting_btv, next_bt = _aligned(logits_btv, labels_bt)
     labeled_bt = next_bt != -100  # only these positions are widened to float32
     loss = functional.cross_entropy(predicting_btv[labeled_bt].float(), next_bt[labeled_bt], reduction="sum")
     return loss, labeled_bt.sum()

@@ -1,9 +1,11 @@
 """Scores of a model under one protocol: losses, and metrics of generated answers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,11 +13,20 @@ from harness.config import schema
 from harness.data.language import script_of
 from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.errors import RunFault
-from harness.scoring.batching import Batching, check_batches
+from harness.scoring.batching import (
+    BatchCheck,
+    Batching,
+    check_batches,
+    completion_logits,
+    largest_difference,
+    rows_to_check,
+    tolerance,
+)
 from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 from harness.scoring.compute import compute_with_rows
 from harness.scoring.generate import generate, reference_text
 from harness.scoring.losses import Told, mean_completion_loss, untold
+from harness.scoring.merging import can_merge, merged
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -64,33 +75,24 @@ def score(
     Raises:
         RunFault: the loss on ``examples`` is not finite, so that no score would mean anything.
     """
-    pad_id = int(tokenizer.pad_token_id)
-    check = check_batches(model, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
-    loss_batch = 1 if check.losses is Batching.single else scoring.loss_batch_size
-    loss = mean_completion_loss(model, examples, pad_id=pad_id, batch_size=loss_batch, told=told)
-    if not math.isfinite(loss):
-        raise RunFault(
-            f"the loss on scoring.split={scoring.split} is not finite ({loss}); lower trainer.learning_rate, or use "
-            "model.dtype=float32 if the base model's own loss is not finite"
+    model.eval()
+    with _as_merged(model, examples, int(tokenizer.pad_token_id)) as scored:
+        check = check_batches(scored, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
+        values = _losses(scored, tokenizer, examples, held_out, scoring, check, told)
+        if not scoring.metrics:
+            return Scores(values, {}, [], None, list(check.notes))
+        torch.manual_seed(seed)
+        single = check.answers is Batching.single
+        answers = generate(
+            scored,
+            tokenizer,
+            [prompt_of(example) for example in examples],
+            replace(scoring.generation, batch_size=1) if single else scoring.generation,
+            stops=stops,
+            equal_lengths=check.answers is Batching.equal,
+            refill=check.answers is Batching.refilled,
+            told=told,
         )
-    values = {"loss": loss, "perplexity": math.exp(min(loss, LARGEST_EXPONENT))}
-    if held_out:
-        values["forgetting_loss"] = mean_completion_loss(
-            model, held_out, pad_id=pad_id, batch_size=loss_batch, told=told
-        )
-    if not scoring.metrics:
-        return Scores(values, {}, [], None, list(check.notes))
-    torch.manual_seed(seed)
-    single = check.answers is Batching.single
-    answers = generate(
-        model,
-        tokenizer,
-        [prompt_of(example) for example in examples],
-        replace(scoring.generation, batch_size=1) if single else scoring.generation,
-        stops=stops,
-        equal_lengths=check.answers is Batching.equal,
-        told=told,
-    )
     references = [[reference_text(text, tokenizer) for text in example.row.all_references] for example in examples]
     targets = [example.row.target or "" for example in examples]
     texts = [answer.text for answer in answers]
@@ -100,3 +102,46 @@ def score(
     metrics, signatures, of_rows = compute_with_rows(scoring.metrics, texts, references, targets, tokenize)
     cut = sum(answer.cut for answer in answers)
     return Scores(values | metrics, signatures, texts, cut, list(check.notes), of_rows)
+
+
+def _losses(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[TokenizedRow],
+    held_out: Sequence[TokenizedRow],
+    scoring: schema.Scoring,
+    check: BatchCheck,
+    told: Told,
+) -> dict[str, float]:
+    mean_loss = partial(
+        mean_completion_loss,
+        model,
+        pad_id=int(tokenizer.pad_token_id),
+        batch_size=1 if check.losses is Batching.single else scoring.loss_batch_size,
+        plain=check.plain,
+        told=told,
+    )
+    loss = mean_loss(examples)
+    if not math.isfinite(loss):
+        raise RunFault(
+            f"the loss on scoring.split={scoring.split} is not finite ({loss}); lower trainer.learning_rate, or use "
+            "model.dtype=float32 if the base model's own loss is not finite"
+        )
+    values = {"loss": loss, "perplexity": math.exp(min(loss, LARGEST_EXPONENT))}
+    return values | ({"forgetting_loss": mean_loss(held_out)} if held_out else {})
+
+
+@contextmanager
+def _as_merged(model: Any, examples: Sequence[TokenizedRow], pad_id: int) -> Iterator[Any]:
+    """The model with its adapter in the weights if that changes nothing but rounding, else as it is."""
+    if not can_merge(model):
+        yield model
+        return
+    rows = rows_to_check(examples)
+    expected = completion_logits(model, rows, pad_id, plain=True)
+    with ExitStack() as stack:
+        scored = stack.enter_context(merged(model))
+        if largest_difference(expected, completion_logits(scored, rows, pad_id, plain=True)) > tolerance(scored):
+            stack.close()
+            scored = model
+        yield scored

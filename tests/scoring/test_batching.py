@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.frozen import freeze
 from harness.models.base import Base
-from harness.scoring import batching
+from harness.scoring import batching, decode, prefix
 from harness.scoring.batching import Batching, attends_to_everything, check_batches, needs_equal_lengths
 from harness.scoring.score import score
 from tests.support.runs import disturbed, loaded, prepared, ready, write_rows
@@ -125,7 +125,7 @@ def test_a_plain_model_is_batched_by_any_length_and_says_nothing(random_qwen2, r
     made = prepared(random_qwen2, rows, tmp_path / "runs")
     arguments = (made.base.model, made.base.tokenizer, made.rows.splits["test"], made.plan.scoring)
     found = check_batches(*arguments, stops=STOPS, equal_lengths=False)
-    assert found == batching.BatchCheck(Batching.padded, Batching.padded, ())
+    assert found == batching.BatchCheck(Batching.refilled, Batching.padded, ())
 
 
 @pytest.mark.parametrize(
@@ -161,3 +161,25 @@ def test_positions_that_the_longest_row_decides_are_found_in_answers_and_losses(
     alone, together = (scored(made, base.model, size, equal_lengths=False) for size in (1, 64))
     assert alone.answers == together.answers
     assert alone.values["loss"] == pytest.approx(together.values["loss"], rel=1e-6)
+
+
+def test_a_model_that_does_not_read_in_parts_after_all_is_scored_whole(random_qwen2, rows, tmp_path, monkeypatch):
+    """The check sees a shared start that is read wrongly: losses are of whole rows, answers those of transformers."""
+    made = prepared(random_qwen2, rows, tmp_path / "runs")
+    expected = scored(made, made.base.model, 1, equal_lengths=False)
+    real = prefix.read_prefix
+    wrong = lambda model, ids: real(model, [5 + number % 7 for number in range(len(ids))])  # noqa: E731
+    monkeypatch.setattr(prefix, "read_prefix", wrong)
+    monkeypatch.setattr(decode, "read_prefix", wrong)
+    arguments = (made.base.model, made.base.tokenizer, made.rows.splits["test"], made.plan.scoring)
+    found = check_batches(*arguments, stops=STOPS, equal_lengths=False)
+    assert found == batching.BatchCheck(Batching.padded, Batching.padded, (), plain=True)
+    again = scored(made, made.base.model, 64, equal_lengths=False)
+    assert again.answers == expected.answers
+    assert again.values["loss"] == pytest.approx(expected.values["loss"], rel=1e-5)
+
+
+def test_sampled_answers_are_batched_as_before(random_qwen2, rows, tmp_path):
+    made = prepared(random_qwen2, rows, tmp_path / "runs", "scoring.generation.do_sample=true")
+    arguments = (made.base.model, made.base.tokenizer, made.rows.splits["test"], made.plan.scoring)
+    assert check_batches(*arguments, stops=STOPS, equal_lengths=False).answers is Batching.padded

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from harness.errors import RunFault
+from harness.models.base import load_base
 from harness.scoring import score as scoring_score
+from harness.scoring.batching import needs_equal_lengths
 from harness.scoring.generate import Answer
 from harness.scoring.score import score
-from tests.support.runs import prepared, write_rows
+from tests.support.runs import overrides, plan_of, prepared, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,19 @@ def test_a_row_with_several_references_is_scored_against_all(make):
     )
     assert "nrefs:2" in found.signatures["bleu"]
     assert found.cut == 1
+
+
+@pytest.mark.parametrize("method", ["full", "partial", "lora", "ia3", "prefix_tuning", "prompt_tuning"])
+def test_a_base_in_half_precision_is_scored_unmerged_and_leaves_weights_as_they_were(
+    random_qwen2, rows, tmp_path, method
+):
+    words = (f"peft={method}", "model.dtype=bfloat16")
+    base = load_base(plan_of(*overrides(random_qwen2, rows, tmp_path), *words)[0].model)
+    made = prepared(random_qwen2, rows, tmp_path, *words, base=base)
+    before = {name: each.clone() for name, each in made.model.state_dict().items()}
+    equal = needs_equal_lengths(base.model, made.plan.method, made.plan.settings)
+    with mock.patch.object(scoring_score, "merged", side_effect=AssertionError):
+        found = score(made.model, base.tokenizer, made.rows.splits["test"], [], made.plan.scoring,
+                      stops=(2,), equal_lengths=equal, seed=0)  # fmt: skip
+    assert len(found.answers) == len(made.rows.splits["test"])
+    assert all(torch.equal(each, before[name]) for name, each in made.model.state_dict().items())

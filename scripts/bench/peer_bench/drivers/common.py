@@ -1,0 +1,33 @@
+"""The harness's own model and rows, for the scripts beside this one."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4]))  # the checkout
+
+
+def read_plan(overrides: Sequence[str]) -> Any:
+    """The plan of a command."""
+    from hydra import compose, initialize_config_dir
+
+    from harness.config.compose import register_schema
+    from harness.plan.read import read_config
+    from harness.shipped import shipped_folder
+
+    register_schema()
+    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
+        plan, _ = read_config(compose("config", overrides=list(overrides)))
+    return plan
+
+
+def load(overrides: Sequence[str], threads: int = 1) -> tuple[Any, Any, Any]:
+    """Plan, base model and rows of a command."""
+    from harness.pipeline import steps
+    from harness.pipeline.cache import ProcessCache
+
+    plan = read_plan(overrides)
+    cache = ProcessCache()
+    base = steps.load(plan, cache, threads).base
+    return plan, base, steps.tokenize(plan, cache, base)

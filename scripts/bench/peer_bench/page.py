@@ -1,0 +1,389 @@
+"""Writes ``docs/benchmarks.md`` from what was measured; a figure that was not measured is shown as that."""
+
+import statistics
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from peer_bench import growth
+from peer_bench.contestants import CONTESTANTS
+from peer_bench.measure import ANSWER, OWN_SWEEPS, SCORED
+from peer_bench.ratios import SMALLEST, TOKENS_APART, TOLERANCE, Ratio, Target, Work, inverse, ratio
+from peer_bench.results import Line
+from peer_bench.workloads import WORKLOADS
+
+MIB = 2**20
+SWEEP_LIMITS = {"tiny": 0.25, "smollm2_e2e": 0.5}
+COMMAND_LIMITS = {"plan": 3.0, "help": 0.6, "misspelt": 0.6}
+COMMAND_TITLES = {"plan": "`stage=plan` on six cells", "help": "`--help`", "misspelt": "a misspelt key"}
+PICTURE = "pictures/growth.png"
+
+
+def write_page(lines: Sequence[Line], file: Path) -> None:
+    """Write the page, and the plot of growth beside it if growth was measured."""
+    found = [*growth.growths(lines)]
+    if found:
+        growth.plot(found, file.parent / PICTURE)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(page(lines)) + "\n", encoding="utf-8")
+
+
+def page(lines: Sequence[Line]) -> Iterator[str]:
+    """Its lines."""
+    works = {name: Work.of(lines, name) for name in WORKLOADS}
+    yield from heading(lines)
+    yield from targets_table(targets(lines, works))
+    yield from same_work()
+    for work in works.values():
+        yield from training_section(work)
+    yield from sweeps_section(lines)
+    yield from commands_section(lines)
+    yield from scoring_section(lines)
+    yield from growth_section(lines)
+
+
+def heading(lines: Sequence[Line]) -> Iterator[str]:
+    machines = [line for line in lines if line["kind"] == "machine"]
+    yield "# Benchmarks"
+    yield ""
+    yield "Written by `python scripts/bench/peers.py` from `docs/results/peers.jsonl`. Do not edit."
+    yield ""
+    if not machines:
+        yield "Nothing has been measured."
+        return
+    first, last = machines[0], machines[-1]
+    commits = [*dict.fromkeys(line["commit"] for line in machines if line["commit"])]
+    yield (
+        f"Measured {first['at'][:10]} on {last['cores']} cores of {last['cpu']}, "
+        f"{last['memory_bytes'] / 2**30:.0f} GiB, {last['system']}, Python {last['python']}, "
+        f"commit {', '.join(commits) or 'unknown'}."
+    )
+    yield ""
+    versions = {line["environment"]: line["versions"] for line in lines if line["kind"] == "versions"}
+    for each in versions.values():
+        yield "- " + ", ".join(f"{name} {version}" for name, version in each.items())
+    loads = [line["load"] for line in lines if "load" in line]
+    if loads:
+        busy = statistics.median(loads)
+        yield ""
+        yield (
+            f"Load of the machine in the minute before a command: median {busy:.1f}, at most {max(loads):.1f}; this "
+            "benchmark alone makes 1.0."
+            + (
+                " **Others computed at the same time**, so that times are longer than on a quiet machine and differ "
+                "from round to round; ratios of CPU time suffer less."
+                if busy > 1.5
+                else ""
+            )
+        )
+
+
+# --- targets ------------------------------------------------------------------------------------------------
+
+
+def targets(lines: Sequence[Line], works: dict[str, Work]) -> Iterator[Target]:
+    """Every target, measured or not."""
+    for name, title in (("tiny", "embedded model"), ("smollm2_e2e", "short rows"), ("smollm2_gsm8k", "mixed lengths")):
+        yield speed_target(works[name], f"Speed of the bare loop on the same batches, {title}", 0.97, "bare")
+    yield speed_target(works["smollm2_e2e"], "Speed of the lesson's recipe, short rows", 8, "lesson")
+    mixed = works["smollm2_gsm8k"]
+    default = mixed.fastest(lambda name: CONTESTANTS[name].peer and not CONTESTANTS[name].tuned)
+    yield speed_target(mixed, "Speed of the best peer at its defaults, mixed lengths", 1.5, default)
+    tuned = any(CONTESTANTS[name].tuned for name in mixed.contestants)
+    best = mixed.fastest(lambda name: CONTESTANTS[name].peer) if tuned else None
+    yield speed_target(mixed, "Speed of the best tuned peer, mixed lengths", 1.15, best)
+    wide = works["gemma3_270m"]
+    memory = ratio(wide.of_contestant("ours"), wide.of_contestant("trl"), "peak_bytes")
+    yield Target("Peak memory of TRL, a vocabulary of 262,144", 0.6, False, memory, void=wide.void("trl"))
+    for name, limit in SWEEP_LIMITS.items():
+        yield sweep_target(lines, works[name], limit)
+    for name in SWEEP_LIMITS:
+        yield from scoring_targets(lines, name)
+    for name, limit in COMMAND_LIMITS.items():
+        found = command_lines(lines, name)
+        yield Target(COMMAND_TITLES[name], limit, False, times(found, "seconds"), times(found, "cpu_s"), " s")
+    found = works["tiny"].of_contestant("ours")
+    first, cpu = times(found, "first_step_s"), times(found, "first_step_cpu_s")
+    yield Target("First optimizer step of the embedded model after the command", 5, False, first, cpu, " s")
+
+
+def speed_target(work: Work, text: str, limit: float, other: str | None) -> Target:
+    """Tokens a second of ours against those of another."""
+    if other is None:
+        return Target(text, limit, True, None)
+    mine, its = work.of_contestant("ours"), work.of_contestant(other)
+    against = CONTESTANTS[other].title if CONTESTANTS[other].peer else ""
+    found = ratio(mine, its, "tokens_per_s")
+    cpu = inverse(ratio(mine, its, "training_cpu_s"))
+    return Target(text, limit, True, found, cpu, void=work.void(other), against=against)
+
+
+def sweep_lines(lines: Sequence[Line], work: str) -> dict[str, list[Line]]:
+    """By contestant, of the newest form of the workload."""
+    found = [line for line in lines if line["kind"] == "sweep" and line["workload"] == work]
+    newest = [line for line in found if line["key"] == found[-1]["key"]]
+    return {name: [line for line in newest if line["contestant"] == name] for name in (*OWN_SWEEPS, *CONTESTANTS)}
+
+
+def sweep_target(lines: Sequence[Line], work: Work, limit: float) -> Target:
+    """The faster of our two launchers against six launches of a peer, which must have trained the same in one."""
+    found = sweep_lines(lines, work.name)
+    text = f"Six cells against six launches of the fastest peer, {WORKLOADS[work.name].title}"
+    peers = [name for name in found if found[name] and name not in OWN_SWEEPS]
+    own = {name: times(found[name], "seconds") for name in OWN_SWEEPS if found.get(name)}
+    if not peers or not own:
+        return Target(text, limit, False, None)
+    peer = peers[-1]
+    best = min(own, key=lambda name: own[name].median)  # type: ignore[union-attr]
+    wall, cpu = (ratio(found[best], found[peer], value) for value in ("seconds", "cpu_s"))
+    against = f"`hydra/launcher={OWN_SWEEPS[best]}`, {CONTESTANTS[peer].title}"
+    return Target(text, limit, False, wall, cpu, void=work.void(peer), against=against)
+
+
+def scoring_lines(lines: Sequence[Line], work: str) -> list[Line]:
+    return [line for line in lines if line["kind"] == "scoring" and line["workload"] == work]
+
+
+def scoring_targets(lines: Sequence[Line], work: str) -> Iterator[Target]:
+    found = scoring_lines(lines, work)
+    title = WORKLOADS[work].title
+
+    def over(above: str, clock: str) -> Ratio | None:
+        return ratio(found, found, f"{above}_{clock}", f"batched_{clock}")
+
+    for text, limit, other in (
+        (f"Answers to {SCORED} prompts against one by one", 3, "single"),
+        ("Answers with LoRA at the base model's speed", 0.95, "base"),
+    ):
+        yield Target(f"{text}, {title}", limit, True, over(other, "s"), over(other, "cpu_s"))
+
+
+def command_lines(lines: Sequence[Line], name: str) -> list[Line]:
+    return [line for line in lines if line["kind"] == "command" and line["name"] == name]
+
+
+def times(lines: Sequence[Line], value: str) -> Ratio | None:
+    found = tuple(line[value] for line in lines if line.get(value))
+    return Ratio(found) if found else None
+
+
+def targets_table(found: Iterator[Target]) -> Iterator[str]:
+    yield ""
+    yield "## Targets"
+    yield ""
+    yield (
+        "Ratios are of one round, ours over the other's: the median, and in brackets the lowest and the highest. The "
+        "verdict goes by the median; fewer than five rounds are a first look."
+    )
+    yield ""
+    yield "| target | aim | measured | verdict |"
+    yield "| --- | --- | --- | --- |"
+    for target in found:
+        yield f"| {target.text} | {target.aim} | {target.measured} | {target.verdict} |"
+
+
+# --- sections -----------------------------------------------------------------------------------------------
+
+
+SAME_WORK = (
+    """Every contestant reads the same base folder (float32) and the same rows, each once, and trains LoRA of the same
+    rank, alpha and targets by AdamW without weight decay: the same optimizer steps of the same number of rows, cosine
+    after one step of warm-up, clipping at 1 (LitGPT cannot clip), no evaluation, no gradient checkpointing, one thread.
+    Contestants take turns, and another one begins each round. The bare loop has our model and our batches, in our
+    order; the others have their own order of rows. The lesson's recipe pads every row to 512 tokens and computes all
+    logits, 4 rows a pass; its labels are corrected, because training on others could not be compared.""",
+    """A hook that Python loads at its start writes the time of the first batch and of the end of each optimizer step,
+    in every library alike, and counts the tokens that reach the embedding. *tokens/s* are tokens of text without
+    padding, over the time from the first batch to the end of the last step. *Peak* is the resident memory of the
+    largest process. *First step* and *command* count from the start of the command; ours also scores one row.""",
+    f"""A comparison is void if the losses on held-out rows, computed by one evaluator from what each contestant has
+    saved, lie further apart than {TOLERANCE:.0%} of what our training gains, or {SMALLEST:g} nats if that is more; or
+    if one has read other tokens than the rows have, by more than {TOKENS_APART:.0%}.""",
+)
+
+
+def same_work() -> Iterator[str]:
+    yield ""
+    yield "## The same work"
+    for paragraph in SAME_WORK:
+        yield ""
+        yield wrapped(paragraph)
+
+
+def wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
+def training_section(work: Work) -> Iterator[str]:
+    described = WORKLOADS[work.name]
+    yield ""
+    yield f"## {described.title[0].upper()}{described.title[1:]}"
+    yield ""
+    if not work.runs:
+        yield "Not measured." + failures_text(work.failures)
+        return
+    steps = work.runs[-1]["steps"]
+    tokens = work.runs[-1]["tokens"]
+    yield (
+        f"{steps} steps of {described.batch} rows, {tokens} tokens; LoRA r={described.rank} on "
+        f"{', '.join(described.targets)}; the name of the workload is `{work.name}`."
+    )
+    yield ""
+    yield (
+        "| | tokens/s | our speed over its | by CPU time | padding % | peak MiB | our peak over its | first step s | "
+        "command s | held-out loss | |"
+    )
+    yield "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |"
+    for name in work.contestants:
+        if work.of_contestant(name):
+            yield training_row(work, name)
+    if work.failures:
+        yield failures_text(work.failures)
+
+
+def training_row(work: Work, name: str) -> str:
+    mine, its, loss = work.of_contestant("ours"), work.of_contestant(name), work.loss(name)
+    other = name != "ours"
+    void = work.void(name) if other else None
+    compared = [
+        ratio(mine, its, "tokens_per_s"),
+        inverse(ratio(mine, its, "training_cpu_s")),
+        ratio(mine, its, "peak_bytes"),
+    ]
+    speed, cpu, memory = ("–" if not other or void or each is None else each.text for each in compared)
+    last = its[-1]
+    padding = 100 * (1 - last["tokens"] / last["positions"]) if last["positions"] else None
+    cells = [
+        CONTESTANTS[name].title,
+        figure(work.median(name, "tokens_per_s"), "{:.0f}"),
+        speed,
+        cpu,
+        figure(padding, "{:.0f}"),
+        figure(work.median(name, "peak_bytes"), "{:.0f}", MIB),
+        memory,
+        figure(work.median(name, "first_step_s"), "{:.1f}"),
+        figure(work.median(name, "seconds"), "{:.1f}"),
+        f"{loss['loss']:.4f}" if loss else "not measured",
+        f"void: {void}" if void else f"{len(its)} round{'s' if len(its) > 1 else ''}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def figure(value: float | None, form: str, unit: float = 1) -> str:
+    return "not measured" if value is None else form.format(value / unit)
+
+
+def failures_text(failures: Sequence[Line]) -> str:
+    """Who failed, and why."""
+    told = {line["contestant"]: line["error"] for line in failures}
+    return "".join(f"\n{CONTESTANTS[name].title} failed: `{error}`\n" for name, error in told.items())
+
+
+def sweeps_section(lines: Sequence[Line]) -> Iterator[str]:
+    yield ""
+    yield "## Six cells"
+    yield ""
+    yield (
+        "`lora.r=4,8,16 lora.lora_alpha=16,32` as one command of ours, runs one after another and packed, against six "
+        "launches of the peer whose command is the fastest. No two cells share a run."
+    )
+    yield ""
+    works = dict.fromkeys(line["workload"] for line in lines if line["kind"] == "sweep")
+    if not works:
+        yield "Not measured."
+        return
+    yield "| workload | | seconds | CPU s | peak MiB | rounds |"
+    yield "| --- | --- | --: | --: | --: | --: |"
+    for work in works:
+        for name, its in sweep_lines(lines, work).items():
+            if its:
+                title = (
+                    f"`hydra/launcher={OWN_SWEEPS[name]}`"
+                    if name in OWN_SWEEPS
+                    else f"six launches: {CONTESTANTS[name].title}"
+                )
+                columns = [
+                    statistics.median([line[value] for line in its]) for value in ("seconds", "cpu_s", "peak_bytes")
+                ]
+                seconds, cpu, peak = columns
+                yield (
+                    f"| {WORKLOADS[work].title}, {its[-1]['steps']} steps a cell | {title} | {seconds:.1f} | {cpu:.1f} "
+                    f"| {peak / MIB:.0f} | {len(its)} |"
+                )
+
+
+def commands_section(lines: Sequence[Line]) -> Iterator[str]:
+    yield ""
+    yield "## Commands that train nothing"
+    yield ""
+    found = {name: times(command_lines(lines, name), "seconds") for name in COMMAND_TITLES}
+    if not any(found.values()):
+        yield "Not measured."
+        return
+    yield "| | seconds |"
+    yield "| --- | --: |"
+    for name, title in COMMAND_TITLES.items():
+        each = found[name]
+        yield f"| {title} | {each.text if each else 'not measured'} |"
+
+
+def scoring_section(lines: Sequence[Line]) -> Iterator[str]:
+    yield ""
+    yield "## Answers"
+    yield ""
+    yield (
+        f"{SCORED} prompts, {ANSWER} tokens each, one thread, as scoring generates them: batched with LoRA, one by one "
+        "with LoRA, and batched with the base model alone."
+    )
+    yield ""
+    works = dict.fromkeys(line["workload"] for line in lines if line["kind"] == "scoring")
+    if not works:
+        yield "Not measured."
+        return
+    yield "| workload | batched s | one by one s | base alone s | rounds |"
+    yield "| --- | --: | --: | --: | --: |"
+    for work in works:
+        found = scoring_lines(lines, work)
+        columns = [statistics.median([line[value] for line in found]) for value in ("batched_s", "single_s", "base_s")]
+        shown = " | ".join(f"{value:.1f}" for value in columns)
+        yield f"| {WORKLOADS[work].title} | {shown} | {len(found)} |"
+
+
+def growth_section(lines: Sequence[Line]) -> Iterator[str]:
+    yield ""
+    yield "## How cost grows"
+    yield ""
+    found = [*growth.growths(lines)]
+    if not found:
+        yield "Not measured."
+        return
+    yield (
+        "The embedded model, four points an axis; time is CPU time of the training, of the whole command for cells and "
+        "packs. The exponent p of cost ~ x^p is that between the two largest points; in brackets, fitted to all four. "
+        f"*faster than it must* means more than {growth.ALLOWED:g} above the limit."
+    )
+    yield ""
+    yield "| axis | points | CPU s | exponent | limit | peak MiB | exponent | limit | why | verdict |"
+    yield "| --- | --- | --- | --: | --: | --- | --: | --: | --- | --- |"
+    for each in found:
+        yield growth_row(each)
+    yield ""
+    yield f"![Time and memory against rows, row length, rank, layers, cells and packed adapters]({PICTURE})"
+
+
+def growth_row(each: growth.Growth) -> str:
+    axis = each.axis
+    cells: list[Any] = [axis.title, ", ".join(map(str, each.seconds))]
+    verdicts = []
+    for values, limit, unit, form in (
+        (each.seconds, axis.time_limit, 1, "{:.1f}"),
+        (each.peak_bytes, axis.memory_limit, MIB, "{:.0f}"),
+    ):
+        power, fitted = each.exponent(values), each.fitted(values)
+        shown = "not measured" if power is None or fitted is None else f"{power:.2f} ({fitted:.2f})"
+        cells += [", ".join(form.format(value / unit) for value in values.values()), shown, f"{limit:g}"]
+        verdicts.append(power is not None and power <= limit + growth.ALLOWED)
+    whole = len(each.seconds) == len(axis.points)
+    word = "as it must" if all(verdicts) else "**faster than it must**"
+    return f"| {' | '.join(cells)} | {axis.why} | {word if whole else 'not measured at every point'} |"

@@ -1,0 +1,78 @@
+"""What was measured, one JSON object a line, appended as it comes, so that a stopped run goes on."""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+
+
+class Results:
+    """The lines of one file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lines: list[Line] = read(file) if file.exists() else []
+
+    def add(self, kind: str, **values: Any) -> Line:
+        """Keep one measurement."""
+        line = {"kind": kind, **values, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        cut = self.file.exists() and not self.file.read_bytes().endswith(b"\n")
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write("\n" * cut + json.dumps(line, ensure_ascii=False) + "\n")
+        self.lines.append(line)
+        return line
+
+    def has(self, kind: str, **values: Any) -> bool:
+        """Whether such a measurement is there already."""
+        return bool(self.find(kind, lambda line: all(line.get(name) == value for name, value in values.items())))
+
+    def find(self, kind: str, chosen: Callable[[Line], bool] = lambda line: True) -> list[Line]:
+        return [line for line in self.lines if line["kind"] == kind and chosen(line)]
+
+
+def read(file: Path) -> list[Line]:
+    """All whole lines; the last one may have been cut by a kill."""
+    lines = []
+    for text in file.read_text(encoding="utf-8").split("\n"):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "kind" in line:
+            lines.append(line)
+    return lines
+
+
+def machine(root: Path) -> Line:
+    """On what, and on which code."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return {
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip() or None,
+    }
+
+
+def _cpu() -> str:
+    """Its name, with the instructions that decide about speed in low precision."""
+    file = Path("/proc/cpuinfo")
+    if not file.exists():
+        return platform.processor() or "unknown"
+    values = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+    named = {name.strip(): value.strip() for name, value in values.items()}
+    flags = set(named.get("flags", "").split())
+    special = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
+    return f"{named.get('model name', 'unknown')} ({', '.join(special) or 'neither AVX512-BF16 nor AMX'})"
