@@ -61,7 +61,7 @@ class HarnessTrainer(Trainer):
         self.optimizer = optimizer  # not as an argument, which Trainer refuses when it shards
         self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
         self._member, self._lengths = member, lengths
-        self._fused = fused and teacher is None
+        self._fused = fused and teacher is None and not hooks.own_loss
         given: Any = self.model
         self._alone = distributed.processes() == 1 and not sharding.is_sharded(given)
         self.hooks = hooks
@@ -92,6 +92,7 @@ class HarnessTrainer(Trainer):
             yield
             return
         model: Any = self.model
+        model.train()  # a new adapter says that it is in training while its base is not
         model.zero_grad = self._clear_gradients
         try:
             yield

@@ -19,6 +19,11 @@ def asks_at(callback: CheckpointWhenDue, step: int) -> bool:
     return control.should_save
 
 
+def saved(callback: CheckpointWhenDue, step: int) -> None:
+    """The checkpoint of this step has been written."""
+    callback.on_save(ALONE, TrainerState(global_step=step, max_steps=10), TrainerControl())
+
+
 def test_by_steps_but_not_at_the_end_which_has_its_own():
     callback = CheckpointWhenDue(None, 5)
     assert [step for step in range(1, 11) if asks_at(callback, step)] == [5]
@@ -32,15 +37,15 @@ def test_by_time_since_the_last_one(monkeypatch):
     assert not asks_at(callback, 1)
     now[0] = 60.0
     assert asks_at(callback, 2)
-    callback.on_save()
+    saved(callback, 2)
     assert not asks_at(callback, 3)
 
 
 def test_a_requested_stop_writes_one_and_then_ends(monkeypatch):
     callback = CheckpointWhenDue(None, None)
     assert not asks_at(callback, 1)
-    callback.on_save()
+    saved(callback, 1)
     monkeypatch.setattr(signals, "requested", lambda: signal.SIGTERM)
     assert asks_at(callback, 2)
     with pytest.raises(signals.Interrupted):
-        callback.on_save()
+        saved(callback, 2)
