@@ -234,7 +234,7 @@ METHODS = {
         build_bitfit,
         PLAIN,
         rate=RateRule(
-            0.3, 0.015, "measured on E2E and SNIPS; LoRA (arXiv:2106.09685) table 12: 1.6e-3 at 175B", gemma=0.15
+            0.3, 0.015, "measured on E2E and SNIPS; LoRA (arXiv:2106.09685) table 12: 1.6e-3 at 175B", gemma=0.28
         ),
     ),
     "diff_pruning": Method(
@@ -243,7 +243,7 @@ METHODS = {
         replace(WHOLE, why_one_process="fixes during training what it trains, each process for itself"),
         diff_pruning_faults,
         hooks=DiffPruningHooks(),
-        rate=RateRule(0.03, 0.03, "measured on E2E and SNIPS", gemma=0.1),
+        rate=RateRule(0.03, 0.03, "measured on E2E and SNIPS", gemma=0.2),
     ),
     "ln_tuning": Method(LnTuning, build_ln_tuning, PLAIN, rate=RateRule(0.1, 0.005, "T-Few 3e-4; interpolated")),
     "trainable_tokens": Method(

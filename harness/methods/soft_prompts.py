@@ -193,20 +193,20 @@ METHODS = {
         build_prompt_tuning,
         PROMPT,
         check_prompt_tuning,
-        rate=RateRule(0.1, 0.05, "measured on E2E, GSM8K and SNIPS; PEFT-Factory uses 3e-2", gemma=8.0),
+        rate=RateRule(0.1, 0.05, "measured on E2E, GSM8K and SNIPS; PEFT-Factory uses 3e-2", gemma=10.0),
     ),
     "prefix_tuning": Method(
         PrefixTuning,
         build_prefix_tuning,
         PREFIX,
         hooks=PrefixTuningHooks(),
-        rate=RateRule(0.01, 0.002, "measured on E2E, GSM8K and SNIPS; T-Few uses 3e-3 from another start", gemma=1.2),
+        rate=RateRule(0.01, 0.002, "measured on E2E, GSM8K and SNIPS; T-Few uses 3e-3 from another start", gemma=1.6),
     ),
     "p_tuning": Method(
         PTuning,
         build_p_tuning,
         replace(PROMPT, dropout=True),
-        rate=RateRule(0.003, 0.0004, "measured on E2E and SNIPS", gemma=3.0),
+        rate=RateRule(0.003, 0.0004, "measured on E2E and SNIPS", gemma=10.0),
     ),
     "p_tuning_v2": Method(
         PTuningV2,
@@ -214,7 +214,7 @@ METHODS = {
         PREFIX,
         hooks=PTuningV2Hooks(),
         rate=RateRule(
-            0.3, 0.2, "measured on E2E and SNIPS; the published scripts: 5e-3 to 1e-2 from another start", gemma=1.5
+            0.3, 0.2, "measured on E2E and SNIPS; the published scripts: 5e-3 to 1e-2 from another start", gemma=2.0
         ),
     ),
     "cpt": Method(

@@ -90,7 +90,7 @@ class Grid:
 
     @property
     def name(self) -> str:
-        return f"{MODEL_NAMES[self.model]}, {self.data}"
+        return f"{MODEL_NAMES[self.model]}, {self.data}, {self.place.rows} rows"
 
     @property
     def is_gemma(self) -> bool:
@@ -214,8 +214,8 @@ def regrets(grids: Sequence[Grid]) -> Iterator[str]:
 
 
 def _left_out(method: str, grid: Grid, grids: Sequence[Grid], by_family: bool) -> float:
-    """The regret on one grid of the rule that fits the others."""
-    others = [each for each in grids if each is not grid]
+    """The regret on one grid of the rule that fits those of other models or data sets."""
+    others = [each for each in grids if (each.model, each.data) != (grid.model, grid.data)]
     return grid.regret(method, fitted(others, method, by_family).rate(grid.place, {}))
 
 

@@ -143,6 +143,9 @@ def test_wandb_is_silent_and_keeps_secrets_host_and_code_out(tmp_path):
 
 
 def test_online_without_login_is_refused_and_never_asks(tmp_path, monkeypatch):
+    import wandb
+
+    wandb.teardown()  # another test of this process may have logged in
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
