@@ -208,11 +208,11 @@ def test_growth_is_judged_by_its_exponent(bench, power, word):
 
 
 def test_growth_is_not_judged_before_all_points_are_there(bench):
-    assert row(page_of(bench, grown("rank", (4, 16), 0.1)), "LoRA rank")[-1] == "not measured at every point"
+    assert row(page_of(bench, grown("rank", (2, 8), 0.1)), "LoRA rank")[-1] == "not measured at every point"
 
 
 def test_page_is_written_with_the_plot(bench, tmp_path):
-    bench("peer_bench.page").write_page(grown("rank", (4, 16, 64, 256), 0.1), tmp_path / "docs" / "benchmarks.md")
+    bench("peer_bench.page").write_page(grown("rank", (2, 8, 32, 128), 0.1), tmp_path / "docs" / "benchmarks.md")
     assert "(pictures/growth.png)" in (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert (tmp_path / "docs" / "pictures" / "growth.png").stat().st_size > 1000
 

@@ -41,7 +41,7 @@ AXES = {
     for each in (
         Axis("rows", "training rows, each once", (96, 192, 384, 768), 1, 0, "each is read once; batches stay alike"),
         Axis("length", "tokens of a row", (64, 128, 256, 512), 2, 2, "attention compares each token with each"),
-        Axis("rank", "LoRA rank", (4, 16, 64, 256), 1, 1, "adapters have rank x width weights"),
+        Axis("rank", "LoRA rank", (2, 8, 32, 128), 1, 1, "adapters have rank x width weights"),
         Axis("layers", "layers of the model", (2, 4, 8, 16), 1, 1, "each layer costs the same"),
         Axis("cells", "cells of a sweep", (2, 4, 8, 16), 1, 0, "runs share one process and one base"),
         Axis("packed", "adapters in one pass", (1, 2, 4, 8), 1, 1, "each adapter has its rows"),
@@ -148,8 +148,9 @@ class Growth:
 
 def growths(lines: Sequence[Line]) -> Iterator[Growth]:
     """Of each axis that was measured."""
+    measured = [line for line in lines if line["kind"] == "growth"]
     for axis in AXES.values():
-        found = [line for line in lines if line["kind"] == "growth" and line["axis"] == axis.name]
+        found = [line for line in measured if line["axis"] == axis.name and line["point"] in axis.points]
         if found:
             yield Growth(axis, medians(found, "cpu_s"), medians(found, "peak_bytes"))
 
