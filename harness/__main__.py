@@ -25,11 +25,12 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages.plan import show_plan
     from harness.stages.report import report_records
     from harness.stages.score import score_export
-    from harness.sweep.cells import cell_from_hydra
+    from harness.sweep.cells import cell_from_hydra, task_overrides
     from harness.sweep.claim import run_cell
     from harness.sweep.execute import run_single
+    from harness.sweep.sizes import Sizes
 
-    plan, options = read_config(composed)
+    plan, options = read_config(composed, size=Sizes().of(task_overrides()))
     cell, in_sweep = cell_from_hydra(plan, options)
     match options.stage:
         case Stage.run:

@@ -28,7 +28,15 @@ def build_context(
 ) -> BuildContext:
     """Facts about one run that its method may need; each call of ``batches`` starts again at the first training row."""
     text = config.get_text_config()
-    return BuildContext(optimizer_steps, tokenizer_path, plan.seed, text.hidden_size, text.num_hidden_layers, batches)
+    return BuildContext(
+        optimizer_steps,
+        tokenizer_path,
+        plan.seed,
+        text.hidden_size,
+        text.num_hidden_layers,
+        batches,
+        getattr(text, "vocab_size", None),
+    )
 
 
 def attach(model: "PreTrainedModel", method: str, settings: SheetValues, context: BuildContext) -> "PeftModel":

@@ -65,8 +65,7 @@ def fit_sizes(config: "PeftConfig", settings: SheetValues, model: "nn.Module", p
     dimensions = _dimensions(config, model, rule)
     if not dimensions:
         return  # nothing is targeted, which PEFT reports itself
-    common = math.gcd(*dimensions.values())
-    fitting = [size for size in range(rule.step, common + 1, rule.step) if common % size == 0]
+    fitting = _divisors(dimensions, rule)
     if settings.get(field) is None:
         below = [size for size in fitting if size <= rule.at_most]
         if not below:
@@ -86,6 +85,18 @@ def fit_sizes(config: "PeftConfig", settings: SheetValues, model: "nn.Module", p
         + (f" into parts that are a multiple of {rule.step}" if rule.step > 1 else "")
         + f"; sizes that divide every targeted layer: {shown}"
     )
+
+
+def fitting_sizes(config: "PeftConfig", model: "nn.Module") -> list[int]:
+    """The block sizes that fit every layer, in rising order; empty if nothing is targeted."""
+    rule = RULES[str(getattr(config.peft_type, "value", config.peft_type))]
+    dimensions = _dimensions(config, model, rule)
+    return _divisors(dimensions, rule) if dimensions else []
+
+
+def _divisors(dimensions: dict[str, int], rule: Rule) -> list[int]:
+    common = math.gcd(*dimensions.values())
+    return [size for size in range(rule.step, common + 1, rule.step) if common % size == 0]
 
 
 def _dimensions(config: Any, model: "nn.Module", rule: Rule) -> dict[str, int]:

@@ -370,6 +370,16 @@ class Halving(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class Budget(ConfigNode):
+    """One cost for every method: it sets the setting that decides the method's size; at most one is given."""
+
+    trainable_params: int | None  # numbers that are trained
+    adapter_bytes: int | None  # of the numbers that the saved adapter holds
+    train_flops: float | None  # of the whole training
+    tolerance: float | None  # refuse a method that comes no nearer than this share; null: take it, and say so
+
+
+@dataclass(kw_only=True)
 class SweepSettings(ConfigNode):
     """How a sweep runs its plans."""
 
@@ -439,6 +449,7 @@ class Common(ConfigNode):
     tags: list[str] = text()  # likewise
     model: Model
     peft: Peft
+    budget: Budget
     data: Data
     trainer: Trainer
     scoring: Scoring

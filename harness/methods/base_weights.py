@@ -16,6 +16,7 @@ from harness.methods.fields import (
     share,
 )
 from harness.methods.hooks import Hooks, adapter_of
+from harness.methods.knobs import Knob, layers, tokens, up_to_width
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import FULL, PLAIN, WHOLE, Traits
@@ -228,6 +229,7 @@ METHODS = {
         WHOLE,
         partial_faults,
         rate=RateRule(0.004, 0.001, "measured on E2E, GSM8K and SNIPS", gemma=0.3),
+        knobs=(Knob("last_layers", layers),),
     ),
     "bitfit": Method(
         BitFit,
@@ -251,11 +253,13 @@ METHODS = {
         build_trainable_tokens,
         Traits(tied_embeddings=True, multi_adapter=False),
         rate=RateRule(0.01, 0.01, "interpolated"),
+        knobs=(Knob("frequent_tokens", tokens, beside=("token_indices",)),),
     ),
     "shira": Method(
         Shira,
         build_shira,
         Traits(conv1d=False),
         rate=RateRule(0.02, 0.001, "PEFT method_comparison 3e-4 at 3B; interpolated"),
+        knobs=(Knob("r", up_to_width),),
     ),
 }

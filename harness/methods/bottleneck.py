@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues
 from harness.methods.fields import Sheet, choice, count, module_names
+from harness.methods.knobs import Knob, counts
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import NO_MERGE
@@ -59,5 +60,6 @@ METHODS = {
         rate=RateRule(
             0.02, 0.006, "measured on E2E; LoRA (arXiv:2106.09685) tables 9 and 12 and LLM-Adapters use 3e-4 at 7B"
         ),
+        knobs=(Knob("bottleneck_size", counts, beside=("reduction_factor",)),),
     )
 }

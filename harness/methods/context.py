@@ -34,6 +34,7 @@ class BuildContext:
     hidden_size: int
     num_layers: int
     batches: Callable[[], Iterator[Batch]] | None = None  # the training rows, from the first one on each call
+    vocabulary: int | None = None  # rows of the embedding; None: not known
 
 
 def for_counting(context: BuildContext) -> BuildContext:

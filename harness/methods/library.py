@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ModelFault
 from harness.methods.context import SEEDS, BuildContext, SheetValues
 from harness.methods.fields import Sheet
+from harness.methods.knobs import Knob, counts, up_to_width
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import LINEAR, NO_MERGE, PLAIN, PREFIX, PROMPT, WHOLE, Traits
@@ -135,6 +136,16 @@ def method_of_type(peft_type: str) -> str:
     return {"adaption_prompt": "llama_adapter"}.get(peft_type, peft_type)
 
 
+def has_rank(settings: SheetValues, quantity: str) -> bool:
+    """Whether the type has a rank."""
+    return "r" in library_fields(settings["type"].lower())
+
+
+def has_prompt(settings: SheetValues, quantity: str) -> bool:
+    """Whether the type has virtual tokens."""
+    return "num_virtual_tokens" in library_fields(settings["type"].lower())
+
+
 METHODS = {
     "library": Method(
         Library,
@@ -142,5 +153,9 @@ METHODS = {
         LINEAR,
         check_library,
         rate=RateRule(0.005, 0.001, "as LoRA's; no type has a measurement of its own"),
+        knobs=(
+            Knob("settings.r", up_to_width, serves=has_rank),
+            Knob("settings.num_virtual_tokens", counts, serves=has_prompt),
+        ),
     )
 }

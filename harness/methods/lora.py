@@ -21,6 +21,7 @@ from harness.methods.fields import (
     share,
 )
 from harness.methods.hooks import Hooks, adapter_of
+from harness.methods.knobs import Knob, up_to_width
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import DROPS, Traits
@@ -211,6 +212,11 @@ def lora_rate_factor(settings: SheetValues) -> float:
     return float(32 / reach / divisor)
 
 
+def target_rank(settings: SheetValues, initial: int) -> dict[str, int]:
+    """The mean rank after pruning, two thirds of the initial one, as PEFT and the published scripts have it."""
+    return {"target_r": max(1, round(initial * 2 / 3))}
+
+
 class LoraHooks(Hooks):
     """LoRA-FA and LoRA+ are optimizers."""
 
@@ -290,6 +296,7 @@ METHODS = {
             factor=lora_rate_factor,
             gemma=0.35,
         ),
+        knobs=(Knob("r", up_to_width, beside=("rank_pattern",)),),
     ),
     "adalora": Method(
         AdaLora,
@@ -298,5 +305,6 @@ METHODS = {
         check_adalora,
         hooks=AdaLoraHooks(),
         rate=RateRule(0.02, 0.015, "measured on E2E; AdaLoRA (arXiv:2303.10512) table 8 uses 5e-4 to 2.2e-3"),
+        knobs=(Knob("init_r", up_to_width, along=target_rank),),
     ),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
 from harness.methods.fields import Placed, Targeted, choice, count, layer_numbers, pattern, positive, share
+from harness.methods.knobs import Knob, counts, up_to_width
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import DROPS, LYCORIS, PLAIN, Traits
@@ -182,6 +183,30 @@ def build_c3a(settings: SheetValues, context: BuildContext) -> "PeftConfig":
     return C3AConfig(**peft_kwargs(settings, context))
 
 
+def falling_ranks(settings: SheetValues, context: BuildContext) -> range:
+    """RandLoRA's ranks: a smaller one takes more bases to full rank, and so trains more."""
+    return range(context.hidden_size, 0, -1)
+
+
+def twenty_times(settings: SheetValues, rank: int) -> dict[str, int]:
+    """RandLoRA's alpha, 20 times the rank as in PEFT."""
+    return {"randlora_alpha": 20 * rank}
+
+
+def more_than_mixed(settings: SheetValues, context: BuildContext) -> range:
+    """VB-LoRA's vectors, of which each piece mixes ``topk``."""
+    return range(settings["topk"], 1 << 20)
+
+
+# LoKr's second factor is no larger than the layer's size over that of its first. Smaller first factors make room.
+LOKR_KNOBS = (
+    Knob("r", up_to_width),
+    *(
+        Knob("r", up_to_width, along=lambda settings, rank, factor=factor: {"decompose_factor": factor})
+        for factor in (16, 8, 4, 2)
+    ),
+)
+
 METHODS = {
     "loha": Method(
         LoHa,
@@ -190,6 +215,7 @@ METHODS = {
         rate=RateRule(
             0.02, 0.02, "measured on E2E, GSM8K and SNIPS; LyCORIS (arXiv:2309.14859) uses 1e-3 or less", gemma=0.6
         ),
+        knobs=(Knob("r", up_to_width),),
     ),
     "lokr": Method(
         LoKr,
@@ -197,13 +223,21 @@ METHODS = {
         LYCORIS,
         check_lokr,
         rate=RateRule(0.04, 0.03, "measured on E2E and SNIPS; PEFT method_comparison: 3e-3 at 3B", gemma=0.35),
+        knobs=LOKR_KNOBS,
     ),
-    "vera": Method(Vera, build_vera, DROPS, rate=RateRule(0.1, 0.04, "VeRA (arXiv:2310.11454): 2e-2 to 1e-1 on GPT-2")),
+    "vera": Method(
+        Vera,
+        build_vera,
+        DROPS,
+        rate=RateRule(0.1, 0.04, "VeRA (arXiv:2310.11454): 2e-2 to 1e-1 on GPT-2"),
+        knobs=(Knob("r", counts),),
+    ),
     "randlora": Method(
         RandLora,
         build_randlora,
         DROPS,
         rate=RateRule(0.003, 0.0005, "RandLoRA (arXiv:2502.00987) table 9; interpolated"),
+        knobs=(Knob("r", falling_ranks, along=twenty_times),),
     ),
     "vblora": Method(
         VbLora,
@@ -215,15 +249,27 @@ METHODS = {
         ),
         check_vblora,
         rate=RateRule(0.02, 0.005, "VB-LoRA (arXiv:2405.15179): bank 1e-3, logits 1e-2"),
+        knobs=(Knob("num_vectors", more_than_mixed),),
     ),
-    "miss": Method(Miss, build_miss, Traits(conv1d=False, dropout=True), rate=RateRule(0.005, 0.0005, "interpolated")),
+    "miss": Method(
+        Miss,
+        build_miss,
+        Traits(conv1d=False, dropout=True),
+        rate=RateRule(0.005, 0.0005, "interpolated"),
+        knobs=(Knob("r", up_to_width),),
+    ),
     "fourierft": Method(
-        FourierFt, build_fourierft, PLAIN, rate=RateRule(0.1, 0.05, "FourierFT (arXiv:2405.03003): 2e-2 to 9e-2")
+        FourierFt,
+        build_fourierft,
+        PLAIN,
+        rate=RateRule(0.1, 0.05, "FourierFT (arXiv:2405.03003): 2e-2 to 9e-2"),
+        knobs=(Knob("n_frequency", counts, beside=("n_frequency_pattern",)),),
     ),
     "c3a": Method(
         C3a,
         build_c3a,
         Traits(identity_at_start=False, conv1d=False),
         rate=RateRule(1, 0.4, "C3A (arXiv:2407.19342): 0.3 to 0.6"),
+        knobs=(Knob("block_size", None, falls=True, beside=("block_size_pattern",)),),
     ),
 }

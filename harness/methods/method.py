@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.methods.context import BuildContext, SheetValues
 from harness.methods.fields import Sheet
 from harness.methods.hooks import Hooks
+from harness.methods.knobs import Knob
 from harness.methods.rates import RateRule
 from harness.methods.traits import Traits
 
@@ -33,3 +34,4 @@ class Method:
     traits_at: Callable[[Traits, SheetValues], Traits] = _same_traits  # the same at other settings
     hooks: Hooks = field(default_factory=Hooks)
     rate: RateRule | None = None  # the learning rate when none is given; without a rule the sheet must give one
+    knobs: tuple[Knob, ...] = ()  # what ``budget`` turns; empty: the size cannot be chosen

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, peft_kwargs
 from harness.methods.fields import Placed, Sheet, Targeted, choice, count, module_names, share
+from harness.methods.knobs import Knob
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import LINEAR, PLAIN, Traits
@@ -143,6 +144,11 @@ def _one_size(number_key: str, number: int | None, size_key: str, size: int | No
         yield f"{number_key}={number} and {size_key}={size} set the same thing; set one of them to null"
 
 
+def reflections(settings: SheetValues, context: BuildContext) -> range:
+    """HRA's numbers of reflections: odd ones with ``apply_GS``, else even ones, which start as the base."""
+    return range(1 if settings["apply_GS"] else 2, context.hidden_size + 1, 2)
+
+
 METHODS = {
     "ia3": Method(
         Ia3,
@@ -152,7 +158,12 @@ METHODS = {
         rate=RateRule(0.2, 0.04, "measured on E2E and SNIPS; PEFT method_comparison uses 5e-3 at 3B"),
     ),
     "oft": Method(
-        Oft, build_oft, Traits(conv1d=False), check_oft, rate=RateRule(0.02, 0.001, "OFTv2 (arXiv:2506.19847) 4e-4")
+        Oft,
+        build_oft,
+        Traits(conv1d=False),
+        check_oft,
+        rate=RateRule(0.02, 0.001, "OFTv2 (arXiv:2506.19847) 4e-4"),
+        knobs=(Knob("oft_block_size", None, beside=("r",)),),
     ),  # PEFT 0.21 has a dropout here that nothing calls
     "boft": Method(
         Boft,
@@ -160,9 +171,22 @@ METHODS = {
         Traits(conv1d=False, dropout=True),
         check_boft,
         rate=RateRule(0.02, 0.001, "BOFT (arXiv:2311.06243) appendix A"),
+        knobs=(Knob("boft_block_size", None, beside=("boft_block_num",)),),
     ),
-    "hra": Method(Hra, build_hra, LINEAR, check_hra, hra_traits, rate=RateRule(0.02, 0.003, "HRA (arXiv:2405.17484)")),
+    "hra": Method(
+        Hra,
+        build_hra,
+        LINEAR,
+        check_hra,
+        hra_traits,
+        rate=RateRule(0.02, 0.003, "HRA (arXiv:2405.17484)"),
+        knobs=(Knob("r", reflections),),
+    ),
     "road": Method(
-        Road, build_road, Traits(conv1d=False), rate=RateRule(0.1, 0.003, "PEFT's documentation; interpolated")
+        Road,
+        build_road,
+        Traits(conv1d=False),
+        rate=RateRule(0.1, 0.003, "PEFT's documentation; interpolated"),
+        knobs=(Knob("variant", lambda settings, context: ("road_1", "road_2", "road_4")),),
     ),
 }

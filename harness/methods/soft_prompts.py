@@ -9,6 +9,7 @@ from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, cpt_context, peft_kwargs
 from harness.methods.fields import Sheet, choice, count, module_names, positive, share
 from harness.methods.hooks import Hooks, adapter_of
+from harness.methods.knobs import STORED, Knob, counts
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import NO_MERGE, PREFIX, PROMPT
@@ -187,6 +188,14 @@ class CptHooks(Hooks):
     own_loss = True
 
 
+def encodes(settings: SheetValues, quantity: str) -> bool:
+    """Whether a network that makes the prompt decides the quantity: it is trained, and then left out of the adapter."""
+    return quantity != STORED and settings.get("prefix_projection", True)
+
+
+VIRTUAL_TOKENS = Knob("num_virtual_tokens", counts)
+ENCODER = Knob("encoder_hidden_size", counts, serves=encodes)
+
 METHODS = {
     "prompt_tuning": Method(
         PromptTuning,
@@ -194,6 +203,7 @@ METHODS = {
         PROMPT,
         check_prompt_tuning,
         rate=RateRule(0.1, 0.05, "measured on E2E, GSM8K and SNIPS; PEFT-Factory uses 3e-2", gemma=10.0),
+        knobs=(VIRTUAL_TOKENS,),
     ),
     "prefix_tuning": Method(
         PrefixTuning,
@@ -201,12 +211,14 @@ METHODS = {
         PREFIX,
         hooks=PrefixTuningHooks(),
         rate=RateRule(0.01, 0.002, "measured on E2E, GSM8K and SNIPS; T-Few uses 3e-3 from another start", gemma=1.6),
+        knobs=(ENCODER, VIRTUAL_TOKENS),
     ),
     "p_tuning": Method(
         PTuning,
         build_p_tuning,
         replace(PROMPT, dropout=True),
         rate=RateRule(0.003, 0.0004, "measured on E2E and SNIPS", gemma=10.0),
+        knobs=(ENCODER, VIRTUAL_TOKENS),
     ),
     "p_tuning_v2": Method(
         PTuningV2,
@@ -216,6 +228,7 @@ METHODS = {
         rate=RateRule(
             0.3, 0.2, "measured on E2E and SNIPS; the published scripts: 5e-3 to 1e-2 from another start", gemma=2.0
         ),
+        knobs=(VIRTUAL_TOKENS,),
     ),
     "cpt": Method(
         Cpt,
@@ -224,8 +237,13 @@ METHODS = {
         check_cpt,
         hooks=CptHooks(),
         rate=RateRule(0.03, 0.01, "interpolated"),
+        knobs=(replace(VIRTUAL_TOKENS, beside=("cpt_token_ids",)),),
     ),
     "llama_adapter": Method(
-        LlamaAdapter, build_llama_adapter, NO_MERGE, rate=RateRule(0.1, 0.01, "PEFT method_comparison 5e-3 at 3B")
+        LlamaAdapter,
+        build_llama_adapter,
+        NO_MERGE,
+        rate=RateRule(0.1, 0.01, "PEFT method_comparison 5e-3 at 3B"),
+        knobs=(Knob("adapter_len", counts),),
     ),
 }

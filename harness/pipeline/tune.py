@@ -46,6 +46,9 @@ def tune(this: Attempt, base: Base, rows: AuditedRows, member: "Member | None" =
     if plan.trainer.objective is Objective.distill:
         inputs = replace(inputs, teacher=this.keep(this.cache.teacher(plan, options.runs_dir, base.tokenizer)))
     checkpoints = _checkpoint_settings(this)
+    if options.budget:
+        this.record.inferred["budget"] = options.budget.as_dict()
+        this.note(options.budget.words)
     if options.rate_rule:
         this.record.inferred["learning_rate_rule"] = options.rate_rule
         this.note(f"learning rate {plan.learning_rate:g}: {options.rate_rule}")

@@ -22,6 +22,7 @@ from harness.config.schema import (
 from harness.data.checks import data_faults
 from harness.errors import above, at_least, brief, fraction, one_of
 from harness.methods import fields
+from harness.methods.knobs import FLOPS, STORED, TRAINABLE
 from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import parallel_checks
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
@@ -43,16 +44,46 @@ def config_faults(config: Config) -> list[str]:
         _tracker(config),
         _report(config),
         _select(config),
+        _budget(config),
         _housekeeping(config),
         _paths(config),
     )
     found = [fault for part in parts for fault in part]
     found += _sweep(config)
-    found += fields.field_faults(config.peft.method, sheet)
-    found += METHODS[config.peft.method].check(sheet)
+    found += method_faults(config)
     # A value that is not a finite number needs no second message about its size.
     rest = [fault for fault in found if fault.partition("=")[0] not in bad_values]
     return [*bad_values.values(), *dict.fromkeys(rest)]
+
+
+def method_faults(config: Config) -> list[str]:
+    """Faults of the method's own settings, alone and with each other."""
+    sheet = getattr(config, config.peft.method)
+    return [*fields.field_faults(config.peft.method, sheet), *METHODS[config.peft.method].check(sheet)]
+
+
+def has_budget(config: Config) -> bool:
+    """Whether the size of the method follows from a budget."""
+    return config.stage in (Stage.run, Stage.plan) and bool(_budgets(config))
+
+
+def _budgets(config: Config) -> list[str]:
+    return [key for key in (TRAINABLE, STORED, FLOPS) if getattr(config.budget, key) is not None]
+
+
+def _budget(config: Config) -> Iterator[str]:
+    given = _budgets(config)
+    for key in given:
+        yield from at_least(f"budget.{key}", getattr(config.budget, key), 1)
+    yield from above("budget.tolerance", config.budget.tolerance, 0)
+    if len(given) > 1:
+        shown = " and ".join(f"budget.{key}" for key in given)
+        yield f"{shown} are different measures of one size; set one of them"
+    if given and has_budget(config) and not METHODS[config.peft.method].knobs:
+        yield (
+            f"peft={config.peft.method} has no setting that decides its size, which budget.{given[0]} could set; leave "
+            "it out, or run it without a budget"
+        )
 
 
 def _model(config: Config) -> Iterator[str]:

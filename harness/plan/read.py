@@ -3,8 +3,8 @@
 OmegaConf ends here: ``read_config`` turns the ``DictConfig`` into dataclasses, and nothing downstream uses it.
 """
 
-from collections.abc import Iterator
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
@@ -21,15 +21,19 @@ from harness.plan.effective import in_canonical_order
 from harness.plan.inputs import input_digests
 from harness.plan.rates import learning_rate
 from harness.plan.resolve import resolved_data, resolved_model
-from harness.plan.spec import Options, Plan, plain
+from harness.plan.spec import BudgetFit, Options, Plan, plain
 from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 
 
-def read_config(composed: DictConfig, here: bool = True) -> tuple[Plan, Options]:
+Size = Callable[[Plan, schema.Budget], BudgetFit]  # meets a budget
+
+
+def read_config(composed: DictConfig, here: bool = True, size: Size | None = None) -> tuple[Plan, Options]:
     """The one boundary between configuration and code.
 
     Args:
         here: the plan is run on this machine, so that what ``auto`` means can be told.
+        size: meets ``budget``, which takes the model's architecture to count; None: no budget may be given.
 
     Raises:
         ConfigFault: unknown key, wrong type, missing value, or settings that contradict each other; all
@@ -37,7 +41,29 @@ def read_config(composed: DictConfig, here: bool = True) -> tuple[Plan, Options]
     """
     config = _typed(composed)
     raise_together(checks.config_faults(config))
-    return _plan(config, here), _options(config)
+    plan, fit = _plan(config, here), None
+    if checks.has_budget(config):
+        if size is None:
+            raise ConfigFault("budget.* sets sizes of methods, which this command does not count; leave it out")
+        fit = size(plan, config.budget)
+        plan = _sized(plan, config, fit)
+    return plan, _options(config, fit)
+
+
+def _sized(plan: Plan, config: schema.Config, fit: BudgetFit) -> Plan:
+    """The plan at the size that meets the budget; the method's rule for the learning rate may depend on it."""
+    sheet = getattr(config, plan.method)
+    for key, value in fit.settings.items():
+        setattr(sheet, key, value)
+    raise_together(checks.method_faults(config))
+    return replace(plan, settings=MappingProxyType(_settings(config)), learning_rate=learning_rate(config).value)
+
+
+def _settings(config: schema.Config) -> dict[str, Any]:
+    """The sheet of the run's method without its learning rate."""
+    sheet = in_canonical_order(plain(getattr(config, config.peft.method)))
+    sheet.pop("learning_rate")
+    return sheet
 
 
 def _typed(composed: DictConfig) -> schema.Config:
@@ -80,13 +106,11 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _plan(config: schema.Config, here: bool) -> Plan:
-    sheet = in_canonical_order(plain(getattr(config, config.peft.method)))
-    sheet.pop("learning_rate")
     inputs = input_digests(config)
     _resolve(config, inputs.get("data"))
     return Plan(
         method=config.peft.method,
-        settings=MappingProxyType(sheet),
+        settings=MappingProxyType(_settings(config)),
         learning_rate=learning_rate(config).value,
         model=freeze(resolved_model(config, here)),
         data=freeze(resolved_data(config.data)),
@@ -126,7 +150,7 @@ def _tokenize_of_data(config: schema.Config, data_sha256: str | None) -> str:
         raise
 
 
-def _options(config: schema.Config) -> Options:
+def _options(config: schema.Config, budget: BudgetFit | None = None) -> Options:
     return Options(
         stage=config.stage,
         runs_dir=Path(config.runs_dir).expanduser().absolute(),
@@ -158,4 +182,5 @@ def _options(config: schema.Config) -> Options:
         reuse=config.sweep.reuse,
         rate_rule=learning_rate(config).rule,
         watch=config.sweep.watch,
+        budget=budget,
     )

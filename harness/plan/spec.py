@@ -104,6 +104,53 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class BudgetFit:
+    """How near a method comes to a budget, and the settings with which it does."""
+
+    method: str
+    quantity: str  # a setting of the node ``budget``
+    wanted: float
+    reached: float
+    settings: Mapping[str, Any]  # of the method's sheet
+    knob: str  # the one of them that was turned
+
+    @property
+    def off(self) -> float:
+        """Distance from the budget as a share of it, negative below."""
+        return self.reached / self.wanted - 1
+
+    @property
+    def words(self) -> str:
+        """What was set, and how near it comes."""
+        shown = " ".join(f"{self.method}.{key}={_brief(value)}" for key, value in self.settings.items())
+        side = "above" if self.off > 0 else "below"
+        near = "exactly" if self.off == 0 else f"{abs(self.off):.1%} {side}"
+        return f"{shown} makes {self.reached:,.0f}, {near} budget.{self.quantity}={self.wanted:,.0f}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as the record keeps them."""
+        return {
+            "quantity": self.quantity,
+            "wanted": self.wanted,
+            "reached": self.reached,
+            "off": self.off,
+            "settings": plain(self.settings),
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _budget_fit, (self.method, self.as_dict(), self.knob)
+
+
+def _budget_fit(method: str, kept: Mapping[str, Any], knob: str) -> BudgetFit:
+    settings = MappingProxyType(dict(kept["settings"]))
+    return BudgetFit(method, kept["quantity"], kept["wanted"], kept["reached"], settings, knob)
+
+
+def _brief(value: Any) -> str:
+    return json.dumps(plain(value)) if isinstance(value, Mapping) else str(value)
+
+
+@dataclass(frozen=True)
 class Options:
     """How a command runs its plans; nothing here changes a result."""
 
@@ -137,6 +184,7 @@ class Options:
     reuse: schema.Reuse
     rate_rule: str | None  # how the learning rate was chosen; None if it was given
     watch: bool | None
+    budget: BudgetFit | None = None  # how the method's size was set; None if it was given
 
 
 def plain(value: Any) -> Any:

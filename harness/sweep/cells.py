@@ -50,6 +50,13 @@ def effective_overrides(overrides: Sequence[str]) -> list[str]:
     return [text for text in overrides if not text.lstrip("+~").startswith(OVERRIDES_WITHOUT_EFFECT)]
 
 
+def task_overrides() -> tuple[str, ...]:
+    """The overrides of the cell that Hydra is running now."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return tuple(HydraConfig.get().overrides.task)
+
+
 def cell_from_hydra(plan: Plan, options: Options) -> tuple[Cell, bool]:
     """The cell that Hydra is running now, and whether it belongs to a sweep."""
     from hydra.core.hydra_config import HydraConfig

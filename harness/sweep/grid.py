@@ -8,6 +8,7 @@ from harness.errors import ConfigFault, DataFault, HarnessError, ModelFault, rai
 from harness.plan.read import read_config
 from harness.plan.spec import digest, plain
 from harness.sweep.cells import Cell
+from harness.sweep.sizes import Sizes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,10 +27,10 @@ def grid_cells(
     Raises:
         ConfigFault: some cell cannot work; nothing has run.
     """
-    cells, faults = [], dict[str, str]()
+    cells, faults, sizes = [], dict[str, str](), Sizes()
     for overrides, compose in grid:
         try:
-            plan, options = read_config(compose(), here)
+            plan, options = read_config(compose(), here, sizes.of(overrides))
         except HarnessError as error:
             for line in str(error).splitlines():
                 faults.setdefault(line, " ".join(overrides))

@@ -29,6 +29,7 @@ from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell
 from harness.sweep.outcome import Outcome, Status, outcome_of_error
 from harness.sweep.reuse import describe_result
+from harness.sweep.sizes import Sizes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -137,7 +138,7 @@ def run_plan(job: WorkerJob) -> tuple[str, str]:
 
     owner = provenance.owner()
     log.info("process %s on %s starts %s", owner["pid"], owner["host"], job.name)
-    plan, options = read_config(compose_job(job), job.here)
+    plan, options = read_config(compose_job(job), job.here, Sizes().of())
     if plan.fingerprint != job.fingerprint:
         raise ConfigFault(
             f"on {owner['host']} these overrides make plan {plan.fingerprint}, not {job.fingerprint}: its files of "
