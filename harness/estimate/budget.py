@@ -79,16 +79,17 @@ class BudgetFitter:
 
     def _turn(self, plan: Plan, knob: Knob, quantity: str, wanted: float) -> tuple[BudgetFit, bool]:
         def measure(value: Any) -> float:
-            return self.measured(replace(plan, settings=_with(plan, knob, value)), quantity)
+            return self.measured(at(plan, knob, value), quantity)
 
-        value, reached, enclosed = nearest(_values(plan, knob), measure, wanted)
+        value, reached, enclosed = nearest(values_of(plan, knob), measure, wanted)
         words = knob.setting(plan.settings, value)
         return BudgetFit(plan.method, quantity, wanted, reached, MappingProxyType(words), knob.key), enclosed
 
     def measured(self, plan: Plan, quantity: str) -> float:
         """What the plan costs, in the budget's quantity."""
+        trainable = self._counter.count(plan).trainable  # raises if there is nothing to train
         if quantity == TRAINABLE:
-            return self._counter.count(plan).trainable
+            return trainable
         from harness.estimate import costs  # with torch, transformers and peft
 
         return costs.stored_bytes(plan) if quantity == STORED else costs.train_flops(plan)
@@ -131,7 +132,7 @@ def _refuse_given_size(plan: Plan, quantity: str, overrides: Sequence[str]) -> N
     )
 
 
-def _values(plan: Plan, knob: Knob) -> Sequence[Any]:
+def values_of(plan: Plan, knob: Knob) -> Sequence[Any]:
     """The knob's values, from the smallest adapter to the largest."""
     if knob.values is not None:
         from harness.adapters.attach import build_context
@@ -145,8 +146,9 @@ def _values(plan: Plan, knob: Knob) -> Sequence[Any]:
     return sizes[::-1] if knob.falls else sizes
 
 
-def _with(plan: Plan, knob: Knob, value: Any) -> MappingProxyType[str, Any]:
-    return MappingProxyType({**plan.settings, **knob.setting(plan.settings, value)})
+def at(plan: Plan, knob: Knob, value: Any) -> Plan:
+    """The plan with the knob at this value."""
+    return replace(plan, settings=MappingProxyType({**plan.settings, **knob.setting(plan.settings, value)}))
 
 
 def nearest(values: Sequence[Any], measure: Measure, wanted: float) -> tuple[Any, float, bool]:
@@ -162,7 +164,7 @@ def nearest(values: Sequence[Any], measure: Measure, wanted: float) -> tuple[Any
     """
     known: dict[int, float] = {}
 
-    def at(index: int) -> float:
+    def measured(index: int) -> float:
         if index not in known:
             try:
                 known[index] = measure(values[index])
@@ -176,7 +178,7 @@ def nearest(values: Sequence[Any], measure: Measure, wanted: float) -> tuple[Any
     while known[low] < wanted and high - low > 1:
         tries += 1
         guess = _guess(low, high, former, known, wanted, middle=tries % 8 == 0 or known.get(high) == float("inf"))
-        if at(guess) <= wanted:
+        if measured(guess) <= wanted:
             former, low = low, guess
         else:
             high = guess

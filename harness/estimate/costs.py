@@ -43,8 +43,6 @@ def stored_bytes(plan: Plan) -> int:
     Raises:
         ModelFault: the method does not fit the model.
     """
-    from peft import get_peft_model_state_dict
-
     if plan.method == "adalora":
         left = {**plan.settings, "init_r": plan.settings["target_r"]}
         plan = replace(plan, settings=MappingProxyType(left))
@@ -52,9 +50,23 @@ def stored_bytes(plan: Plan) -> int:
         if _kind(config) in formulas.TRAINED:
             return BYTES * formulas.trained(config, skeleton)
         model = wrap_model(skeleton, config)
-        numbers = sum(value.numel() for value in get_peft_model_state_dict(model, save_embedding_layers=False).values())
+        numbers = _prompt_numbers(model) if config.is_prompt_learning else _state_numbers(model)
         doubled = plan.method == "lora" and changes_base(plan.method, plan.settings)
         return BYTES * numbers * (2 if doubled else 1)
+
+
+def _state_numbers(model: "PeftModel") -> int:
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return sum(value.numel() for value in state.values())
+
+
+def _prompt_numbers(model: "PeftModel") -> int:
+    """The prompt alone: keys and values of each layer, or tokens. PEFT would run the network that makes it."""
+    config: Any = model.peft_config[str(model.active_adapter)]
+    per_token = config.token_dim * (2 * config.num_layers if config.peft_type == "PREFIX_TUNING" else 1)
+    return int(config.num_virtual_tokens * per_token)
 
 
 def train_flops(plan: Plan) -> float:
@@ -66,7 +78,7 @@ def train_flops(plan: Plan) -> float:
         ModelFault: the method does not fit the model, or the model cannot be run without memory.
         DataFault: the rows cannot be read.
     """
-    rows, length, completion = _mean_lengths(plan)
+    rows, length, completion = mean_lengths(plan)
     trainer = plan.trainer
     passes = optimizer_steps(trainer, rows) * trainer.gradient_accumulation_steps * trainer.parallel.processes
     with _configured(plan) as (skeleton, config):
@@ -83,10 +95,10 @@ def _pass_flops(model: "PeftModel", plan: Plan, length: int, completion: int) ->
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     try:
-        with FlopCounterMode(display=False) as counter:
-            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        with _unread_masks(), FlopCounterMode(display=False) as counter:
+            output = model(input_ids=ids, use_cache=False)
             output.logits[:, -completion:].float().sum().backward()
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, LookupError) as error:
         raise ModelFault(
             f"peft={plan.method}: the operations of a pass cannot be counted without weights ({first_line(error)}); "
             "use budget.trainable_params"
@@ -94,7 +106,21 @@ def _pass_flops(model: "PeftModel", plan: Plan, length: int, completion: int) ->
     return int(counter.get_total_flops())
 
 
-def _mean_lengths(plan: Plan) -> tuple[int, int, int]:
+@contextmanager
+def _unread_masks() -> Iterator[None]:
+    """Let transformers make attention masks without reading their values, as it does while a model is compiled."""
+    from transformers import masking_utils
+
+    patched: Any = masking_utils
+    usual = patched.is_tracing
+    patched.is_tracing = lambda *tensors: True
+    try:
+        yield
+    finally:
+        patched.is_tracing = usual
+
+
+def mean_lengths(plan: Plan) -> tuple[int, int, int]:
     """Training rows, their mean length and that of their completions, in tokens."""
     folder = model_sources.locate_tokenizer(plan.model)
     if folder is None:

@@ -198,13 +198,20 @@ def more_than_mixed(settings: SheetValues, context: BuildContext) -> range:
     return range(settings["topk"], 1 << 20)
 
 
+@dataclass(frozen=True)
+class FirstFactor:
+    """LoKr's first factor at this size, whatever the rank of the second is."""
+
+    size: int
+
+    def __call__(self, settings: SheetValues, rank: int) -> dict[str, int]:
+        return {"decompose_factor": self.size}
+
+
 # LoKr's second factor is no larger than the layer's size over that of its first. Smaller first factors make room.
 LOKR_KNOBS = (
     Knob("r", up_to_width),
-    *(
-        Knob("r", up_to_width, along=lambda settings, rank, factor=factor: {"decompose_factor": factor})
-        for factor in (16, 8, 4, 2)
-    ),
+    *(Knob("r", up_to_width, along=FirstFactor(factor)) for factor in (16, 8, 4, 2)),
 )
 
 METHODS = {

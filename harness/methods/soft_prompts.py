@@ -9,7 +9,7 @@ from harness.frozen import text
 from harness.methods.context import BuildContext, SheetValues, cpt_context, peft_kwargs
 from harness.methods.fields import Sheet, choice, count, module_names, positive, share
 from harness.methods.hooks import Hooks, adapter_of
-from harness.methods.knobs import STORED, Knob, counts
+from harness.methods.knobs import TRAINABLE, Knob, counts
 from harness.methods.method import Method
 from harness.methods.rates import RateRule
 from harness.methods.traits import NO_MERGE, PREFIX, PROMPT
@@ -189,8 +189,8 @@ class CptHooks(Hooks):
 
 
 def encodes(settings: SheetValues, quantity: str) -> bool:
-    """Whether a network that makes the prompt decides the quantity: it is trained, and then left out of the adapter."""
-    return quantity != STORED and settings.get("prefix_projection", True)
+    """Whether a network makes the prompt: it is trained, and then left out of the adapter; its operations are few."""
+    return quantity == TRAINABLE and settings.get("prefix_projection", True)
 
 
 VIRTUAL_TOKENS = Knob("num_virtual_tokens", counts)

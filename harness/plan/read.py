@@ -24,7 +24,6 @@ from harness.plan.resolve import resolved_data, resolved_model
 from harness.plan.spec import BudgetFit, Options, Plan, plain
 from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 
-
 Size = Callable[[Plan, schema.Budget], BudgetFit]  # meets a budget
 
 
