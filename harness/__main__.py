@@ -21,6 +21,7 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.plan.read import read_config
     from harness.stages import export, generate, status
     from harness.stages.archive import archive_runs
+    from harness.stages.claim import judge_claim
     from harness.stages.diff import show_difference
     from harness.stages.plan import show_plan
     from harness.stages.report import report_records
@@ -52,6 +53,8 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
             archive_runs(options)
         case Stage.status:
             status.show_status(options.runs_dir, options.sweep_name, options.watch)
+        case Stage.claim:
+            judge_claim(options.claim, partial(task, cache=cache))
     return None
 
 

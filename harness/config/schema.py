@@ -26,6 +26,7 @@ class Stage(Enum):
     diff = "diff"  # what differs between two runs
     archive = "archive"  # move runs out of runs_dir
     status = "status"  # how far a sweep has come, seen from another terminal
+    claim = "claim"  # judge whether one setting is better than another, or equal to it
 
 
 class ModelSource(Enum):
@@ -155,6 +156,13 @@ class Keep(Enum):
     adapter = "adapter"
     record = "record"  # nothing: the adapter is deleted when the scores are final
     all = "all"  # the adapter and the checkpoints
+
+
+class Relation(Enum):
+    """What a claim says about the mean difference ``better - than``, in the direction in which scores are better."""
+
+    better = "better"  # it is above the margin
+    equal = "equal"  # it is within the margin, on either side
 
 
 class Retry(Enum):
@@ -419,6 +427,32 @@ class SelectSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class ClaimBudget(ConfigNode):
+    """What a claim may cost, tuning included; then it ends undecided."""
+
+    runs: int | None  # null: no limit
+    seconds: float | None  # of all its runs together, as their records say; null: no limit
+
+
+@dataclass(kw_only=True)
+class ClaimSettings(ConfigNode):
+    """A claim about two arms, and how it is judged, for stage=claim."""
+
+    better: str | None = text(Text.verbatim)  # overrides of the arm that is claimed to be better
+    than: str | None = text(Text.verbatim)  # overrides of the other arm
+    relation: Relation | None  # null: better
+    metric: str | None  # a score; null: loss
+    margin: float | None  # in the unit of the score; null: 0, which relation=equal does not take
+    equal_budget: bool  # refuse arms whose trainable parameters differ by more than 5 %
+    name: str | None = text()  # of its folder; null: from the claim
+    split: str  # rows by which each arm's learning rate is chosen
+    rates: list[float]  # tried for each arm, as multiples of the rate it would have
+    seeds: int  # of the choice; no pair has one of them
+    budget: ClaimBudget
+    text: str | None = text(Text.verbatim)  # "lora > ia3 on names_target", instead of the first six settings
+
+
+@dataclass(kw_only=True)
 class DiffSettings(ConfigNode):
     """Two runs to compare, for stage=diff."""
 
@@ -456,6 +490,7 @@ class Common(ConfigNode):
     tracker: Tracker
     sweep: SweepSettings
     select: SelectSettings
+    claim: ClaimSettings
     report: ReportSettings
     export: Export
     diff: DiffSettings

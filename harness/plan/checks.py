@@ -24,7 +24,7 @@ from harness.errors import above, at_least, brief, fraction, one_of
 from harness.methods import fields
 from harness.methods.knobs import FLOPS, STORED, TRAINABLE
 from harness.methods.registry import METHODS, hooks_of, traits_of
-from harness.plan import parallel_checks
+from harness.plan import claims, parallel_checks
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
 from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
 
@@ -45,6 +45,7 @@ def config_faults(config: Config) -> list[str]:
         _report(config),
         _select(config),
         _budget(config),
+        claims.claim_faults(config),
         _housekeeping(config),
         _paths(config),
     )

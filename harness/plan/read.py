@@ -167,6 +167,7 @@ def _options(config: schema.Config, budget: BudgetFit | None = None) -> Options:
         confirm=config.confirm,
         report=freeze(config.report),
         select=freeze(config.select),
+        claim=freeze(config.claim),
         threads=config.trainer.threads,
         checkpoint_minutes=config.trainer.checkpoint_minutes,
         checkpoint_steps=config.trainer.checkpoint_steps,

@@ -170,6 +170,7 @@ class Options:
     confirm: bool
     report: schema.ReportSettings
     select: schema.SelectSettings
+    claim: schema.ClaimSettings
     threads: int | None
     checkpoint_minutes: float | None
     checkpoint_steps: int | None

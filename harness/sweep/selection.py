@@ -104,7 +104,7 @@ def choose(cells: Sequence[Cell], select: SelectSettings) -> list[tuple[int, Win
     for group, settings in groups.items():
         means: dict[str, float] = {}
         for setting, places in settings.items():
-            mean = _mean([_score(cells[place], select.score) for place in places])
+            mean = _mean([score_of(cells[place], select.score) for place in places])
             if mean is None and any(_was_pruned(cells[place]) for place in places):
                 continue  # it has lost on the validation loss, which the console has said
             if mean is None:
@@ -173,7 +173,7 @@ def _was_pruned(cell: Cell) -> bool:
     return record is not None and record["status"] == "pruned"
 
 
-def _score(cell: Cell, name: str) -> float | None:
+def score_of(cell: Cell, name: str) -> float | None:
     record = cell.read_record()
     if record is None or record["status"] != "finished":
         return None

@@ -37,16 +37,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from harness.config.schema import Relation
+
 ALPHA = 0.05  # probability of any false verdict in a whole sequence, however it ends
 MIXTURE = 1.0  # variance of the standardized effect under the mixture; 1 has most power near twelve pairs
 LONGEST = 10_000  # pairs; a forecast of more is none
-
-
-class Relation(Enum):
-    """What a claim says about the mean difference ``better - than``, in the direction in which scores are better."""
-
-    better = "better"  # it is above the margin
-    equal = "equal"  # it is within the margin, on either side
 
 
 class Verdict(Enum):

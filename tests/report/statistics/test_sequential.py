@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from harness.config.schema import Relation
 from harness.report.statistics.sequential import (
     ALPHA,
     FEWEST_PAIRS,
-    Relation,
     Verdict,
     confidence_sequence,
     e_value,
