@@ -167,6 +167,8 @@ def progress(result: ClaimResult) -> str:
     if result.verdict is not Verdict.undecided:
         return f"{head}; {result.verdict.value}"
     more = result.expected_pairs
+    if not found.sd and found.pairs > 1:
+        return f"{head}; all pairs differ by the same amount, about which the test says nothing"
     if more is None:
         return f"{head}; no verdict in sight" if found.pairs > 1 else f"{head}; the first pair forecasts nothing"
     fewest = "" if found.pairs >= FEWEST_PAIRS else f" (no verdict before pair {FEWEST_PAIRS})"
@@ -192,14 +194,16 @@ def _what(result: ClaimResult) -> str:
 def _tuning(result: ClaimResult) -> str:
     setting = result.setting
     rates = len(result.better.tried)
-    seeds = ", ".join(map(str, setting.tuning_seeds))
+    seeds = f"seed {setting.tuning_seeds[0]}"
+    if len(setting.tuning_seeds) > 1:
+        seeds = f"seeds {_seeds(setting.tuning_seeds)}"
     arms = (result.better, result.than)
     shown = " and ".join(f"{arm.rate:.3g} for {arm.name}" for arm in arms)
     if rates == 1:
         return f"No learning rate was tuned ({shown})."
     text = (
         f"Both arms were tuned with the same budget: the learning rate was the best of {rates} by "
-        f"{result.claim.tuned_by} on the {setting.tuning_split} rows, with seed {seeds} ({shown})."
+        f"{result.claim.tuned_by} on the {setting.tuning_split} rows, with {seeds} ({shown})."
     )
     if edges := [arm.name for arm in arms if arm.at_edge]:
         text += f" The rate of {' and of '.join(edges)} is at the edge of those tried: a better one may lie beyond."
@@ -222,6 +226,11 @@ def _statement(result: ClaimResult) -> str:
     if found is None:
         return "No pair has been judged yet, and the claim is undecided."
     unit = " points" if SCORES[result.claim.metric].unit == "percent" else ""
+    if not found.sd and found.pairs > 1:
+        return (
+            f"All pairs differed by the same {abs(found.mean):.3g}{unit}, about which the test says nothing, because "
+            f"it takes chance from how the pairs vary: the claim is undecided ({result.stopped or 'so far'})."
+        )
     direction = "in favor of" if found.mean >= 0 else "against"
     mean = f"The mean difference was {abs(found.mean):.3g}{unit} {direction} {result.better.name}"
     if found.lower is not None:

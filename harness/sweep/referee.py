@@ -21,6 +21,7 @@ from harness.report.build import short_path
 from harness.report.claims import Arm, ClaimResult, Pair, Setting
 from harness.report.statistics.sequential import FEWEST_PAIRS, Verdict
 from harness.runtime.terminal import counted
+from harness.scoring.catalog import SCORES
 from harness.sweep import execute, manifest
 from harness.sweep.cells import Cell
 from harness.sweep.outcome import Outcome
@@ -183,6 +184,10 @@ class Referee:
     def _chosen(self, cells: Sequence[Cell], arm: Cell, select: SelectSettings, worklist: Worklist) -> float:
         if worklist.over and any(score_of(cell, select.score) is None for cell in cells):
             raise RunFault("the tuning is not complete; run the same command again to resume")
+        tied = _tied_best(cells, select)
+        if len({cell.plan.learning_rate for cell in tied}) > 1:
+            log.info("several rates are best by %s; the loss decides among them", select.score)
+            cells, select = tied, replace(select, score="loss")
         winners = choose(cells, select)
         if not winners:
             raise RunFault(f"no learning rate of {arm.name} has finished on {select.split}; the lines above say why")
@@ -295,6 +300,16 @@ def _but_rate(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def _different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in one if one[name] != other.get(name)]
+
+
+def _tied_best(cells: Sequence[Cell], select: SelectSettings) -> list[Cell]:
+    """The cells of the best rate; of several rates if a score such as 0 % of the answers does not tell them apart."""
+    means = {cell.plan.learning_rate: _mean(cells, cell.plan.learning_rate, select.score) for cell in cells}
+    known = [mean for mean in means.values() if mean is not None]
+    if not known:
+        return []
+    best = min(known) if SCORES[select.score].lower_is_better else max(known)
+    return [cell for cell in cells if means[cell.plan.learning_rate] == best]
 
 
 def _mean(cells: Sequence[Cell], rate: float, score: str) -> float | None:
