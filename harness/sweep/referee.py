@@ -64,7 +64,8 @@ class Referee:
 
         Raises:
             ConfigFault: these arms do not make a claim that can be decided; nothing has run.
-            RunFault: a run of a pair failed, no rate of an arm has finished, or another process judges this claim.
+            RunFault: the command's time is over, a run of a pair failed, no rate of an arm has finished, or another
+                process judges this claim.
         """
         counts = self._check()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +83,8 @@ class Referee:
             finally:
                 if self.cells:
                     show_results(self.cells, self.earlier, self.folder, worklist.not_started, worklist.made_by)
+        if result.stopped is None:
+            raise RunFault(f"the claim is open: {_left(result)}; run the same command again to resume")
         return result
 
     def _check(self) -> list[int | None]:
@@ -109,7 +112,8 @@ class Referee:
         return self._trainable() if self.claim.equal_budget else [None, None]
 
     def _budget_faults(self) -> Iterable[str]:
-        runs, tuning = self.settings.budget.runs, 2 * len(self.settings.rates) * self.settings.seeds
+        rates = len(self.settings.rates)
+        runs, tuning = self.settings.budget.runs, 2 * rates * self.settings.seeds if rates > 1 else 0
         least = tuning + 2 * FEWEST_PAIRS
         if runs is not None and runs < least:
             yield (
@@ -198,7 +202,6 @@ class Referee:
         """Run pair after pair until the claim is decided or its budget is spent."""
         while (stopped := self._why_stop(result)) is None:
             if worklist.over:
-                log.warning("the claim is open: %s; run the same command again to resume", _left(result))
                 return result
             [seed] = fresh_seeds({*self.seeds, *(pair.seed for pair in result.pairs)}, 1)
             arms = (result.better, result.than)
@@ -231,7 +234,6 @@ class Referee:
                     f"the pair of seed {seed} cannot be judged: {cell.name} has no finite {self.claim.metric}; claim "
                     "something on another score"
                 )
-        log.warning("the claim is open: a pair was cut off; run the same command again to resume")
 
     def _why_stop(self, result: ClaimResult) -> str | None:
         """Why no further pair is run; only pairs, runs and seconds count, so that the verdict's error holds."""
