@@ -225,14 +225,16 @@ def _statement(result: ClaimResult) -> str:
     found = result.sequence
     if found is None:
         return "No pair has been judged yet, and the claim is undecided."
-    unit = " points" if SCORES[result.claim.metric].unit == "percent" else ""
+    size = f"{abs(found.mean):.3g}"
+    if SCORES[result.claim.metric].unit == "percent":
+        size += " point" if size == "1" else " points"
     if not found.sd and found.pairs > 1:
         return (
-            f"All pairs differed by the same {abs(found.mean):.3g}{unit}, about which the test says nothing, because "
+            f"All pairs differed by the same {size}, about which the test says nothing, because "
             f"it takes chance from how the pairs vary: the claim is undecided ({result.stopped or 'so far'})."
         )
     direction = "in favor of" if found.mean >= 0 else "against"
-    mean = f"The mean difference was {abs(found.mean):.3g}{unit} {direction} {result.better.name}"
+    mean = f"The mean difference was {size} {direction} {result.better.name}"
     if found.lower is not None:
         mean += (
             f" ({100 * (1 - ALPHA):g} % confidence sequence of its advantage: {found.lower:.3g} to {found.upper:.3g})"

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.config.schema import ClaimSettings, SelectSettings
+from harness.config.schema import ClaimSettings, Reuse, SelectSettings
 from harness.errors import ConfigFault, RunFault, raise_together
 from harness.plan.claims import Claim, read_claim
 from harness.plan.spec import digest, effective_settings, plain
 from harness.record import locks, provenance
-from harness.record.files import write_json
+from harness.record.files import set_aside, write_json
 from harness.report import alike, claims
 from harness.report.build import short_path
 from harness.report.claims import Arm, ClaimResult, Pair, Setting
@@ -74,6 +74,7 @@ class Referee:
             owner = locks.describe(locks.holder(self.folder) or {})
             raise RunFault(f"{owner} is judging this claim in {self.folder}; wait for it, or set claim.name")
         with lock:
+            self._keep_earlier()
             settle_threads(self.folder)
             worklist = Worklist.of(self.options)
             try:
@@ -123,15 +124,29 @@ class Referee:
 
     def _refuse_other_claim(self) -> None:
         """The folder of a claim holds that claim alone."""
-        try:
-            kept = json.loads((self.folder / claims.NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet; it is written anew from the records
-            return
-        if kept["key"] != self._key:
+        kept = self._read()
+        if kept is not None and kept["key"] != self._key:
             raise ConfigFault(
                 f"claim.name={self.name} is the folder of another claim ({kept['claim']['text']}), or of the same one "
                 f"on other settings; choose another name, or remove {short_path(self.folder)}"
             )
+
+    def _keep_earlier(self) -> None:
+        """Set a result aside whose runs this command makes anew, so that it is not lost meanwhile."""
+        kept, code = self._read(), provenance.code_version()
+        if kept is None or not kept["pairs"]:
+            return
+        if self.options.rerun or (kept["setting"]["code"] != code and self.options.reuse is not Reuse.any):
+            why = "rerun=true" if self.options.rerun else "the sources have changed since"
+            log.info("%s: kept as %s", why, short_path(set_aside(self.folder / claims.NAME, "earlier")))
+
+    def _read(self) -> dict[str, Any] | None:
+        """The ``claim.json`` of an earlier command."""
+        try:
+            kept: dict[str, Any] = json.loads((self.folder / claims.NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none, or damaged; it is written anew from the records
+            return None
+        return kept
 
     @property
     def _key(self) -> str:

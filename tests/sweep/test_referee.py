@@ -282,6 +282,17 @@ def test_the_folder_of_another_claim_is_refused(bench):
     bench(r2_wins).judge("claim.name=mine", "claim.budget.runs=99")
 
 
+def test_a_result_of_other_sources_is_kept_beside_the_new_one(bench):
+    first = bench(r2_wins)
+    content = kept(first.judge("claim.name=mine"), first)
+    with mock.patch("harness.record.provenance.code_version", return_value="other"):
+        again = bench(r2_wins)
+        again.judge("claim.name=mine")
+    folder = again.runs_dir / "claims" / "mine"
+    assert json.loads((folder / "claim.json.earlier-1").read_text()) == content
+    assert json.loads((folder / "claim.json").read_text())["setting"]["code"] == "other"
+
+
 def test_two_commands_do_not_judge_one_claim_at_once(bench):
     found = bench(r2_wins)
     judge = found.referee("claim.name=mine")
