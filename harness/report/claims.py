@@ -39,7 +39,9 @@ class Arm:
 
     Attributes:
         tried: by learning rate, the mean of the score that chose; None if a run of it has not finished.
+        trainable: parameters; None if the claim is not at equal budget.
         fingerprints: of the runs that chose.
+        budget: how near its size comes to ``budget.*``, in words; None without one.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Arm:
     rate: float
     trainable: int | None
     fingerprints: tuple[str, ...]
+    budget: str | None = None
 
     @property
     def at_edge(self) -> bool:
@@ -177,7 +180,7 @@ def progress(result: ClaimResult) -> str:
 
 def paragraph(result: ClaimResult) -> str:
     """The result as a paragraph that could go into a paper."""
-    parts = [_what(result), _tuning(result), _pairs(result), _statement(result), _cost(result)]
+    parts = [_what(result), _sizes(result), _tuning(result), _pairs(result), _statement(result), _cost(result)]
     return " ".join(part for part in parts if part)
 
 
@@ -189,6 +192,15 @@ def _what(result: ClaimResult) -> str:
         return f"We tested whether {result.better.name} and {result.than.name} are equal within {claim.margin:g} {on}."
     by = f" by more than {claim.margin:g}" if claim.margin else ""
     return f"We tested whether {result.better.name} is better than {result.than.name}{by} {on}."
+
+
+def _sizes(result: ClaimResult) -> str:
+    arms = (result.better, result.than)
+    if budgets := [arm.budget for arm in arms if arm.budget is not None]:
+        return f"Their sizes follow from one budget ({'; '.join(budgets)})."
+    if sizes := [f"{arm.name} {arm.trainable:,}" for arm in arms if arm.trainable is not None]:
+        return f"They train about as many parameters ({', '.join(sizes)})."
+    return ""
 
 
 def _tuning(result: ClaimResult) -> str:
@@ -273,5 +285,6 @@ def _arm(arm: Arm) -> dict[str, Any]:
         "tried": tried,
         "at_edge": arm.at_edge,
         "trainable": arm.trainable,
+        "budget": arm.budget,
         "tuning_runs": list(arm.fingerprints),
     }

@@ -158,17 +158,18 @@ class Referee:
         """Trainable parameters of each arm.
 
         Raises:
-            ConfigFault: they differ by more than "at equal budget" allows.
+            ConfigFault: they differ by more than "at equal budget" allows, and no ``budget`` has set both sizes.
         """
         from harness.estimate.plan_counter import PlanCounter
 
         counter = PlanCounter()
         counts = [counter.count(cell.plan).trainable for cell in self.arms]
-        if max(counts) > (1 + EQUAL) * min(counts):
+        sized = all(cell.options.budget is not None for cell in self.arms)
+        if not sized and max(counts) > (1 + EQUAL) * min(counts):
             shown = " and ".join(f"{count:,} ({cell.name})" for count, cell in zip(counts, self.arms, strict=True))
             raise ConfigFault(
                 f"the claim is at equal budget, but the arms train {shown} parameters, which differ by more than "
-                f"{100 * EQUAL:g} %; give one arm another size, such as lora.r"
+                f"{100 * EQUAL:g} %; add budget.trainable_params={min(counts)} to the command, or size an arm yourself"
             )
         return list(counts)
 
@@ -196,7 +197,8 @@ class Referee:
             rate = tried[0] if single else self._chosen(own, cell, select, worklist)
             means = {each: None if single else _mean(own, each, self.claim.tuned_by) for each in tried}
             prints = tuple(dict.fromkeys(each.plan.fingerprint for each in own))
-            arms.append(Arm(_name(cell, self.claim, place), means, rate, counts[place], prints))
+            budget = None if cell.options.budget is None else cell.options.budget.words
+            arms.append(Arm(_name(cell, self.claim, place), means, rate, counts[place], prints, budget))
         better, than = arms
         return ClaimResult(self.claim, self.name, self._setting(), better, than)
 

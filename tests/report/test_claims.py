@@ -55,6 +55,17 @@ def test_the_paragraph_warns_of_a_rate_at_the_edge_of_those_tried():
     assert "The rate of lora is at the edge of those tried" in paragraph(found)
 
 
+def test_the_paragraph_says_how_equal_sizes_are():
+    found = result_of(CLEAR)
+    counted = replace(found, better=replace(found.better, trainable=1000), than=replace(found.than, trainable=1040))
+    assert "They train about as many parameters (lora 1,000, ia3 1,040)." in paragraph(counted)
+    sized = replace(
+        found, better=replace(found.better, budget="lora.r=4 makes 9"), than=replace(found.than, budget="b")
+    )
+    assert "Their sizes follow from one budget (lora.r=4 makes 9; b)." in paragraph(sized)
+    assert sized.to_plain()["arms"]["than"]["budget"] == "b"
+
+
 def test_a_result_without_pairs_is_undecided():
     found = result_of([])
     assert found.to_plain()["verdict"] == "undecided"

@@ -69,6 +69,17 @@ def test_a_claim_that_cannot_be_judged_is_wrong_input(claim, tmp_path, words, me
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_budget_sets_the_size_of_both_arms(claim, tmp_path):
+    text = "claim.text=lora > loha on loss at equal budget"
+    words = [text, "claim.rates=[1]", "claim.budget.runs=10", "budget.trainable_params=2000", "sweep.max_hours=1e-7"]
+    cut = claim(*words)
+    assert "the claim is open: 0 pairs judged" in cut.err
+    arms = content_of(tmp_path)["arms"]
+    assert "budget.trainable_params=2,000" in arms["better"]["budget"]
+    assert "budget.trainable_params=2,000" in arms["than"]["budget"]
+    assert arms["better"]["trainable"] > 0
+
+
 def test_a_claim_is_ended_by_its_time_and_resumed(claim, tmp_path):
     words = ["claim.text=lora > ia3 on loss", "claim.rates=[1]", "claim.budget.runs=10"]
     cut = claim(*words, "sweep.max_hours=0.0000001")
