@@ -181,3 +181,26 @@ def test_other_distributions_of_equal_arms_do_not_raise_the_error(world):
     }[world]
     found = shares(Relation.better, 0.0, shift=0.0, draw=draw)
     assert found[Verdict.supported] + found[Verdict.refuted] <= 0.065
+
+
+@pytest.mark.slow
+def test_an_interval_for_one_look_is_wrong_for_who_looks_after_every_pair():
+    """What the sequence is for: the same A/A claims, judged by Student's t after each pair from the fifth on."""
+    rng = np.random.default_rng(7)
+    differences = rng.normal(size=(TRIALS, HORIZON)) - rng.normal(size=(TRIALS, HORIZON))
+    found = np.zeros(TRIALS, dtype=bool)
+    for n in range(FEWEST_PAIRS, HORIZON + 1):
+        part = differences[:, :n]
+        width = stats.t.ppf(1 - ALPHA / 2, n - 1) * part.std(axis=1, ddof=1) / math.sqrt(n)
+        found |= np.abs(part.mean(axis=1)) > width
+    assert found.mean() > 0.2
+
+
+@pytest.mark.slow
+def test_strongly_skewed_differences_break_the_promise_as_documented():
+    rng = np.random.default_rng(7)
+    found = [
+        ended(list(map(float, rng.exponential(size=HORIZON) - 1)), Relation.better, 0.0) is not Verdict.undecided
+        for _ in range(TRIALS)
+    ]
+    assert 0.065 < sum(found) / TRIALS < 0.15
