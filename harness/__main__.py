@@ -21,11 +21,14 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.plan.read import read_config
     from harness.stages import export, generate, status
     from harness.stages.archive import archive_runs
+    from harness.stages.bundle import bundle_runs
     from harness.stages.claim import judge_claim
     from harness.stages.diff import show_difference
+    from harness.stages.import_results import import_results
     from harness.stages.plan import show_plan
     from harness.stages.report import report_records
     from harness.stages.score import score_export
+    from harness.stages.verify import verify_bundle
     from harness.sweep.cells import cell_from_hydra, task_overrides
     from harness.sweep.claim import run_cell
     from harness.sweep.execute import run_single
@@ -51,6 +54,12 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
             show_difference(options)
         case Stage.archive:
             archive_runs(options)
+        case Stage.import_results:
+            import_results(options)
+        case Stage.bundle:
+            bundle_runs(options)
+        case Stage.verify:
+            verify_bundle(options, cache)
         case Stage.status:
             status.show_status(options.runs_dir, options.sweep_name, options.watch)
         case Stage.claim:

@@ -25,6 +25,9 @@ class Stage(Enum):
     report = "report"  # compare what is on record: a page, tables and findings
     diff = "diff"  # what differs between two runs
     archive = "archive"  # move runs out of runs_dir
+    import_results = "import_results"  # read published result files into records
+    bundle = "bundle"  # one archive of runs, with all that it takes to repeat them
+    verify = "verify"  # repeat the runs of a bundle, and compare their figures
     status = "status"  # how far a sweep has come, seen from another terminal
     claim = "claim"  # judge whether one setting is better than another, or equal to it
 
@@ -468,6 +471,26 @@ class ArchiveSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class ImportSettings(ConfigNode):
+    """Published results, for stage=import_results."""
+
+    path: str | None = text()  # a result file of PEFT's method_comparison, or a folder of them
+
+
+@dataclass(kw_only=True)
+class BundleSettings(ConfigNode):
+    """An archive of runs, for stage=bundle and stage=verify."""
+
+    path: str | None = text()  # the archive; stage=bundle, null: <runs_dir>/bundles/<name>.tar.gz
+    claim: str | None = text()  # stage=bundle: name of a claim whose runs are taken
+    adapters: bool  # stage=bundle: with the adapters
+    dir: str | None = text()  # stage=verify: folder for the repeated runs; null: <runs_dir>/verified/<name>
+    files: str | None = text()  # stage=verify: folder with data and models that are not where the runs had them
+    runs: int | None  # stage=verify: repeat at most so many runs, the shortest first; null: all
+    tolerance: float  # stage=verify: relative difference of two figures that agree
+
+
+@dataclass(kw_only=True)
 class Common(ConfigNode):
     """The composed configuration without the sheets."""
 
@@ -495,6 +518,8 @@ class Common(ConfigNode):
     export: Export
     diff: DiffSettings
     archive: ArchiveSettings
+    import_results: ImportSettings
+    bundle: BundleSettings
     confirm: bool  # stage=archive: do what cannot be undone
 
 

@@ -127,6 +127,8 @@ def _paths(config: Config) -> Iterator[str]:
     paths["scoring.forgetting"] = config.scoring.forgetting
     paths["export.dir"] = config.export.dir
     paths |= {"report.dir": config.report.dir, "archive.dir": config.archive.dir}
+    paths |= {"import_results.path": config.import_results.path}
+    paths |= {"bundle.path": config.bundle.path, "bundle.dir": config.bundle.dir}
     if config.tracker.name is not Tracking.none:
         paths["tracker.dir"] = config.tracker.dir
     impossible = [fault for key, path in paths.items() if path for fault in path_faults(key, path)]
@@ -265,8 +267,26 @@ def _housekeeping(config: Config) -> Iterator[str]:
             "stage=archive would take every run; choose some with report.where, report.sweep or report.runs, "
             "such as report.where='status == failed'"
         )
+    if config.stage is Stage.import_results and not config.import_results.path:
+        yield "import_results.path is null; name a result file of PEFT's method_comparison, or a folder of them"
+    yield from _bundle(config)
     if config.confirm and not config.archive.delete:
         yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
+
+
+def _bundle(config: Config) -> Iterator[str]:
+    """stage=bundle chooses runs; stage=verify needs an archive."""
+    bundle, report = config.bundle, config.report
+    chosen = any((report.where, report.sweep, report.runs, bundle.claim))
+    if config.stage is Stage.bundle and not chosen:
+        yield (
+            "stage=bundle would take every run; choose some with report.runs, report.sweep, report.where or "
+            "bundle.claim, such as report.sweep=mine"
+        )
+    if config.stage is Stage.verify and not bundle.path:
+        yield "bundle.path is null; name the archive that stage=bundle wrote: bundle.path=mine.tar.gz"
+    yield from at_least("bundle.runs", bundle.runs, 1)
+    yield from at_least("bundle.tolerance", bundle.tolerance, 0)
 
 
 def _sweep(config: Config) -> Iterator[str]:

@@ -32,6 +32,11 @@ def find_record(options: Options) -> dict[str, Any]:
     if record is None or record["status"] != "finished":
         status = record["status"] if record else "unreadable"
         raise ConfigFault(f"run={matches[0]} is {status}, not finished; run its command again first")
+    if record.get("foreign"):
+        raise ConfigFault(
+            f"run={matches[0]} is a result of {record['foreign']['source']}, imported without a model; name a run of "
+            "your own"
+        )
     return record
 
 

@@ -167,6 +167,8 @@ class Options:
     export: schema.Export
     diff: schema.DiffSettings
     archive: schema.ArchiveSettings
+    import_results: schema.ImportSettings
+    bundle: schema.BundleSettings
     confirm: bool
     report: schema.ReportSettings
     select: schema.SelectSettings

@@ -70,5 +70,5 @@ def unwritable_folder(runs_dir: str, stage: Stage) -> Iterator[str]:
     place = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
     if not place.is_dir():
         yield f"runs_dir={runs_dir} cannot be created: {place} is not a folder; name another folder"
-    elif stage in (Stage.run, Stage.score) and not os.access(place, os.W_OK | os.X_OK):
+    elif stage in (Stage.run, Stage.score, Stage.import_results) and not os.access(place, os.W_OK | os.X_OK):
         yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another folder"

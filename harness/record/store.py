@@ -201,11 +201,12 @@ def _parsed(file: Path, curve: bool) -> tuple[dict[str, Any], bool]:
     return record, False
 
 
-def all_records(runs_dir: str | Path, curves: bool = True) -> list[dict[str, Any]]:
+def all_records(runs_dir: str | Path, curves: bool = True, foreign: bool = False) -> list[dict[str, Any]]:
     """Every readable record below ``runs_dir``, by start time; unreadable ones are reported and left out.
 
     Args:
         curves: False is four times as fast, and leaves every ``training.curve`` empty.
+        foreign: also those that ``stage=import_results`` made of results of others.
     """
     if not Path(runs_dir).is_dir():
         return []
@@ -218,7 +219,7 @@ def all_records(runs_dir: str | Path, curves: bool = True) -> list[dict[str, Any
         except HarnessError as error:
             log.warning("left out: %s", error)
             continue
-        if record is not None:
+        if record is not None and (foreign or not record.get("foreign")):
             found.append(record)
     return sorted(found, key=lambda record: (record["started"], record["fingerprint"]))
 

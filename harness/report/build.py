@@ -15,7 +15,7 @@ from harness.plan.spec import plain
 from harness.record import provenance
 from harness.record.readings import prune_reason, validation_loss
 from harness.record.redact import redactor
-from harness.report import alike, verdicts
+from harness.report import alike, published, verdicts
 from harness.report.choose import FoundRun
 from harness.report.fields import COSTS, Record, costs, flat, method_name
 from harness.report.model import Configuration, Fact, Group, Report, Run
@@ -76,6 +76,8 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
         ConfigFault: no run or configuration is ``request.reference``, or several are.
     """
     clean = _cleaner()
+    foreign = [run.record for run in found if published.is_foreign(run.record)]
+    found = [run for run in found if not published.is_foreign(run.record)]
     effective = {run.fingerprint: alike.effective(run.record) for run in found}
     groups: dict[str, list[FoundRun]] = {}
     for run in found:
@@ -85,6 +87,7 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
     reference = _reference(drafts, request.reference)
     made = [_group(draft, common, reference, request, clean) for draft in drafts]
     made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()}, clean)
+    made = _with_published(made, foreign, {each.key: list(each.records.values()) for each in drafts})
     failures = [run for group in made for run in group.runs if run.state != "finished"]
     return Report(
         title=clean(request.title),
@@ -99,6 +102,35 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
         notes=(*map(clean, request.notes), *_other_code(found)),
         order=tuple(request.cells),
     )
+
+
+def _with_published(
+    groups: Sequence[Group], foreign: Sequence[Record], own: Mapping[str, Sequence[Record]]
+) -> list[Group]:
+    """The groups with the published results of their model and data; those of no group follow by themselves."""
+    beside: dict[str, list[Record]] = {group.key: [] for group in groups}
+    alone: dict[str, list[Record]] = {}
+    for record in foreign:
+        places = [key for key, records in own.items() if published.belongs_to(record, records[0])]
+        for key in places:
+            beside[key].append(record)
+        if not places:
+            alone.setdefault(published.place(record), []).append(record)
+    made = [
+        replace(group, published=published.published_rows(beside[group.key], own[group.key]))
+        if beside[group.key]
+        else group
+        for group in groups
+    ]
+    return [*made, *(_published_alone(key, records) for key, records in alone.items())]
+
+
+def _published_alone(key: str, records: Sequence[Record]) -> Group:
+    empty = dict.fromkeys(("scores", "costs", "facts", "configurations", "axes", "findings", "comparisons"), ())
+    empty |= dict.fromkeys(("floors", "notes", "runs"), ())
+    title = f"{_title(records[0]['plan'])}, published"
+    rows = published.published_rows(records, [])
+    return Group(key=key, title=title, baseline={}, fronts={}, published=rows, **empty)
 
 
 @dataclass(frozen=True)

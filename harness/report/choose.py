@@ -66,7 +66,7 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
 
 
 def _runs_in(folder: Path) -> Iterator[FoundRun]:
-    for record in store.all_records(folder):
+    for record in store.all_records(folder, foreign=True):
         yield FoundRun(record, folder / record["fingerprint"])
 
 

@@ -104,6 +104,21 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A result of others, beside the runs of one's own."""
+
+    fingerprint: str
+    source: str  # "PEFT method_comparison"
+    experiment: str  # its name there
+    method: str
+    learning_rate: float | None
+    seed: int
+    scores: Mapping[str, float]
+    costs: Mapping[str, float | None]
+    confounds: tuple[str, ...]  # what differs from the runs beside it, besides the method
+
+
+@dataclass(frozen=True)
 class Group:
     """Runs that may be compared: one model, one data set and one protocol."""
 
@@ -121,6 +136,7 @@ class Group:
     floors: tuple[NoiseFloor, ...]
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
+    published: tuple[Published, ...] = ()  # results of others on this model and data
 
 
 @dataclass(frozen=True)

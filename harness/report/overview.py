@@ -177,12 +177,29 @@ def shares_best(group: Group, name: str) -> frozenset[str]:
     )
 
 
+def _print_published(group: Group, console: Console) -> None:
+    from harness.report.plain_table import plain_table
+    from harness.report.published import published_caption, published_table
+
+    header, rows = published_table(group.published)
+    title = published_caption(group.published)
+    table = plain_table(title if group.runs else f"{group.title}: {title}")
+    for label, is_text in header:
+        table.add_column(label, justify="left" if is_text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell, one_line=True)) for cell in row))
+    console.print(table)
+
+
 def print_report(report: Report, console: Console | None = None) -> None:
     """Print the table and the findings of each group."""
     console = console or report_console()
     for group in report.groups:
         facts = ", ".join(f"{fact.name} {fact.value}" for fact in group.facts)
-        to_console(overview_table(group), console, title=f"{group.title}{': ' if facts else ''}{facts}")
+        if group.runs:
+            to_console(overview_table(group), console, title=f"{group.title}{': ' if facts else ''}{facts}")
+        if group.published:
+            _print_published(group, console)
         for finding in report.headlines:
             if finding.group == group.key:
                 console.print(Text(f"- {printable(finding.text)}"))

@@ -12,7 +12,7 @@ from harness.record.redact import redactor
 from harness.report.build import Request, build_report, short_path
 from harness.report.overview import print_report
 from harness.report.write import FORMS, write_report
-from harness.stages.chosen import chosen_runs
+from harness.stages.chosen import Chosen, chosen_runs
 from harness.stages.wandb_report import publish
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,16 @@ def report_records(options: Options) -> None:
     """
     chosen = chosen_runs(options)
     folder = _folder(options, chosen.folders[0])
+    report = build_report(chosen.runs, request_for(options, chosen))
+    write_report(report, folder)
+    print_report(report)
+    log.info("%s: %s", short_path(folder), ", ".join(reversed(FORMS)))
+    if options.report.wandb:
+        publish(report, chosen.runs, options.tracker, folder)
+
+
+def request_for(options: Options, chosen: Chosen) -> Request:
+    """How the report of these runs is made."""
     arguments = list(map(redactor(), sys.argv[1:]))  # now: the shell's quotes would hide a secret
     request = Request(
         title=f"Runs in {', '.join(map(short_path, chosen.folders))}",
@@ -39,12 +49,7 @@ def report_records(options: Options) -> None:
         whole = options.report.where is None and options.report.runs is None
         found = frozenset(run.fingerprint for run in chosen.runs)
         request = chosen.sweep.added_to(request, found if whole else frozenset(chosen.sweep.cells))
-    report = build_report(chosen.runs, request)
-    write_report(report, folder)
-    print_report(report)
-    log.info("%s: %s", short_path(folder), ", ".join(reversed(FORMS)))
-    if options.report.wandb:
-        publish(report, chosen.runs, options.tracker, folder)
+    return request
 
 
 def _folder(options: Options, runs_dir: Path) -> Path:

@@ -20,6 +20,7 @@ from harness.report.overview import (
     score_label,
     shares_best,
 )
+from harness.report.published import published_caption, published_table
 from harness.report.statistics.model import Comparison, Interval
 from harness.runtime.terminal import printable
 from harness.scoring.catalog import decimals
@@ -62,6 +63,8 @@ def to_html(report: Report) -> str:
         methods_of=lambda group: list(dict.fromkeys(row.method for row in group.configurations)),
         notes_of=lambda group: [*baseline_notes(group), *captions(group), *group.notes],
         best_of=lambda group, name: best.get((group.key, name), ()),
+        published_of=lambda group: published_table(group.published),
+        published_caption=lambda group: published_caption(group.published),
         hint_of=_hint,
         number=number_text,
         span=_span,

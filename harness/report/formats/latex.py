@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from harness.report.formats.markdown import baseline_notes, captions
 from harness.report.model import Group, Report
 from harness.report.overview import OverviewColumn, overview_columns, shares_best
+from harness.report.published import published_caption, published_table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -60,7 +61,7 @@ _FOOT = "\\ifreportalone\n\\expandafter\\end{document}\n\\fi\n"
 
 def to_latex(report: Report) -> str:
     """The tables, with captions; findings stand in the caption's notes below."""
-    body = "\n".join(line for group in report.groups for line in _table(group))
+    body = "\n".join(line for group in report.groups for line in (*_table(group), *_published(group)))
     return _HEAD.replace("%(unicode)s", _declared(body)) + body + "\n" + _FOOT
 
 
@@ -76,7 +77,26 @@ def _declared(body: str) -> str:
     return "\\ifdefined\\pdftexversion\n{}\n\\fi\n".format("\n".join(lines)) if others else ""
 
 
+def _published(group: Group) -> Iterator[str]:
+    if not group.published:
+        return
+    header, rows = published_table(group.published)
+    yield "\\begin{table}[htbp]"
+    yield "\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}"
+    yield f"\\caption{{{escaped(group.title)}. {escaped(published_caption(group.published))}.}}"
+    yield f"\\begin{{tabular}}{{{''.join('p{3cm}' if is_text else 'r' for _, is_text in header)}}}"
+    yield "\\toprule"
+    yield " & ".join(escaped(label) for label, _ in header) + " \\\\"
+    yield "\\midrule"
+    yield from (" & ".join(map(escaped, row)) + " \\\\" for row in rows)
+    yield "\\bottomrule"
+    yield "\\end{tabular}"
+    yield "\\end{table}"
+
+
 def _table(group: Group) -> Iterator[str]:
+    if not group.runs:
+        return
     columns = [column for column in overview_columns(group) if column.name not in _LEFT_OUT]
     best = {column.name: shares_best(group, column.name) for column in columns if column.is_score}
     notes = ". ".join(text[:1].upper() + text[1:] for text in (*captions(group), *baseline_notes(group)))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.report.model import Fact, Group, Report
 from harness.report.overview import failure_text, overview_columns, shares_best
+from harness.report.published import published_caption, published_table
 from harness.scoring.catalog import decimals
 
 
@@ -48,6 +49,18 @@ def _group(group: Group) -> Iterator[str]:
     yield from (f"## {escaped(group.title)}", "")
     if group.facts:
         yield from ("Shared: " + facts_text(group.facts), "")
+    if group.runs:
+        yield from _own(group)
+    if group.published:
+        header, cells = published_table(group.published)
+        yield from (f"### {escaped(published_caption(group.published))}", "")
+        yield from markdown_table(
+            [(escaped(label), is_text) for label, is_text in header], [list(map(escaped, row)) for row in cells]
+        )
+        yield ""
+
+
+def _own(group: Group) -> Iterator[str]:
     columns = overview_columns(group)
     best = {column.name: shares_best(group, column.name) for column in columns if column.is_score}
     rows = []
