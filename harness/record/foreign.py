@@ -1,7 +1,7 @@
 """Published results as records: the result files of PEFT's ``method_comparison``, of any version.
 
-Such a record is marked by ``foreign``. It holds what the file states and nothing else; its plan is no plan that could be
-run again.
+Such a record is marked by ``foreign``. It holds what the file states and nothing else; its plan is not one that could
+be run again.
 """
 
 import hashlib
@@ -120,9 +120,7 @@ def _record(result: Mapping[str, Any], sha256: str, name: str) -> dict[str, Any]
             "tokens": tokens or 0,
             "tokens_per_s": tokens / seconds if tokens and seconds else None,
             "best_step": None,
-            "curve": [
-                {"step": each["step"], "loss": each["train loss"]} for each in train["metrics"] if _on_curve(each)
-            ],
+            "curve": _curve(train["metrics"]),
             "validation": [],
         },
         "scores": {"before": {}, "after": scores, "signatures": dict.fromkeys(scores, SOURCE), "cut": {}},
@@ -192,8 +190,12 @@ def _scores(metrics: list[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def _on_curve(line: Mapping[str, Any]) -> bool:
-    return "step" in line and "train loss" in line and not any(key.startswith("test ") for key in line)
+def _curve(metrics: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The training loss by step; the line with the test score repeats the last one."""
+    lines = [line for line in metrics if not any(key.startswith("test ") for key in line)]
+    return [
+        {"step": line["step"], "loss": line["train loss"]} for line in lines if "step" in line and "train loss" in line
+    ]
 
 
 def _versions(packages: Mapping[str, Any]) -> dict[str, str]:

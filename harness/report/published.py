@@ -47,9 +47,9 @@ def published_rows(foreign: Sequence[Record], own: Sequence[Record]) -> tuple[Pu
         own: the runs beside them; without any, each result is compared with the majority of the published ones.
     """
     usual = _facts_of(own) if own else _majority(foreign)
-    seeds = {_setting_key(record): set() for record in foreign}
+    seeds: dict[str, set[int]] = {}
     for record in foreign:
-        seeds[_setting_key(record)].add(record["plan"]["seed"])
+        seeds.setdefault(_setting_key(record), set()).add(record["plan"]["seed"])
     rows = [_row(record, usual, bool(own), seeds[_setting_key(record)]) for record in foreign]
     return tuple(sorted(rows, key=lambda row: (row.method, row.experiment, row.seed)))
 

@@ -44,8 +44,8 @@ def import_results(options: Options) -> None:
     if not new + known:
         rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
         raise DataFault("\n".join(faults[:LISTED] + rest))
-    for fault in faults:
-        log.warning("left out: %s", fault)
+    for text in faults:
+        log.warning("left out: %s", text)
     again = f", {known} imported before" if known else ""
     log.info(
         "%s imported into %s%s; stage=report shows them", counted(new, "result"), short_path(options.runs_dir), again

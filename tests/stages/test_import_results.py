@@ -28,7 +28,8 @@ def test_results_stand_beside_a_run_of_their_model_and_data_with_their_confounds
     own_run(tmp_path)
     write_result(tmp_path / "results")
     write_result(tmp_path / "results", "ia3--tiny.json", run_info__peft_config={"peft_type": "IA3"},
-                 run_info__experiment_name="ia3/tiny", run_info__train_config__optimizer_kwargs={"lr": 0.1})  # fmt: skip
+                 run_info__experiment_name="ia3/tiny",
+                 run_info__train_config__optimizer_kwargs={"lr": 0.1})  # fmt: skip
     done = imported(tmp_path)
     assert done.code == 0, done.err
     assert "2 results imported" in done.err
@@ -42,7 +43,8 @@ def test_results_stand_beside_a_run_of_their_model_and_data_with_their_confounds
     assert rows["lora"]["scores"] == {"final_number": 37.5, "forgetting": 0.125}
     confounds = "; ".join(rows["lora"]["confounds"])
     for said in ("seed 0 only", "peft 0.15.0 (here", "torch 2.6.0 (here", "dtype bfloat16 (here float32)",
-                 "weight decay 0.1 (here", "training data gsm8k and metamath (here gsm8k)", "20 steps of 4 rows (here 4 steps"):  # fmt: skip
+                 "weight decay 0.1 (here", "training data gsm8k and metamath (here gsm8k)",
+                 "20 steps of 4 rows (here 4 steps"):  # fmt: skip
         assert said in confounds
     assert "weight decay not stated" in "; ".join(rows["ia3"]["confounds"])
     assert not any(run["fingerprint"] == rows["lora"]["fingerprint"] for run in group["runs"])

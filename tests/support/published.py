@@ -53,7 +53,7 @@ RESULT: dict[str, Any] = {
 
 
 def result(**changes: Any) -> dict[str, Any]:
-    """A result; a change names a place by double underscores: ``run_info__train_config__seed=1``; ``...`` deletes it."""
+    """A result; a change names a place (``run_info__train_config__seed=1``); ``...`` deletes what is there."""
     made = copy.deepcopy(RESULT)
     for place, value in changes.items():
         *path, last = place.split("__")
