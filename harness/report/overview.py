@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.report.cells import NOTHING, TableRow
 from harness.report.columns import EVERY_BLOCK, Column, short_count
 from harness.report.console import report_console, to_console
-from harness.report.model import Configuration, Group, Report, Run
+from harness.report.model import Configuration, Group, Published, Report, Run
 from harness.report.statistics.model import Interval
 from harness.report.table import Table
 from harness.runtime.terminal import printable
@@ -177,9 +177,36 @@ def shares_best(group: Group, name: str) -> frozenset[str]:
     )
 
 
+PUBLISHED_HEADER = (("method", True), ("experiment", True), ("rate", False), ("seed", False))
+
+
+def published_table(rows: Sequence[Published]) -> tuple[list[tuple[str, bool]], list[list[str]]]:
+    """Headings, each with whether its column is text, and the cells."""
+    scores = list(dict.fromkeys(name for row in rows for name in row.scores))
+    known = [name for name in COST_LABELS if any(row.costs.get(name) is not None for row in rows)]
+    header = [*PUBLISHED_HEADER, *((score_label(name), False) for name in scores)]
+    header += [*((COST_LABELS[name], False) for name in known), ("confounds", True)]
+    return header, [_published_cells(row, scores, known) for row in rows]
+
+
+def _published_cells(row: Published, scores: Sequence[str], known: Sequence[str]) -> list[str]:
+    rate = NOTHING if row.learning_rate is None else f"{row.learning_rate:.4g}"
+    shown = [
+        f"{row.scores[name]:.{decimals(name, abs(row.scores[name]))}f}" if name in row.scores else NOTHING
+        for name in scores
+    ]
+    taken = [cost_text(name, row.costs.get(name)) for name in known]
+    return [row.method, row.experiment, rate, str(row.seed), *shown, *taken, "; ".join(row.confounds)]
+
+
+def published_caption(rows: Sequence[Published]) -> str:
+    """Where the rows come from, and what they are not."""
+    sources = " and ".join(dict.fromkeys(row.source for row in rows))
+    return f"Published results ({sources}), imported; in no comparison and no finding"
+
+
 def _print_published(group: Group, console: Console) -> None:
     from harness.report.plain_table import plain_table
-    from harness.report.published import published_caption, published_table
 
     header, rows = published_table(group.published)
     title = published_caption(group.published)

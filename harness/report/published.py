@@ -9,15 +9,10 @@ from typing import Any
 
 from harness.plan.spec import digest
 from harness.record.foreign import UNSTATED
-from harness.report.cells import NOTHING
 from harness.report.fields import Record, costs, method_name
 from harness.report.model import Published
-from harness.report.overview import COST_LABELS, cost_text, score_label
-from harness.scoring.catalog import decimals
 
 LIBRARIES = ("peft", "torch", "transformers")
-
-HEADER = (("method", True), ("experiment", True), ("rate", False), ("seed", False))
 
 
 def is_foreign(record: Record) -> bool:
@@ -121,28 +116,3 @@ def _majority(records: Sequence[Record]) -> dict[str, set[str]]:
         for name, value in _facts(record).items():
             counts.setdefault(name, Counter())[value] += 1
     return {name: {each.most_common(1)[0][0]} for name, each in counts.items()}
-
-
-def published_table(rows: Sequence[Published]) -> tuple[list[tuple[str, bool]], list[list[str]]]:
-    """Headings, each with whether its column is text, and the cells."""
-    scores = list(dict.fromkeys(name for row in rows for name in row.scores))
-    known = [name for name in COST_LABELS if any(row.costs.get(name) is not None for row in rows)]
-    header = [*HEADER, *((score_label(name), False) for name in scores)]
-    header += [*((COST_LABELS[name], False) for name in known), ("confounds", True)]
-    return header, [_cells(row, scores, known) for row in rows]
-
-
-def _cells(row: Published, scores: Sequence[str], known: Sequence[str]) -> list[str]:
-    rate = NOTHING if row.learning_rate is None else f"{row.learning_rate:.4g}"
-    shown = [
-        f"{row.scores[name]:.{decimals(name, abs(row.scores[name]))}f}" if name in row.scores else NOTHING
-        for name in scores
-    ]
-    taken = [cost_text(name, row.costs.get(name)) for name in known]
-    return [row.method, row.experiment, rate, str(row.seed), *shown, *taken, "; ".join(row.confounds)]
-
-
-def published_caption(rows: Sequence[Published]) -> str:
-    """Where the rows come from, and what they are not."""
-    sources = " and ".join(dict.fromkeys(row.source for row in rows))
-    return f"Published results ({sources}), imported; in no comparison and no finding"

@@ -16,11 +16,12 @@ from harness.report.overview import (
     COST_LABELS,
     interval_text,
     overview_columns,
+    published_caption,
+    published_table,
     score_direction,
     score_label,
     shares_best,
 )
-from harness.report.published import published_caption, published_table
 from harness.report.statistics.model import Comparison, Interval
 from harness.runtime.terminal import printable
 from harness.scoring.catalog import decimals

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 from harness.report.formats.markdown import baseline_notes, captions
 from harness.report.model import Group, Report
-from harness.report.overview import OverviewColumn, overview_columns, shares_best
-from harness.report.published import published_caption, published_table
+from harness.report.overview import OverviewColumn, overview_columns, published_caption, published_table, shares_best
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from harness.report.model import Fact, Group, Report
-from harness.report.overview import failure_text, overview_columns, shares_best
-from harness.report.published import published_caption, published_table
+from harness.report.overview import failure_text, overview_columns, published_caption, published_table, shares_best
 from harness.scoring.catalog import decimals
 
 
