@@ -29,13 +29,16 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages.report import report_records
     from harness.stages.score import score_export
     from harness.stages.verify import verify_bundle
-    from harness.sweep.cells import cell_from_hydra, task_overrides
+    from harness.sweep.cells import cell_from_hydra, grid_of_command, task_overrides
     from harness.sweep.claim import run_cell
     from harness.sweep.execute import run_single
+    from harness.sweep.presets import refuse_without_multirun
     from harness.sweep.sizes import Sizes
 
     plan, options = read_config(composed, size=Sizes().of(task_overrides()))
     cell, in_sweep = cell_from_hydra(plan, options)
+    if not in_sweep and options.stage in (Stage.run, Stage.plan):
+        refuse_without_multirun(options.scale, grid_of_command(), options.paper)
     match options.stage:
         case Stage.run:
             run_here = partial(run, cache=cache)

@@ -39,17 +39,23 @@ class GridSweeper(BasicSweeper):
 
         from harness.config.free_text import quoted
         from harness.errors import ConfigFault
+        from harness.sweep import presets
 
         assert self.hydra_context is not None
         assert self.launcher is not None
+        assert self.config is not None
         if self.max_batch_size is not None:
             raise ConfigFault(
                 f"hydra.sweeper.max_batch_size={self.max_batch_size}: all cells of a grid are checked before any of "
                 "them runs, so it cannot be run in batches; leave it null"
             )
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        preset = [quoted(each, sweeps=True) for each in self._parse_config()]
-        [grid] = self.split_arguments(parser.parse_overrides([*preset, *arguments]), None)
+        presets.check_presets(self.hydra_context.config_loader, self.config, parser.parse_overrides(arguments))
+        shared = [*self._parse_config(), *presets.level_overrides(self.config)]
+        grid: list[list[str]] = []
+        for arm in presets.arm_overrides(self.config):
+            preset = [quoted(each, sweeps=True) for each in (*shared, *arm)]
+            grid += self.split_arguments(parser.parse_overrides([*preset, *arguments]), None)[0]
         return [list(self.launcher.launch(grid, initial_job_idx=0))]
 
 

@@ -38,7 +38,7 @@ class OptunaSweeper(Sweeper):
 
         from harness.config.free_text import quoted
         from harness.errors import ConfigFault
-        from harness.sweep import search_space, study
+        from harness.sweep import presets, search_space, study
         from hydra_plugins.harness_launcher import job_return
 
         assert self.hydra_context is not None
@@ -46,6 +46,11 @@ class OptunaSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         preset = [quoted(f"{key!s}={value!s}", sweeps=True) for key, value in (self.params or {}).items()]
         overrides = parser.parse_overrides([*preset, *arguments])
+        presets.check_presets(self.hydra_context.config_loader, self.config, parser.parse_overrides(arguments))
+        if self.config.scale is not None or self.config.paper.arms:
+            raise ConfigFault(
+                "Optuna proposes cells one by one, not the arms and levels of a file; use hydra/sweeper=basic"
+            )
         shared = [str(each.input_line) for each in overrides if not each.is_sweep_override()]
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, shared)
         if composed.select.split is not None:

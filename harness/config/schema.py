@@ -132,6 +132,14 @@ class Kernels(Enum):
     plain = "plain"  # as PEFT and transformers compose them
 
 
+class Scale(Enum):
+    """How large an experiment is made."""
+
+    smoke = "smoke"  # the embedded model, seconds
+    cpu = "cpu"  # a small published model and real rows, hours on two cores
+    paper = "paper"  # the paper's model and data, by their names on the hub
+
+
 class Prune(Enum):
     """Which runs of a sweep end early."""
 
@@ -491,6 +499,26 @@ class BundleSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class Paper(ConfigNode):
+    """A published finding, and what it leads one to expect of the runs of an experiment; changes no result."""
+
+    claim: str | None = text(Text.verbatim)
+    source: str | None = text(Text.verbatim)
+    figures: str | None = text(Text.verbatim)  # as published
+    expect: list[str] = text(Text.verbatim)  # rules, as harness.report.shape.grammar reads them
+    arms: dict[str, str]  # by name, the overrides that make each; the grid is run for every arm
+
+
+@dataclass(kw_only=True)
+class Levels(ConfigNode):
+    """By override, the values that each scale adds to the grid of an experiment, or replaces in it."""
+
+    smoke: dict[str, Any]
+    cpu: dict[str, Any]
+    paper: dict[str, Any]
+
+
+@dataclass(kw_only=True)
 class Common(ConfigNode):
     """The composed configuration without the sheets."""
 
@@ -521,6 +549,9 @@ class Common(ConfigNode):
     import_results: ImportSettings
     bundle: BundleSettings
     confirm: bool  # stage=archive: do what cannot be undone
+    scale: Scale | None  # null: the grid as the experiment has it
+    levels: Levels
+    paper: Paper
 
 
 if TYPE_CHECKING:

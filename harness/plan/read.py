@@ -185,4 +185,6 @@ def _options(config: schema.Config, budget: BudgetFit | None = None) -> Options:
         rate_rule=learning_rate(config).rule,
         watch=config.sweep.watch,
         budget=budget,
+        scale=config.scale,
+        paper=freeze(config.paper),
     )

@@ -187,6 +187,8 @@ class Options:
     reuse: schema.Reuse
     rate_rule: str | None  # how the learning rate was chosen; None if it was given
     watch: bool | None
+    scale: schema.Scale | None
+    paper: schema.Paper
     budget: BudgetFit | None = None  # how the method's size was set; None if it was given
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness.config.schema import Paper
 from harness.methods.registry import METHODS
 from harness.plan.spec import plain
 from harness.record import provenance
@@ -20,6 +21,7 @@ from harness.report.choose import FoundRun
 from harness.report.fields import COSTS, Record, costs, flat, method_name
 from harness.report.model import Configuration, Fact, Group, Report, Run
 from harness.report.series import axes, curve, fronts
+from harness.report.shape.shapes import shapes_of
 from harness.runtime.terminal import printable
 from harness.scoring.catalog import SCORES
 
@@ -67,6 +69,7 @@ class Request:
     missing: tuple[Run, ...] = ()  # cells of a sweep that have no record
     winners: tuple[Winner, ...] = ()
     notes: tuple[str, ...] = ()
+    paper: Paper | None = None  # what the runs are expected to show
 
 
 def build_report(found: Sequence[FoundRun], request: Request) -> Report:
@@ -101,6 +104,7 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
         failures=(*failures, *request.missing),
         notes=(*map(clean, request.notes), *_other_code(found)),
         order=tuple(request.cells),
+        shapes=shapes_of(found, made, request.paper, clean),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.report.shape.judge import Judged, Verdict
 from harness.report.statistics.model import Comparison, Finding, Interval, NoiseFloor
 
 
@@ -140,6 +141,24 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Whether the runs of one group have the shape that a paper leads one to expect."""
+
+    group: str  # key
+    title: str  # of the group
+    claim: str
+    source: str
+    figures: str  # as published
+    verdict: Verdict
+    rules: tuple[Judged, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        return "underpowered: these runs cannot tell" if self.verdict == "underpowered" else f"shape {self.verdict}"
+
+
+@dataclass(frozen=True)
 class Report:
     """The whole."""
 
@@ -154,6 +173,7 @@ class Report:
     failures: tuple[Run, ...]  # runs without a result
     notes: tuple[str, ...] = ()
     order: tuple[str, ...] = ()  # fingerprints of a sweep's plans, in the order of its grid
+    shapes: tuple[Shape, ...] = ()  # one for each group, if an experiment says what to expect
 
     @property
     def headlines(self) -> tuple[Finding, ...]:

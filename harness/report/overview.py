@@ -227,6 +227,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
             to_console(overview_table(group), console, title=f"{group.title}{': ' if facts else ''}{facts}")
         if group.published:
             _print_published(group, console)
+        for shape in report.shapes:
+            if shape.group == group.key:
+                console.print(Text(printable(shape.sentence), style="bold"))
+                for each in shape.rules:
+                    console.print(Text(printable(f"- {each.rule}: {each.verdict} [{each.measured}; {each.test}]")))
         for finding in report.headlines:
             if finding.group == group.key:
                 console.print(Text(f"- {printable(finding.text)}"))

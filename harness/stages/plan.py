@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.errors import HarnessError, raise_together
 from harness.runtime.terminal import counted, printable
-from harness.sweep.cells import Cell
+from harness.sweep.cells import Cell, effective_overrides
 from harness.sweep.grid import unique_plans
 from harness.sweep.reuse import other_code, reusable
 
@@ -21,6 +21,7 @@ def show_plan(cells: Sequence[Cell]) -> None:
     from rich.markup import escape
 
     from harness.estimate.plan_counter import PlanCounter
+    from harness.report.cells import shared_overrides
     from harness.report.plain_table import plain_table
 
     plans = unique_plans(cells)
@@ -30,8 +31,11 @@ def show_plan(cells: Sequence[Cell]) -> None:
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "cells", overflow="fold")
     counter = PlanCounter()
     sharing, faults = defaultdict[str, list[str]](list), []
+    # A scale sets much that all cells share.
+    common = shared_overrides([cell.overrides for cell in cells]) if cells[0].options.scale else frozenset[str]()
     for cell in cells:
-        sharing[cell.plan.fingerprint].append(cell.name)
+        words = [word for word in effective_overrides(cell.overrides) if word not in common]
+        sharing[cell.plan.fingerprint].append(" ".join(words) or cell.plan.method)
     for cell in plans:
         try:
             counts = counter.count(cell.plan)
@@ -47,7 +51,10 @@ def show_plan(cells: Sequence[Cell]) -> None:
             _finished_earlier(cell),
         )
     raise_together(faults)
-    Console(file=sys.stdout).print(table)
+    console = Console(file=sys.stdout)
+    console.print(table)
+    if common:
+        console.print(f"all cells: {escape(' '.join(each for each in cells[0].overrides if each in common))}")
 
 
 def _finished_earlier(cell: Cell) -> str:

@@ -6,11 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from harness.errors import ConfigFault
+from harness.config.schema import Paper
+from harness.errors import ConfigFault, raise_together
 from harness.plan.spec import Options
 from harness.record.redact import redactor
 from harness.report.build import Request, build_report, short_path
 from harness.report.overview import print_report
+from harness.report.shape.arms import paper_faults
 from harness.report.write import FORMS, write_report
 from harness.stages.chosen import Chosen, chosen_runs
 from harness.stages.wandb_report import publish
@@ -43,6 +45,7 @@ def request_for(options: Options, chosen: Chosen) -> Request:
         command=shlex.join(["python", "-m", "harness", *arguments]),
         reference=options.report.reference,
         minimum_effect=options.report.minimum_effect,
+        paper=_paper(options),
     )
     if chosen.sweep is not None:
         # A condition leaves runs out on purpose.
@@ -50,6 +53,18 @@ def request_for(options: Options, chosen: Chosen) -> Request:
         found = frozenset(run.fingerprint for run in chosen.runs)
         request = chosen.sweep.added_to(request, found if whole else frozenset(chosen.sweep.cells))
     return request
+
+
+def _paper(options: Options) -> Paper | None:
+    """What ``experiment=`` expects of the runs; None leaves it to the sweep's own.
+
+    Raises:
+        ConfigFault: an arm or a rule is wrong.
+    """
+    if not options.paper.expect:
+        return None
+    raise_together(paper_faults(options.paper))
+    return options.paper
 
 
 def _folder(options: Options, runs_dir: Path) -> Path:

@@ -65,3 +65,10 @@ def cell_from_hydra(plan: Plan, options: Options) -> tuple[Cell, bool]:
     hydra = HydraConfig.get()
     in_sweep = not OmegaConf.is_missing(hydra.job, "num")
     return Cell(tuple(hydra.overrides.task), plan, options), in_sweep
+
+
+def grid_of_command() -> dict[str, Any]:
+    """The grid that an experiment file brings into the command's configuration."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return dict(HydraConfig.get().sweeper.params or {})

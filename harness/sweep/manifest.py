@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.plan.spec import digest
+from harness.plan.spec import digest, plain
 from harness.record import provenance
 from harness.record.files import write_json
 from harness.record.redact import redactor
@@ -39,7 +39,9 @@ def keep_manifest(cells: Sequence[Cell], folder: Path | None = None, **more: Any
     key = [{"overrides": effective_overrides(cell.overrides), "fingerprint": cell.plan.fingerprint} for cell in cells]
     folder = folder or options.runs_dir / "sweeps" / digest(key)
     shown = [{**entry, "name": cell.name, "method": cell.plan.method} for entry, cell in zip(grid, cells, strict=True)]
-    labels = {"note": options.note, "tags": list(options.tags)}
+    labels: dict[str, Any] = {"note": options.note, "tags": list(options.tags)}
+    if options.paper.expect:
+        labels["paper"] = plain(options.paper)
     write_manifest(folder, {"name": options.sweep_name, **labels, "cells": shown, **more})
     return folder
 

@@ -105,6 +105,8 @@ def show_results(
         for group in report.groups:
             if any(len(row.seeds) > 1 for row in group.configurations):
                 console.to_console(overview_table(group), title=f"over seeds: {group.title}")
+        for shape in report.shapes:
+            log.info("%s: %s", shape.title, shape.sentence)
         log.info("%s; report: %s", outcome_line(table), short_path(folder / PAGE_NAME))
     return all(f in records and records[f]["status"] in ("finished", "pruned") for f in found)
 

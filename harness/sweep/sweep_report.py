@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.config.schema import Paper
 from harness.errors import ConfigFault
 from harness.report.build import Request, Winner, missing_run
 from harness.report.cells import NOT_STARTED
@@ -24,6 +25,7 @@ class SweepContent:
     methods: Mapping[str, str]  # by fingerprint
     commands: tuple[str, ...]  # each once, the first one first
     winners: tuple[Winner, ...]
+    paper: Paper | None = None  # what an experiment expects of its runs
 
     def added_to(self, request: Request, found: Collection[str], not_started: Collection[str] = ()) -> Request:
         """The request for a report of this sweep.
@@ -46,6 +48,7 @@ class SweepContent:
             commands=self.commands,
             winners=self.winners,
             missing=tuple(missing),
+            paper=request.paper or self.paper,
         )
 
 
@@ -62,6 +65,7 @@ def content_of(cells: Sequence[Cell], folder: Path) -> SweepContent:
         methods={cell.plan.fingerprint: cell.plan.method for cell in cells},
         commands=kept.commands if kept else (),
         winners=kept.winners if kept else (),
+        paper=cells[0].options.paper,
     )
 
 
@@ -85,6 +89,7 @@ def read_sweep(folder: Path) -> SweepContent:
             methods=methods,
             commands=_commands(folder),
             winners=tuple(winner_from(each) for each in content.get("selection", {}).get("winners", ())),
+            paper=Paper(**content["paper"]) if content.get("paper") else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigFault(

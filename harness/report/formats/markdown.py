@@ -29,6 +29,7 @@ def markdown_table(header: Sequence[tuple[str, bool]], rows: Sequence[Sequence[s
 
 def _lines(report: Report) -> Iterator[str]:
     yield from (f"# {escaped(report.title)}", "", escaped(report.chosen), "")
+    yield from _shapes(report)
     if report.findings:
         yield from ("## Findings", "", *(f"- {escaped(finding.text)}" for finding in report.headlines), "")
     if report.facts:
@@ -42,6 +43,19 @@ def _lines(report: Report) -> Iterator[str]:
         if command:
             yield from ("", "```sh", command.replace("```", "` ` `"), "```")
     yield from ("", f"{escaped(report.created)}")
+
+
+def _shapes(report: Report) -> Iterator[str]:
+    """What a paper found, and whether these runs agree."""
+    for shape in report.shapes:
+        yield from (f"## {escaped(shape.title)}: {escaped(shape.sentence)}", "")
+        known = (("Claim", shape.claim), ("Source", shape.source), ("As published", shape.figures))
+        yield from (f"- {name}: {escaped(text)}" for name, text in known if text)
+        yield ""
+        header = [(name, True) for name in ("expected", "verdict", "measured", "test")]
+        rows = [[each.rule, each.verdict, each.measured, each.test] for each in shape.rules]
+        yield from markdown_table(header, [[escaped(cell) for cell in row] for row in rows])
+        yield ""
 
 
 def _group(group: Group) -> Iterator[str]:

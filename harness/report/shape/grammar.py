@@ -256,8 +256,8 @@ class _Parser:
         if depth > _PARSERS_DEPTH:
             raise self._fault("is nested too deeply")
         match node:
-            case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
-                return Constant(float(node.value))
+            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+                return Constant(float(value))
             case ast.UnaryOp(op=ast.USub()):
                 return Arithmetic("-", Constant(0.0), self._number(node.operand, depth + 1))
             case ast.BinOp() if type(node.op) in _OPERATORS:
