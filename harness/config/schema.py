@@ -96,6 +96,7 @@ class Objective(Enum):
 
     completion = "completion"  # cross-entropy on the completion and its end-of-text token
     lesson = "lesson"  # the published lesson's labels, misaligned and padded, for comparison only
+    full_sequence = "full_sequence"  # cross-entropy on the prompt, too; validated and scored on the completion alone
     distill = "distill"  # the completion's cross-entropy, mixed with the divergence from a teacher
 
 
@@ -351,6 +352,7 @@ class Scoring(ConfigNode):
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     loss_batch_size: int
+    template: Template | None  # of the scored prompts; null: data.template, with which the run is trained
     forgetting: str | None = text()  # JSONL file with a `text` column; null: not measured
     forgetting_limit: int | None
 

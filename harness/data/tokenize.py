@@ -46,6 +46,10 @@ class TokenizedRow:
         """The completion's ids without its end token."""
         return self.input_ids[self.prompt_length : None if self.cut else -1]
 
+    def trained_whole(self) -> "TokenizedRow":
+        """The row with its prompt trained, too; nothing predicts the first id."""
+        return replace(self, turns=((1, self.prompt_length),)) if self.prompt_length > 1 else self
+
     @property
     def labels(self) -> tuple[int, ...]:
         """Length t like ``input_ids``, not shifted (the model's loss shifts)."""

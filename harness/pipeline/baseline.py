@@ -41,7 +41,7 @@ def measure_baseline(path: Path, plan: Plan, base: Base, rows: PreparedRows, tol
     found = scoring_score.score(
         base.model,
         base.tokenizer,
-        rows.splits[plan.scoring.split],
+        rows.scored[plan.scoring.split],
         rows.held_out,
         plan.scoring,
         stops=rows.stops,

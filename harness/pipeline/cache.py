@@ -72,16 +72,16 @@ class ProcessCache:
         Raises:
             DataFault: some rows cannot be used, or a split that the plan needs is empty.
         """
-        from harness.pipeline.rows import prepare_rows, require_needed_splits
+        from harness.pipeline.rows import prepare_rows, require_needed_splits, trained_as
 
         scoring = plan.scoring
-        key = _key(plan, plan.data, plan.model, scoring.forgetting, scoring.forgetting_limit)
+        key = _key(plan, plan.data, plan.model, scoring.forgetting, scoring.forgetting_limit, scoring.template)
         if key in self._rows:
             found = replace(self._rows[key], seconds=0.0)
         else:
             found = self._rows[key] = prepare_rows(plan, base)
         require_needed_splits(found, plan)  # each time: plans over the same rows may need other splits
-        return found
+        return trained_as(found, plan.trainer.objective)
 
     def baseline(
         self,
@@ -105,7 +105,7 @@ class ProcessCache:
         if key in self._baselines:
             return self._baselines[key], True
         path = baseline_path(runs_dir, key)
-        saved = read_baseline(path, answers=len(rows.splits[plan.scoring.split]) if plan.scoring.metrics else 0)
+        saved = read_baseline(path, answers=len(rows.scored[plan.scoring.split]) if plan.scoring.metrics else 0)
         self._baselines[key] = saved or measure_baseline(path, plan, base, rows, told)
         return self._baselines[key], saved is not None
 

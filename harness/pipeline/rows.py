@@ -1,8 +1,10 @@
 """A plan's data as tokens: rows of every split, the held-out text, and what the record says about them."""
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.config.schema import Objective
 from harness.data import dataset
 from harness.data.sources import locate_data
 from harness.data.tokenize import held_out_rows, tokenize_splits
@@ -44,6 +46,13 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
             f"in {tokenized.spanned} rows the tokenizer would write one token across the border of prompt and answer; "
             "their answers are tokenized on their own"
         )
+    scored, template = tokenized.splits, plan.scoring.template
+    if template not in (None, plan.data.template):
+        scored = tokenize_splits(read, replace(plan.data, template=template), base.tokenizer).splits
+        notes.append(
+            f"scoring.template={template.value}: a mismatch on purpose; the scored prompts are not those of training "
+            f"(data.template={plan.data.template.value})"
+        )
     everything = [row for rows in tokenized.splits.values() for row in rows]
     stops = stops_for(
         end_ids(base.model, base.tokenizer),
@@ -53,6 +62,7 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
     )
     return PreparedRows(
         splits=tokenized.splits,
+        scored=scored,
         held_out=_held_out(plan, base),
         rows={name: len(rows) for name, rows in tokenized.splits.items()} | {"bad": refused},
         refused=refused,
@@ -61,6 +71,13 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
         notes=(*notes, *stops.notes),
         seconds=time.perf_counter() - started,
     )
+
+
+def trained_as(rows: PreparedRows, objective: Objective) -> PreparedRows:
+    """The rows with the labels of the objective, where those are not the completion's alone."""
+    if objective is not Objective.full_sequence:
+        return rows
+    return replace(rows, splits={**rows.splits, "train": [row.trained_whole() for row in rows.splits["train"]]})
 
 
 def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
@@ -77,7 +94,7 @@ def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
 def cut_warning(rows: PreparedRows, plan: Plan) -> str | None:
     """What to know before training if answers as long as their references do not fit; None if all fit."""
     limit = plan.scoring.generation.max_new_tokens
-    lengths = [len(row.answer_ids) for row in rows.splits[plan.scoring.split]]
+    lengths = [len(row.answer_ids) for row in rows.scored[plan.scoring.split]]
     longer = [length for length in lengths if length > limit]
     if not longer or not plan.scoring.metrics:
         return None

@@ -45,7 +45,7 @@ def run(
         before = this.keep(steps.baseline(plan, cache, shared, rows, options.runs_dir, code, told))
         this.enter("scoring after")
         after = this.keep(steps.score(plan, tuned.model, shared.base, rows, told))
-        this.keep(steps.write_predictions(this.folder, this.tracker, rows.splits[plan.scoring.split], before, after))
+        this.keep(steps.write_predictions(this.folder, this.tracker, rows.scored[plan.scoring.split], before, after))
         this.check_base()
         this.publish()
     return this.record.as_dict()

@@ -91,7 +91,7 @@ def score(plan: Plan, model: "PeftModel", base: Base, rows: AuditedRows, told: T
             lambda: scoring_score.score(
                 model,
                 base.tokenizer,
-                rows.splits[plan.scoring.split],
+                rows.scored[plan.scoring.split],
                 rows.prepared.held_out,
                 plan.scoring,
                 stops=rows.stops,

@@ -29,6 +29,7 @@ class PreparedRows:
     """Tokenized rows of all splits and of the held-out text."""
 
     splits: "dict[str, list[TokenizedRow]]"
+    scored: "dict[str, list[TokenizedRow]]"  # the same rows with the prompts of scoring.template
     held_out: "list[TokenizedRow]"
     rows: dict[str, int]  # of each split, and ``bad`` ones
     refused: int
@@ -55,6 +56,11 @@ class AuditedRows:
     def splits(self) -> "dict[str, list[TokenizedRow]]":
         """Rows by split."""
         return self.prepared.splits
+
+    @property
+    def scored(self) -> "dict[str, list[TokenizedRow]]":
+        """Rows by split, as they are scored."""
+        return self.prepared.scored
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ def _trainer(config: Config) -> Iterator[str]:
     yield from parallel_checks.parallel_faults(config)
     if trainer.objective is Objective.lesson and config.data.train_on is TrainOn.all:
         yield "data.train_on=all needs trainer.objective=completion or distill; the lesson trains the last answer alone"
+    if trainer.objective is Objective.full_sequence and config.data.train_on is TrainOn.all:
+        yield "trainer.objective=full_sequence trains every token already; set data.train_on=last"
     if trainer.objective is Objective.lesson and config.data.template not in (Template.lesson, Template.lesson_exact):
         yield (
             f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="

@@ -43,7 +43,10 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
 )
 
 # What plans of earlier versions did where they lack a setting.
-EARLIER: dict[str, dict[str, Any]] = {"data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"}}
+EARLIER: dict[str, dict[str, Any]] = {
+    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"},
+    "scoring": {"template": None},
+}
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,8 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
         scoring["generation"] = {
             key: value for key, value in scoring["generation"].items() if key not in ("temperature", "top_p")
         }
+    if scoring.get("template") in (None, plan["data"]["template"]):
+        scoring.pop("template", None)  # as in training
     if scoring["forgetting"] is None:
         del scoring["forgetting_limit"]
     # config_only serves to count parameters without weights; a run never reads it.

@@ -45,12 +45,18 @@ DIFFERENCES = (
     Difference("dtype", "rounding differs", dtype),
     Difference("base weights", "the untouched models differ", lambda record: _inferred(record, "base_weights")),
     Difference("training tokens", "different data or labels", lambda record: _audit(record, "supervised_sha256")),
+    Difference("scoring template", "prompts that were not trained", lambda record: _template(record)),
     Difference("kind of memory", "peaks are not comparable", lambda record: record.get("memory_bytes", {}).get("kind")),
 )
 _NUMERICS = tuple(f"model.{name}" for name in NUMERICS_OF_MODEL)
 
 # Those in which replicates are equal: the others follow from the plan, or concern figures of cost alone.
 _DECISIVE = ("code", "dtype", "base weights")
+
+
+def _template(record: Record) -> str:
+    plan = record["plan"]
+    return str(plan.get("scoring", {}).get("template") or plan.get("data", {}).get("template"))
 
 
 def _inferred(record: Record, name: str) -> Any:
@@ -88,8 +94,9 @@ def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
         if not data.get("fractions") and not any(data["limits"].values()):
             data.pop("split_seed", None)  # it decides which rows are trained, not which are scored
     inputs = {key: value for key, value in plan.get("inputs", {}).items() if key != "teacher"}
-    # Batch sizes change no more than rounding.
-    scoring = {key: value for key, value in plan.get("scoring", {}).items() if key != "loss_batch_size"}
+    # Batch sizes change no more than rounding; a template other than in training is the setting that is compared.
+    own = ("loss_batch_size", "template")
+    scoring = {key: value for key, value in plan.get("scoring", {}).items() if key not in own}
     if isinstance(scoring.get("generation"), Mapping):
         scoring["generation"] = {key: value for key, value in scoring["generation"].items() if key != "batch_size"}
     return {"model": model, "data": data, "scoring": scoring, "inputs": inputs}
@@ -144,6 +151,8 @@ def varying(plans: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, dic
 def _leaves(plan: Mapping[str, Any]) -> dict[str, Any]:
     without = ("seed", "method", "inputs", "scoring")
     leaves = dict(flat({key: value for key, value in plan.items() if key not in without}))
+    template = plan.get("scoring", {}).get("template")  # trained with one template, scored with another
+    leaves |= {"scoring.template": template} if template else {}
     return {name: value for name, value in leaves.items() if name not in _NUMERICS}
 
 

@@ -161,7 +161,7 @@ def _fused(model: "PeftModel", plan: Plan) -> Iterator[bool]:
         yield False
         return
     with fused_lora(model):
-        yield plan.trainer.objective is Objective.completion
+        yield plan.trainer.objective in (Objective.completion, Objective.full_sequence)
 
 
 def _with_axes(log: Log, tokens: TokenCounter, steps_per_epoch: int) -> Log:

@@ -14,8 +14,8 @@ from harness.config.names import config_groups
 from harness.config.schema import Paper
 from harness.errors import ConfigFault, brief
 from harness.methods.registry import METHODS
-from harness.report.shape.evidence import VALIDATION, equal
 from harness.report.shape.grammar import arms_of, metrics_of, parse_rule
+from harness.report.shape.values import VALIDATION, equal
 from harness.scoring.catalog import SCORES
 
 SCORE = "score"  # in a rule: the first score of the group of runs

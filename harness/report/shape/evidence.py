@@ -32,12 +32,11 @@ from harness.report.shape.grammar import (
     Span,
     Spread,
 )
-from harness.scoring.catalog import SCORES
+from harness.report.shape.values import VALIDATION, equal, lower_is_better
 
 DRAWS = 20_000
 FARTHEST = 2  # rates on each side of the best one that the parabola may use
 STEEPEST = 6.0  # times the rise to the next rate, beyond which the one after it is no part of the parabola
-VALIDATION = "validation_loss"  # the score by which a rate is chosen
 
 
 @dataclass(frozen=True)
@@ -230,22 +229,6 @@ class Evidence:
             # Where no minimum is drawn, the optimum is beyond the rates, on the side that the line falls to.
             places = np.where(drawn[:, 1] > 0, -drawn[:, 0] / (2 * drawn[:, 1]), -np.sign(drawn[:, 0]) * np.inf)
             return Estimate(math.exp(middle - solved[0] / (2 * solved[1])), np.exp(middle + places))
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether smaller values of this score are better."""
-    return metric == VALIDATION or SCORES[metric].lower_is_better
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Whether a record's value is that of a condition; of lists of names only the set matters."""
-    if isinstance(one, list) and isinstance(other, list):
-        return sorted(map(str, one)) == sorted(map(str, other))
-    if isinstance(one, bool) != isinstance(other, bool):
-        return False
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return math.isclose(one, other)
-    return bool(one == other)
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.report.shape.grammar import Flat, Gap, Order, Place, Rule, Trend, Within
+from harness.report.shape.values import lower_is_better
 from harness.report.statistics.model import ALPHA
 
 if TYPE_CHECKING:
@@ -76,8 +77,6 @@ def _order(text: str, rule: Order, evidence: "Evidence", rules: int) -> Judged:
 
 
 def _trend(text: str, rule: Trend, evidence: "Evidence", rules: int) -> Judged:
-    from harness.report.shape.evidence import lower_is_better
-
     if isinstance(rule.value, Gap):
         points, falls = evidence.gaps_along(rule.axis, rule.value), rule.kind == "falls"
     else:
@@ -113,8 +112,6 @@ def _flat(text: str, rule: Flat, evidence: "Evidence", rules: int) -> Judged:
 
 def _place(text: str, rule: Place, evidence: "Evidence", rules: int) -> Judged:
     import numpy as np
-
-    from harness.report.shape.evidence import lower_is_better
 
     points = evidence.of_arms(rule.metric)
     draws = np.stack([point.draws for point in points])

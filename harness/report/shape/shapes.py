@@ -56,7 +56,8 @@ def _shape(group: Group, records: Sequence[Record], paper: Paper, clean: Callabl
 def observed(record: Record, arms: Mapping[str, str]) -> "Observation":
     """A finished run as the rules see it."""
     from harness.report.shape.arms import arms_with
-    from harness.report.shape.evidence import VALIDATION, Observation
+    from harness.report.shape.evidence import Observation
+    from harness.report.shape.values import VALIDATION
 
     fields: dict[str, Any] = record_fields(record)
     values = {name: float(value) for name, value in record["scores"].get("after", {}).items() if value is not None}
