@@ -1,5 +1,6 @@
 """The command as a user runs it, in its own process; and every published experiment for a step or two."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from harness.adapters import save_load
 from harness.models.base import fork
@@ -156,13 +158,19 @@ def test_the_console_has_no_library_noise_and_a_finished_sweep_is_shown_without_
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs(name, tmp_path):
-    words = [f"runs_dir={tmp_path / 'runs'}", "data.limits={train: 8, validation: 2, test: 2}"]
-    words += ["trainer.batch_size=4", "trainer.evaluations=1", "trainer.threads=1"]
+    words = [f"runs_dir={tmp_path / 'runs'}", "scale=smoke", "seed=0", "trainer.threads=1"]
     # AdaLoRA cannot prune within one step, and says so.
     words += [f"trainer.max_steps={2 if name == 'every_method' else 1}"]
-    words += ["scoring.metrics=[exact_match]", "scoring.generation.max_new_tokens=2", "scoring.forgetting_limit=2"]
+    words += ["scoring.metrics=[names_target]", "scoring.generation.max_new_tokens=2"]
     done = command("-m", f"experiment={name}", *words)
     assert done.code == 0, done.err
     kept = records_of(tmp_path / "runs")
     assert kept
     assert {record["status"] for record in kept.values()} == {"finished"}
+    [file] = (tmp_path / "runs" / "sweeps").glob("*/report.json")
+    report = json.loads(file.read_text(encoding="utf-8"))
+    rules = OmegaConf.load(ROOT / "conf" / "experiment" / f"{name}.yaml").get("paper", {}).get("expect", [])
+    # One seed decides nothing, but each rule finds the arms, settings and scores that it names.
+    missing = [each["measured"] for shape in report["shapes"] for each in shape["rules"]]
+    assert len(missing) == len(rules)
+    assert all("one seed" in each or "rates of" in each or "edge of the grid" in each for each in missing), missing
