@@ -40,7 +40,7 @@ def test_full_sequence_refuses_turns_that_it_trains_anyway(words):
 
 
 def test_scoring_template_changes_scored_prompts_alone_and_is_noted(rows_of):
-    usual, other = rows_of(), rows_of("scoring.template=alpaca_exact")
+    usual, other = rows_of("data.max_tokens=300"), rows_of("scoring.template=alpaca_exact", "data.max_tokens=300")
     assert other.splits == usual.splits == usual.scored
     assert all("### Response:" in row.prompt for row in other.scored["test"])
     assert [row.row.output for row in other.scored["test"]] == [row.row.output for row in usual.scored["test"]]
@@ -61,7 +61,7 @@ def test_scoring_template_of_the_data_is_the_same_experiment(words):
 
 
 def test_run_of_both_is_scored_and_marked(words, tmp_path):
-    done = command(*words, "trainer.objective=full_sequence", "scoring.template=alpaca_exact")
+    done = command(*words, "trainer.objective=full_sequence", "scoring.template=alpaca_exact", "data.max_tokens=300")
     assert done.code == 0, done.err
     [record] = records_of(tmp_path / "runs").values()
     assert record["audit"]["labels"] == "full_sequence"
