@@ -2,7 +2,7 @@
 """Measure training on one GPU against what else is installed there, in about ten minutes.
 
     python scripts/bench/gpu.py --data-dir <folder with e2e_nlg and gsm8k> --out docs/results/gpu.json
-    python scripts/bench/gpu.py --page docs/results/gpu.json        # writes docs/benchmarks_gpu.md; needs no GPU
+    python scripts/bench/gpu.py --page docs/results/gpu.json        # writes docs/benchmarks-gpu.md; needs no GPU
 
 Every way trains the same LoRA (rank 8, all linear layers) on the same tokenized rows with the same number of rows a
 step, in bfloat16 over a bfloat16 base: this harness as it is (``auto``) and with ``trainer.kernels=plain``, a bare
@@ -277,7 +277,7 @@ def measure_sweeps(data_dir: Path, left: Callable[[], bool]) -> dict[str, Any]:
 
 
 def write_page(results: dict[str, Any]) -> None:
-    """docs/benchmarks_gpu.md."""
+    """docs/benchmarks-gpu.md."""
     runs = [run for run in results["runs"] if "error" not in run]
     lines = [
         "# Training on one GPU",
@@ -315,7 +315,7 @@ def write_page(results: dict[str, Any]) -> None:
             "for six runs keeps the activations of six batches: memory grows with the runs wherever the base is small",
             "beside a batch.",
         ]
-    (ROOT / "docs" / "benchmarks_gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (ROOT / "docs" / "benchmarks-gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def of(runs: Sequence[dict[str, Any]], workload: str, way: str) -> list[dict[str, Any]]:
