@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,14 +47,15 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it(random_
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "peft=prompt_tuning", "trainer.epochs=1"]
     endless = [*words, "trainer.max_steps=100000"]
     process = start(*endless, cwd=tmp_path)
-    deadline = time.monotonic() + 300
-    while not list((tmp_path / "runs").glob("baselines/*.json")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(2)  # training has begun
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        deadline = time.monotonic() + 300
+        while not any(re.search(r'"step": [1-9]', file.read_text()) for file in tmp_path.glob("runs/*/progress.json")):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.communicate()
     [kept] = records_of(tmp_path / "runs").values()
     assert kept["status"] == "interrupted"
     assert kept["error"]["hint"] == "killed, or out of memory; run the same command again"

@@ -74,6 +74,7 @@ EFFECTIVE = [
     "trainer.evaluations=2",
     "trainer.keep_best=false",
     "trainer.deterministic=true",
+    "trainer.kernels=plain",
     "data.format=messages",
     "data.split_seed=1",
     "data.fractions.validation=0.2",

@@ -164,7 +164,7 @@ def medians(lines: Sequence[Line], value: str) -> dict[int, float]:
 
 
 def plot(found: Sequence[Growth], file: Path) -> None:
-    """Time and memory of each axis, both scales logarithmic."""
+    """Time and memory of each axis, from zero."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -176,10 +176,9 @@ def plot(found: Sequence[Growth], file: Path) -> None:
             panel = panels[row][column]
             shown = [value / 2**20 if row else value for value in values.values()]
             panel.plot([*values], shown, marker="o", color="#3366aa")
-            panel.set_xscale("log", base=2)
-            panel.set_yscale("log")
-            panel.set_xticks([*values], [str(point) for point in values])
-            panel.minorticks_off()
+            panel.set_ylim(0, 1.1 * max(shown))
+            panel.set_xlim(0, 1.05 * max(values))
+            panel.set_xticks([*values][-3:])
             power = growth.exponent(values)
             panel.set_title(
                 f"{growth.axis.title}\n{unit} ~ x^{power:.2f}" if power is not None else growth.axis.title, size=9

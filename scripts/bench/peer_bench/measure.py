@@ -130,7 +130,11 @@ def measure_runs(bench: Bench, work: Workload, names: Sequence[str], rounds: int
 def failure_text(failure: Exception) -> str:
     """Without the paths of this machine: the last line, which names the error."""
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    return lines[-1].replace(str(Path.home()), "~")[:300] if lines else type(failure).__name__
+    return (
+        lines[-1].replace(str(Path.home()), "~").replace(str(ROOT.parent), "..")[:300]
+        if lines
+        else type(failure).__name__
+    )
 
 
 def measure_run(bench: Bench, work: Workload, who: Contestant, number: int) -> None:
