@@ -77,8 +77,7 @@ def _read(path: Path, rows: int) -> list[list[int]] | None:
             table = pyarrow.ipc.open_file(file).read_all()
             column = table.column("ids").combine_chunks()
             values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
-            checksum = hashlib.sha256(values.tobytes() + offsets.tobytes()).hexdigest()
-            if len(column) != rows or table.schema.metadata[b"sha256"].decode() != checksum:
+            if len(column) != rows or table.schema.metadata[b"sha256"].decode() != _checksum(values, offsets):
                 raise ValueError(f"it has {len(column)} rows instead of {rows}, or other ids than were written")
             flat, bounds = values.tolist(), offsets.tolist()
         with suppress(OSError):
@@ -98,9 +97,8 @@ def _write(path: Path, ids: list[list[int]]) -> None:
 
     offsets = numpy.cumsum([0, *map(len, ids)], dtype=numpy.int64)
     values = numpy.fromiter((number for row in ids for number in row), dtype=numpy.int32, count=int(offsets[-1]))
-    checksum = hashlib.sha256(values.tobytes() + offsets.tobytes()).hexdigest()
     column = pyarrow.LargeListArray.from_arrays(offsets, values)
-    schema = pyarrow.schema([("ids", column.type)], metadata={"sha256": checksum})
+    schema = pyarrow.schema([("ids", column.type)], metadata={"sha256": _checksum(values, offsets)})
     try:
         with (
             replacing(path) as partial,
@@ -111,6 +109,11 @@ def _write(path: Path, ids: list[list[int]]) -> None:
         _prune(path.parent)
     except OSError as error:
         log.warning("cannot keep token ids in %s (%s)", path.parent, error)
+
+
+def _checksum(values: Any, offsets: Any) -> str:
+    """Of the arrays of a file."""
+    return hashlib.sha256(values.tobytes() + offsets.tobytes()).hexdigest()
 
 
 def _prune(folder: Path) -> None:

@@ -19,6 +19,7 @@ from harness.data.tokenize import TokenizedRow, prompt_of
 from harness.methods.context import SheetValues
 from harness.methods.registry import keeps_prefix, prompt_learning
 from harness.models.device import base_precision
+from harness.models.network import base_network
 from harness.scoring.decode import can_decode, greedy
 from harness.scoring.generate import continuations, decoding_config
 from harness.scoring.losses import Passes
@@ -162,7 +163,7 @@ def tolerance(model: Any) -> float:
 
 
 def _is_rounded(model: Any) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_network(model)
     return bool(base.config.dtype in (torch.float16, torch.bfloat16) or getattr(base, "is_quantized", False))
 
 

@@ -9,6 +9,7 @@ from harness.data.collate import by_length, collate, positions_needed
 from harness.data.tokenize import TokenizedRow
 from harness.methods.registry import hooks_of_type
 from harness.models.device import base_precision
+from harness.models.network import base_network, is_sharded
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +129,7 @@ class Passes:
         inputs, labels_bt = self._inputs(batch)
         with _watching(self._trunk, seen):
             last_b1v = self._model(**inputs, logits_to_keep=1).logits
-        head = _base(self._model).get_output_embeddings()
+        head = base_network(self._model).get_output_embeddings()
         hidden_bth = seen[-1][0]
         # Bit for bit: a soft cap changes small logits by less than any tolerance would notice.
         if not torch.equal(head(hidden_bth[:, -1:].contiguous()).to(last_b1v.dtype), last_b1v):
@@ -158,20 +159,16 @@ def _first_label(row: TokenizedRow) -> int:
     return row.turns[0][0] if row.turns else row.prompt_length
 
 
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _vocabulary(model: Any) -> int:
-    return int(_base(model).config.get_text_config().vocab_size)
+    return int(base_network(model).config.get_text_config().vocab_size)
 
 
 def _trunk(model: Any) -> Any:
     """The part of the model whose output goes into the head; None if there is none, or it is spread over devices."""
-    base = _base(model)
+    base = base_network(model)
     if len(set((getattr(base, "hf_device_map", None) or {}).values())) > 1:
         return None  # its parts pass tensors on to each other's devices
-    if any(hasattr(weight, "full_tensor") or hasattr(weight, "ds_id") for weight in base.parameters()):
+    if is_sharded(base):
         return None
     if not (hasattr(base, "get_decoder") and hasattr(base, "get_output_embeddings")):
         return None
@@ -224,7 +221,7 @@ def can_skip_logits(model: Any) -> bool:
 
     CPT needs all logits for its own loss.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_network(model)
     if "logits_to_keep" not in inspect.signature(base.forward).parameters:
         return False
     if base.loss_type not in (None, "ForCausalLM"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from harness.models.network import base_network
 from harness.scoring.kv_cache import SlotCache
 
 SHORTEST = 4  # tokens; fewer are not worth a pass of their own
@@ -32,7 +33,7 @@ def reads_in_parts(model: Any, longest: int) -> bool:
     """
     from transformers import GenerationMixin, PreTrainedModel
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_network(model)
     if not isinstance(base, PreTrainedModel) or not isinstance(base, GenerationMixin):
         return False
     if hasattr(model, "peft_config") and base is not model:
@@ -80,5 +81,5 @@ def read_prefix(model: Any, ids: Sequence[int]) -> SlotCache:
 
 def keeps_last_logits(model: Any) -> bool:
     """Whether the model can compute the logits of the last positions alone."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_network(model)
     return "logits_to_keep" in inspect.signature(base.forward).parameters

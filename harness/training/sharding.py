@@ -155,11 +155,6 @@ def move_weights(parameters: Sequence[nn.Parameter], devices: Sequence[torch.dev
         parameter.data = moved[key]
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Whether no process has all of the weights."""
-    return any(hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in model.parameters())
-
-
 def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
     """All of a weight; if it is sharded, all processes must call this."""
     if hasattr(parameter, "full_tensor"):  # FSDP2's DTensor

@@ -14,6 +14,7 @@ from harness.data.sampler import LengthSampler
 from harness.data.tokenize import IGNORED
 from harness.errors import RunFault
 from harness.methods.hooks import Hooks, adapter_of
+from harness.models.network import is_sharded
 from harness.runtime import distributed
 from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
@@ -62,8 +63,7 @@ class HarnessTrainer(Trainer):
         self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
         self._member, self._lengths = member, lengths
         self._fused = fused and teacher is None and not hooks.own_loss
-        given: Any = self.model
-        self._alone = distributed.processes() == 1 and not sharding.is_sharded(given)
+        self._alone = distributed.processes() == 1 and not is_sharded(self.model)
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by

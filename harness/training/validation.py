@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.errors import RunFault
+from harness.models.network import is_sharded
 from harness.record.files import replacing
 from harness.runtime import distributed
-from harness.training import sharding
 from harness.training.sharding import put_weights, trainable_weights
 
 Log = Callable[[int, dict[str, float]], None]  # optimizer step, values by name
@@ -36,9 +36,7 @@ class Validate(TrainerCallback):
         if state.global_step in self._steps:
             # A whole model needs no other process; shards are gathered in all of them at once.
             loss = (
-                self._loss(model)
-                if sharding.is_sharded(model)
-                else distributed.broadcast_from_main(lambda: self._loss(model))
+                self._loss(model) if is_sharded(model) else distributed.broadcast_from_main(lambda: self._loss(model))
             )
             if not math.isfinite(loss):
                 # The last update may have broken the weights, with no training step left to notice it.

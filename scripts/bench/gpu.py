@@ -83,16 +83,12 @@ def measure(data_dir: Path, out: Path, rounds: int, seconds: float) -> None:
 def train_all(name: str, data_dir: Path, rounds: int) -> None:
     """Load once, then warm up and measure every way in turn; a line of JSON for each."""
     import torch
-    from hydra import compose, initialize_config_dir
+    from plans import read_plan
 
-    from harness.config.compose import register_schema
     from harness.models.base import load_base
     from harness.pipeline import steps
     from harness.pipeline.cache import ProcessCache
-    from harness.plan.read import read_config
-    from harness.shipped import shipped_folder
 
-    register_schema()
     workload = WORKLOADS[name]
     size = int(workload[2].partition("=")[2])
     words = (
@@ -101,11 +97,7 @@ def train_all(name: str, data_dir: Path, rounds: int) -> None:
         *(f"data.limits.train={size * MEASURED}", "data.limits.validation=1", "data.limits.test=1"),
         *(f"trainer.max_steps={MEASURED}", "trainer.schedule=constant"),
     )
-    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plans = {
-            kernels: read_config(compose("config", overrides=[*words, f"trainer.kernels={kernels}"]))[0]
-            for kernels in ("auto", "plain")
-        }
+    plans = {kernels: read_plan([*words, f"trainer.kernels={kernels}"])[0] for kernels in ("auto", "plain")}
     base = load_base(plans["plain"].model)
     rows = steps.tokenize(plans["plain"], ProcessCache(), base)
     own: dict[str, Callable[..., dict[str, Any]]] = {"bare": bare_loop, "trl": trl_trainer}

@@ -137,16 +137,10 @@ def settings(arguments: argparse.Namespace, method: str) -> list[str]:
 def rule(arguments: argparse.Namespace, method: str) -> float:
     """The rate that the method's rule gives for these runs."""
     sys.path.insert(0, str(ROOT))
-    from hydra import compose, initialize_config_dir
+    from plans import read_plan
 
-    from harness.config.compose import register_schema
-    from harness.plan.read import read_config
-    from harness.shipped import shipped_folder
-
-    register_schema()
-    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plan, _ = read_config(compose("config", overrides=[*settings(arguments, method), "stage=plan"]))
-    return plan.learning_rate
+    plan, _ = read_plan([*settings(arguments, method), "stage=plan"])
+    return float(plan.learning_rate)
 
 
 def finished(runs: Path, method: str, rate: float, arguments: argparse.Namespace) -> dict[str, Any] | None:

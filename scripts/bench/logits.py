@@ -14,25 +14,20 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from plans import read_plan
 
-from harness.config.compose import register_schema
 from harness.data.collate import collate, with_needed_logits
 from harness.data.tokenize import TokenizedRow
 from harness.pipeline import steps
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.tune import attach
-from harness.plan.read import read_config
-from harness.shipped import shipped_folder
 
 STEPS = 6  # of each kind; the first warms up and is not counted
 
 
 def main() -> None:
     """Measure and print."""
-    register_schema()
-    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plan, options = read_config(compose("config", overrides=sys.argv[1:]))
+    plan, options = read_plan(sys.argv[1:])
     cache = ProcessCache()
     base = steps.load(plan, cache, options.threads or 1).base
     rows = steps.tokenize(plan, cache, base)

@@ -91,24 +91,19 @@ def command(launcher: str, runs_dir: Path, overrides: Sequence[str]) -> tuple[fl
 def measure_gate(overrides: Sequence[str], rounds: int, sizes: Sequence[int]) -> None:
     """Passes of several runs together and one after another, in turn, by the tokens of a batch."""
     import torch
-    from hydra import compose, initialize_config_dir
+    from plans import read_plan
 
-    from harness.config.compose import register_schema
     from harness.pipeline import steps
     from harness.pipeline.cache import ProcessCache
     from harness.pipeline.tune import attach
-    from harness.plan.read import read_config
     from harness.runtime import memory
-    from harness.shipped import shipped_folder
     from harness.training.packed.ambient import Ambient
     from harness.training.packed.host import Host
 
-    register_schema()
     memory.keep_freed_memory()  # as the launcher does
     cache, models = ProcessCache(), []
     for rank in RANKS:
-        with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-            plan, options = read_config(compose("config", overrides=[f"lora.r={rank}", *overrides]))
+        plan, options = read_plan([f"lora.r={rank}", *overrides])
         base = steps.load(plan, cache, options.threads or torch.get_num_threads()).base
         models.append(attach(plan, base, steps.tokenize(plan, cache, base)).model.train())
     host, states = Host(base), {str(number): Ambient() for number in range(len(models))}

@@ -17,15 +17,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from plans import read_plan
 
-from harness.config.compose import register_schema
 from harness.data.collate import collate, with_needed_logits
 from harness.models.base import load_base
 from harness.pipeline import steps, tune
 from harness.pipeline.cache import ProcessCache
-from harness.plan.read import read_config
-from harness.shipped import shipped_folder
 from harness.training.fused.head import fused_head
 from harness.training.fused.low_rank import fused_lora
 
@@ -45,9 +42,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_intermixed_args()
     torch.set_num_threads(given.threads)
-    register_schema()
-    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plan, _ = read_config(compose("config", overrides=given.overrides))
+    plan, _ = read_plan(given.overrides)
     base = load_base(plan.model)
     rows = steps.tokenize(plan, ProcessCache(), base)
     model: Any = tune.attach(plan, base, rows).model.train()

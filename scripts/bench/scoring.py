@@ -71,18 +71,14 @@ def main() -> None:
 
 def prepare(given: argparse.Namespace) -> Subject:
     """The base, and an adapter trained for a few steps."""
-    from hydra import compose, initialize_config_dir
+    from plans import read_plan
 
-    from harness.config.compose import register_schema
     from harness.data.tokenize import prompt_of
     from harness.pipeline import steps, tune
     from harness.pipeline.cache import ProcessCache
-    from harness.plan.read import read_config
     from harness.runtime import memory
-    from harness.shipped import shipped_folder
     from harness.training.train import train
 
-    register_schema()
     memory.keep_freed_memory()  # as the command does
     few = [
         f"trainer.max_steps={given.steps}",
@@ -90,8 +86,7 @@ def prepare(given: argparse.Namespace) -> Subject:
         "trainer.keep_best=false",
         "scoring.forgetting=null",
     ]
-    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plan, options = read_config(compose("config", overrides=[*few, *given.overrides]))
+    plan, options = read_plan([*few, *given.overrides])
     cache = ProcessCache()
     base = steps.load(plan, cache, options.threads or 1).base
     rows = steps.tokenize(plan, cache, base)

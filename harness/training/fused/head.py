@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from harness.data.tokenize import IGNORED
+from harness.models.network import base_network
+from harness.scoring.losses import CHUNK_BYTES
 
 # Architectures whose forward pass gives the output of the head, unchanged, to the loss; read in their source, and
 # tested against the loss without this module.
@@ -24,7 +26,7 @@ SUPPORTED = frozenset(
 )
 
 # Float32 logits at a time: what fits beside the head in a cache is faster, but each chunk reads the head once.
-LOGITS_AT_ONCE = 2**24
+LOGITS_AT_ONCE = CHUNK_BYTES // 4
 
 
 class HeadLoss(torch.autograd.Function):
@@ -68,7 +70,7 @@ def fused_head(model: nn.Module) -> Iterator[bool]:
     if why_not(model) is not None:
         yield False
         return
-    network = _network(model)
+    network = base_network(model)
     head = network.get_output_embeddings()
 
     def loss(logits: torch.Tensor, labels: Any = None, vocab_size: Any = None, **settings: Any) -> torch.Tensor:
@@ -86,7 +88,7 @@ def fused_head(model: nn.Module) -> Iterator[bool]:
 
 def why_not(model: nn.Module) -> str | None:
     """Why the model's loss needs its logits; None if ``fused_head`` serves."""
-    network = _network(model)
+    network = base_network(model)
     config = network.config
     if getattr(config, "model_type", None) not in SUPPORTED:
         return "its forward pass has not been checked"
@@ -100,10 +102,6 @@ def why_not(model: nn.Module) -> str | None:
     if head._forward_hooks or "forward" in vars(head):
         return "its output head has hooks"
     return None
-
-
-def _network(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _unchanged(hidden: torch.Tensor) -> torch.Tensor:

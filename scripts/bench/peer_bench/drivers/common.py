@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4]))  # the checkout
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # scripts/bench
+
+import plans
 
 
 def read_plan(overrides: Sequence[str]) -> Any:
     """The plan of a command."""
-    from hydra import compose, initialize_config_dir
-
-    from harness.config.compose import register_schema
-    from harness.plan.read import read_config
-    from harness.shipped import shipped_folder
-
-    register_schema()
-    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-        plan, _ = read_config(compose("config", overrides=list(overrides)))
-    return plan
+    return plans.read_plan(overrides)[0]
 
 
 def load(overrides: Sequence[str], threads: int = 1) -> tuple[Any, Any, Any]:
