@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from harness.report.cells import NOT_STARTED
 from harness.report.console import GAP, WIDTH_WITHOUT_TERMINAL, report_console
 from harness.report.plain_table import plain_table
 from harness.runtime.terminal import printable
+from harness.stages.claims_view import claims_table, view_claims
 from harness.stages.sweep_view import RUNNING, STARTING, WAITING, RunView, SweepView, find_sweep, view_sweep
 
 REDRAW_S = 1.0
@@ -35,8 +37,10 @@ STYLES = {
 def show_status(runs_dir: Path, name: str | None, watch: bool | None) -> None:
     """Print a sweep's runs and single runs that are running; with ``watch``, redraw until all have ended or Ctrl-C.
 
+    Without a name, the claims of the folder follow.
+
     Args:
-        name: of the sweep, or the first characters of its folder's name; None: the newest.
+        name: of the sweep or claim, or the first characters of its folder's name; None: the newest.
         watch: None: if the output is a terminal.
 
     Raises:
@@ -46,6 +50,7 @@ def show_status(runs_dir: Path, name: str | None, watch: bool | None) -> None:
     console = report_console()
     if not (sys.stdout.isatty() if watch is None else watch):
         console.print(render(view_sweep(runs_dir, folder), width=console.width))
+        _print_claims(console, runs_dir, name)
         return
     from rich.live import Live
 
@@ -55,10 +60,18 @@ def show_status(runs_dir: Path, name: str | None, watch: bool | None) -> None:
                 view = view_sweep(runs_dir, folder)
                 live.update(render(view, max(console.height - FRAME, 1), console.width), refresh=True)
                 if not view.under_way:
-                    return
+                    break
                 time.sleep(REDRAW_S)
         except KeyboardInterrupt:
-            return  # ends only the view; the sweep continues
+            pass  # ends only the view; the sweep continues
+    _print_claims(console, runs_dir, name)
+
+
+def _print_claims(console: Console, runs_dir: Path, name: str | None) -> None:
+    claims = view_claims(runs_dir) if name is None else []
+    if claims:
+        console.print()
+        console.print(claims_table(claims))
 
 
 # Columns by what they show of a run; those that do not fit are left out, the last of these first.

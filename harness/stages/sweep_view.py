@@ -63,7 +63,7 @@ class SweepView:
 
 
 def find_sweep(runs_dir: Path, name: str | None, key: str = "sweep.name") -> Path | None:
-    """The folder of the sweep of that name, else of the one with the newest command.
+    """The folder of the sweep or claim of that name, else of the one with the newest command.
 
     Args:
         key: the setting that holds the name, for messages.
@@ -74,7 +74,10 @@ def find_sweep(runs_dir: Path, name: str | None, key: str = "sweep.name") -> Pat
     Raises:
         ConfigFault: there is no such sweep.
     """
-    folders = sorted((file.parent for file in runs_dir.glob(f"sweeps/*/{manifest.MANIFEST_NAME}")), key=_age_key)
+    found = (
+        file.parent for kind in ("sweeps", "claims") for file in runs_dir.glob(f"{kind}/*/{manifest.MANIFEST_NAME}")
+    )
+    folders = sorted(found, key=_age_key)
     if not folders and name is None and _with_progress(runs_dir):
         return None
     if not folders:
