@@ -92,15 +92,20 @@ class PlanLauncher(Launcher):
         from harness.config.schema import Stage
         from harness.stages.plan import show_plan
         from harness.sweep.execute import run_sweep
+        from harness.sweep.refinement import outlook, run_refinement
         from harness.sweep.selection import run_selection
 
         try:
             cells, dispatch = self.prepare(job_overrides, initial_job_idx)
             if cells[0].options.stage is Stage.plan:
                 show_plan(cells)
+                if cells[0].options.refine.seeds is not None:
+                    print(outlook(cells))
                 return [JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED) for cell in cells]
             if cells[0].options.select.split is not None:
                 cells, outcomes = run_selection(job_overrides, cells, self.prepare)
+            elif cells[0].options.refine.seeds is not None:
+                cells, outcomes = run_refinement(job_overrides, cells, dispatch, self.prepare)
             else:
                 outcomes = run_sweep(cells, dispatch)
             return [job_return(outcome, cell.overrides) for cell, outcome in zip(cells, outcomes, strict=True)]

@@ -58,6 +58,11 @@ class OptunaSweeper(Sweeper):
                 f"select.split={composed.select.split}: Optuna chooses by its own objective; leave select.split out, "
                 "or use hydra/sweeper=basic"
             )
+        if composed.refine.seeds is not None:
+            raise ConfigFault(
+                f"refine.seeds={composed.refine.seeds} follows a grid of learning rates; leave it out, or use "
+                "hydra/sweeper=basic"
+            )
         session = study.open_session(
             search_space.StudySettings(**self.settings), overrides, self._launcher.prepare, composed
         )

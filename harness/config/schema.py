@@ -440,6 +440,14 @@ class SelectSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class RefineSettings(ConfigNode):
+    """After a grid: fresh seeds at the best learning rate of each setting, and at the rates beside it."""
+
+    seeds: int | None  # runs of each of these rates; null: the grid alone
+    rates: int  # of the grid, on each side of the best one; 0: the best one alone
+
+
+@dataclass(kw_only=True)
 class ClaimBudget(ConfigNode):
     """What a claim may cost, tuning included; then it ends undecided."""
 
@@ -543,6 +551,7 @@ class Common(ConfigNode):
     tracker: Tracker
     sweep: SweepSettings
     select: SelectSettings
+    refine: RefineSettings
     claim: ClaimSettings
     report: ReportSettings
     export: Export

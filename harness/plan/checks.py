@@ -44,6 +44,7 @@ def config_faults(config: Config) -> list[str]:
         _tracker(config),
         _report(config),
         _select(config),
+        _refine(config),
         _budget(config),
         claims.claim_faults(config),
         _housekeeping(config),
@@ -313,6 +314,24 @@ def _sweep(config: Config) -> Iterator[str]:
         yield (
             f"sweep.prune=halving pauses runs at checkpoints, which trainer.parallel.strategy={strategy.value} cannot "
             "write; set sweep.prune=none"
+        )
+
+
+def _refine(config: Config) -> Iterator[str]:
+    refine = config.refine
+    yield from at_least("refine.rates", refine.rates, 0)
+    if refine.seeds is None:
+        return
+    yield from at_least("refine.seeds", refine.seeds, 1)
+    if config.select.split is not None:
+        yield (
+            f"refine.seeds={refine.seeds} and select.split={config.select.split} both add fresh seeds after a grid; "
+            "leave out one of them"
+        )
+    if config.trainer.evaluations < 1:
+        yield (
+            f"refine.seeds={refine.seeds} compares rates by validation loss, which trainer.evaluations="
+            f"{config.trainer.evaluations} does not measure; set trainer.evaluations=1"
         )
 
 

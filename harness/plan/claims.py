@@ -103,6 +103,8 @@ def claim_faults(config: Config) -> Iterator[str]:
         )
     if config.select.split is not None:
         yield f"select.split={config.select.split} chooses among the cells of a sweep; stage=claim has claim.split"
+    if config.refine.seeds is not None:
+        yield f"refine.seeds={config.refine.seeds} follows a grid; stage=claim adds seeds itself"
 
 
 def _parts(settings: ClaimSettings) -> tuple[Claim | None, list[str]]:
@@ -152,7 +154,7 @@ def _overrides(name: str, typed: str, faults: list[str]) -> tuple[str, ...]:
                 f"{brief(word)} in claim.{name} is neither a method nor an override; write a method's name, or "
                 "overrides such as peft=lora lora.use_dora=true"
             )
-        elif key in _NOT_OF_AN_ARM or key.startswith(("claim.", "hydra", "sweep.", "select.")):
+        elif key in _NOT_OF_AN_ARM or key.startswith(("claim.", "hydra", "sweep.", "select.", "refine.")):
             faults.append(f"{key}= in claim.{name} belongs to both arms; write it outside the claim")
         else:
             found.append(word)

@@ -169,6 +169,7 @@ def _options(config: schema.Config, budget: BudgetFit | None = None) -> Options:
         confirm=config.confirm,
         report=freeze(config.report),
         select=freeze(config.select),
+        refine=freeze(config.refine),
         claim=freeze(config.claim),
         threads=config.trainer.threads,
         checkpoint_minutes=config.trainer.checkpoint_minutes,

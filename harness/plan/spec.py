@@ -175,6 +175,7 @@ class Options:
     confirm: bool
     report: schema.ReportSettings
     select: schema.SelectSettings
+    refine: schema.RefineSettings
     claim: schema.ClaimSettings
     threads: int | None
     checkpoint_minutes: float | None

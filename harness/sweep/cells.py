@@ -11,7 +11,18 @@ from harness.record import store
 # Overrides that do not change a result, and so are not part of a cell's name.
 OVERRIDES_WITHOUT_EFFECT = (
     *("runs_dir=", "rerun=", "keep=", "stage=", "note=", "tags=", "confirm=", "hydra", "tracker"),
-    *("sweep.", "select.", "claim.", "report.", "export.", "diff.", "archive.", "import_results.", "bundle."),
+    *(
+        "sweep.",
+        "select.",
+        "refine.",
+        "claim.",
+        "report.",
+        "export.",
+        "diff.",
+        "archive.",
+        "import_results.",
+        "bundle.",
+    ),
     *("trainer.threads=", "trainer.checkpoint_", "trainer.on_oom="),
 )
 

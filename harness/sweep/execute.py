@@ -127,6 +127,8 @@ def run_single(cell: Cell, run: RunFunction) -> dict[str, Any]:
         raise ConfigFault(f"sweep.prune={cell.options.prune.value} compares the cells of a sweep; add -m")
     if cell.options.select.split is not None:
         raise ConfigFault(f"select.split={cell.options.select.split} chooses among the cells of a sweep; add -m")
+    if cell.options.refine.seeds is not None:
+        raise ConfigFault(f"refine.seeds={cell.options.refine.seeds} follows a grid of learning rates; add -m")
     cell = cell.with_attempts()
     if failed := failed_and_not_retried(cell):
         show_results([cell], frozenset({cell.plan.fingerprint}), None)

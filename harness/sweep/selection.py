@@ -53,7 +53,7 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
     select = cells[0].options.select
     raise_together(list(_faults(cells)))
     final = cells[0].plan.scoring.split
-    bases = [_without(job, (SPLIT, SELECT)) for job in jobs]
+    bases = [without(job, (SPLIT, SELECT)) for job in jobs]
     first, dispatch = prepare([[*base, f"{SELECT}=null", f"{SPLIT}={select.split}"] for base in bases], 0)
     runs_dir = first[0].options.runs_dir
     key = [[cell.name, cell.plan.fingerprint] for cell in first]
@@ -68,7 +68,7 @@ def run_selection(jobs: Sequence[Job], cells: Sequence[Cell], prepare: Prepare) 
         if winners:
             seeds = fresh_seeds({cell.plan.seed for cell in first}, select.seeds)
             again = [
-                [*_without(bases[place], (SEED,)), f"{SELECT}=null", f"{SPLIT}={final}", f"{SEED}={seed}"]
+                [*without(bases[place], (SEED,)), f"{SELECT}=null", f"{SPLIT}={final}", f"{SEED}={seed}"]
                 for place, _ in winners
                 for seed in seeds
             ]
@@ -104,13 +104,13 @@ def choose(cells: Sequence[Cell], select: SelectSettings) -> list[tuple[int, Win
     for group, settings in groups.items():
         means: dict[str, float] = {}
         for setting, places in settings.items():
-            mean = _mean([score_of(cells[place], select.score) for place in places])
-            if mean is None and any(_was_pruned(cells[place]) for place in places):
+            found = mean([score_of(cells[place], select.score) for place in places])
+            if found is None and any(_was_pruned(cells[place]) for place in places):
                 continue  # it has lost on the validation loss, which the console has said
-            if mean is None:
+            if found is None:
                 log.warning("%s cannot be chosen: a run of it has no %s", cells[places[0]].name, select.score)
             else:
-                means[setting] = mean
+                means[setting] = found
         if not means:
             log.warning("no setting can be chosen for %s: none has finished", names[group])
             continue
@@ -181,10 +181,12 @@ def score_of(cell: Cell, name: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None if a value is missing."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _without(job: Job, keys: Collection[str]) -> list[str]:
+def without(job: Job, keys: Collection[str]) -> list[str]:
+    """The overrides of a job that set none of these keys."""
     return [text for text in job if text.lstrip("+").partition("=")[0] not in keys]
