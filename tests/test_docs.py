@@ -1,9 +1,13 @@
 """The documents match the tree: links, names of files, the generated tables."""
 
 import importlib
+import json
+import os
 import re
 import shlex
+import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -31,7 +35,7 @@ def script(monkeypatch):
     """Imports a script of scripts/docs/ by name."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "docs"))
     yield importlib.import_module
-    for name in ("capability_table", "metrics_table", "learning_rates", "sections"):
+    for name in ("capability_table", "metrics_table", "learning_rates", "experiment_costs", "ablation", "sections"):
         sys.modules.pop(name, None)
 
 
@@ -104,3 +108,80 @@ def test_stale_table_is_reported_by_check_and_rewritten_without_it(script, monke
 def test_page_without_markers_is_refused(script):
     with pytest.raises(SystemExit, match="must have the markers"):
         script("sections").between("no markers", "library", "")
+
+
+def test_every_experiment_fits_into_four_hours_at_scale_cpu(script):
+    costs = script("experiment_costs")
+    assert {
+        name: costs.cost_of(name).runs for name in costs.papers() if costs.cost_of(name).seconds > costs.LONGEST_S
+    } == {}
+    assert costs.values_of("1e-3,3e-3") == ["1e-3", "3e-3"]
+    assert costs.values_of("range(0,3)") == ["0", "1", "2"]
+    assert costs.values_of([]) == ["[]"]
+
+
+def test_the_table_of_costs_is_what_the_experiments_make(script):
+    lines = "\n".join(script("experiment_costs").table())
+    assert f"<!-- table:costs -->\n{lines}\n<!-- /table:costs -->" in (ROOT / "docs" / "experiments.md").read_text(
+        "utf-8"
+    )
+
+
+def ablation_report(rates):
+    """A report of two arms as ``report.json`` keeps it; the loss is 1 at the best rate, 0.01."""
+    interval = {"low": None, "high": None}
+    rows = [
+        {"method": "lora", "setting": f"r={r}", "learning_rate": rate, "scores": {"loss": {"mean": loss, **interval}}}
+        for r in (4, 16)
+        for rate, loss in rates.items()
+    ]
+    rows[0]["scores"]["loss"] |= {"low": 1.9, "high": 2.1}
+    rule = {"rule": "best(loss, a) < best(loss, b)", "verdict": "agrees", "measured": "1 < 2", "test": "t"}
+    shape = {"group": "k", "title": "g", "claim": "Rank helps", "source": "2106.09685", "figures": "a | b"}
+    run = {"costs": {"train_s": 1800.0}, "state": "finished", "code": "c0de"}
+    group = {"key": "k", "title": "tiny on medicine", "configurations": rows, "runs": [run, run]}
+    shapes = [{**shape, "verdict": "agrees", "rules": [rule]}]
+    return {"shapes": shapes, "groups": [{"key": "other"}, group], "commands": ["python -m harness -m x"]}
+
+
+def test_the_page_of_an_ablation_has_question_command_picture_and_answer(script, tmp_path, monkeypatch):
+    ablation, runs = script("ablation"), tmp_path / "runs"
+    (runs / "sweeps" / "s").mkdir(parents=True)
+    report = ablation_report({0.001: 2.0, 0.01: 1.0, 0.1: 90.0})
+    report["groups"][0]["runs"] = []
+    (runs / "sweeps" / "s" / "report.json").write_text(json.dumps(report))
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "rank", "--runs", str(runs), "--to", str(tmp_path)])
+    assert ablation.main() == 0
+    page = (tmp_path / "rank.md").read_text()
+    assert page.startswith("# Rank helps\n")
+    order = ("    python -m harness -m x", "(rank.svg)", "**The shape agrees.**", "2 runs, 1.0 hours", "## Limits")
+    assert sorted(order, key=page.index) == list(order)
+    picture = ElementTree.parse(tmp_path / "rank.svg").getroot()
+    texts = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"lora r=4", "lora r=16", "0.001", "0.01", "0.1", "learning rate"} <= set(texts)
+    heights = [float(each.get("cy")) for each in picture.iter("{http://www.w3.org/2000/svg}circle")]
+    assert min(heights) >= ablation.TOP - 20
+    (tmp_path / "rank.md").write_text(page.replace("Not written yet.", "By hand."))
+    ablation.main()
+    assert "By hand." in (tmp_path / "rank.md").read_text()
+
+
+def test_an_ablation_without_runs_or_a_verdict_is_refused(script, tmp_path, monkeypatch):
+    ablation = script("ablation")
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "rank", "--runs", str(tmp_path), "--to", str(tmp_path)])
+    with pytest.raises(SystemExit, match="has no report of a sweep"):
+        ablation.main()
+    (tmp_path / "sweeps" / "s").mkdir(parents=True)
+    (tmp_path / "sweeps" / "s" / "report.json").write_text(json.dumps({"shapes": []}))
+    with pytest.raises(SystemExit, match="holds no verdict"):
+        ablation.main()
+
+
+@pytest.mark.slow
+def test_one_command_runs_an_experiment_and_writes_its_page(tmp_path):
+    words = ("early_rank", "scale=smoke", f"runs_dir={tmp_path / 'runs'}", "seed=0", "trainer.threads=1")
+    command = [sys.executable, "scripts/docs/ablation.py", *words, "--to", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert "Underpowered" in (tmp_path / "early_rank.md").read_text()
+    ElementTree.parse(tmp_path / "early_rank.svg")
