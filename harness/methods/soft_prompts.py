@@ -226,6 +226,9 @@ METHODS = {
         rate=RateRule(0.03, 0.01, "interpolated"),
     ),
     "llama_adapter": Method(
-        LlamaAdapter, build_llama_adapter, NO_MERGE, rate=RateRule(0.1, 0.01, "PEFT method_comparison 5e-3 at 3B")
+        LlamaAdapter,
+        build_llama_adapter,
+        replace(NO_MERGE, token_wise=False),
+        rate=RateRule(0.1, 0.01, "PEFT method_comparison 5e-3 at 3B"),
     ),
 }

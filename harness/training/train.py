@@ -15,7 +15,7 @@ from harness.data import collate as data_collate
 from harness.data.tokenize import TokenizedRow
 from harness.errors import Paused
 from harness.methods.hooks import Hooks
-from harness.methods.registry import hooks_of
+from harness.methods.registry import hooks_of, traits_of
 from harness.models.counts import Counts, count
 from harness.plan.spec import Plan, epoch_steps, optimizer_steps
 from harness.runtime import distributed, signals
@@ -133,6 +133,7 @@ def train(
                 teacher=inputs.teacher,
                 member=inputs.member,
                 fused=fused,
+                joined=fused and traits_of(plan.method, plan.settings).token_wise,
             )
             trainer.remove_callback(PrinterCallback)
             sharding.confirm_sharded(trainer.accelerator, plan.trainer.parallel.strategy)
