@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 # Tokens of a pass, padding included, over all of its runs, above which one pass for several runs is hardly faster than
 # one after another: small matrices leave a processor idle between them, large ones do not fit its cache. Read off
-# scripts/bench/packed.py --gate, as the largest figure at which packing won by a tenth on the embedded model and on
-# SmolLM2; a GPU has no such limit.
-TOKENS_THAT_PAY = {"cpu": 1024}
+# scripts/bench/packed.py --gate, as the largest figure at which packing won by a fifth on rows of equal length: a run
+# alone has no padding on a CPU, a pack has. A GPU has no such limit.
+TOKENS_THAT_PAY = {"cpu": 768}
 
 # Of the memory that is free when the first run has its first batch, how much the pack may take.
 MEMORY_SHARE = 0.7

@@ -40,14 +40,14 @@ LIBRARY = {
     "gralora": PLAIN,
     "hira": PLAIN,
     # Its router averages over the tokens of a batch.
-    "lily": replace(NO_MERGE, prompt_learning=True, conv1d=False),
+    "lily": replace(NO_MERGE, prompt_learning=True, token_wise=False, conv1d=False),
     "multitask_prompt_tuning": replace(PROMPT, multi_adapter=False),
     "osf": LINEAR,
     "peanut": LINEAR,
-    "poly": replace(NO_MERGE, multi_adapter=False, conv1d=False),
+    "poly": replace(NO_MERGE, multi_adapter=False, token_wise=False, conv1d=False),
     "psoft": LINEAR,
-    "pvera": PLAIN,
-    "shadow": NO_MERGE,
+    "pvera": replace(PLAIN, token_wise=False),  # draws noise for each batch
+    "shadow": replace(NO_MERGE, token_wise=False),
     "supertuning": LINEAR,
     "tinylora": WHOLE,
     "unilora": Traits(identity_at_start=False).unquantized("silently trains nothing on a quantized base"),
@@ -150,7 +150,7 @@ METHODS = {
     "library": Method(
         Library,
         build_library,
-        LINEAR,
+        replace(LINEAR, token_wise=False),  # of a type that is not known here
         check_library,
         rate=RateRule(0.005, 0.001, "as LoRA's; no type has a measurement of its own"),
         knobs=(

@@ -242,7 +242,7 @@ METHODS = {
     "llama_adapter": Method(
         LlamaAdapter,
         build_llama_adapter,
-        NO_MERGE,
+        replace(NO_MERGE, token_wise=False),
         rate=RateRule(0.1, 0.01, "PEFT method_comparison 5e-3 at 3B"),
         knobs=(Knob("adapter_len", counts),),
     ),

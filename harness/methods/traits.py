@@ -20,6 +20,7 @@ class Traits:
     conv1d: bool = True  # adapts GPT-2's linear layers, which transformers keeps transposed as Conv1D
     prompt_learning: bool = False  # left padding changes its answers: generate in batches of equal length
     keeps_prefix: bool = False  # its keys stand before the text in the cache: padding may push them out of a window
+    token_wise: bool = True  # adapts each token by itself, wherever it stands: rows of a batch can be joined
     rewrites_base: bool = False  # writes into base weights: disabling the adapter does not restore the base
     why_unquantized: str = NEEDS_WEIGHTS  # the reason if nf4 or int8 is false
     why_no_checkpointing: str = ""  # the reason if checkpointing is false
@@ -34,11 +35,12 @@ class Traits:
 PLAIN, DROPS, NO_MERGE = Traits(), Traits(dropout=True), Traits(mergeable=False)
 WHOLE = PLAIN.unquantized()  # trains copies of whole weights
 FULL = replace(WHOLE, tied_embeddings=True, multi_adapter=False, rewrites_base=True)
-PROMPT = Traits(mergeable=False, identity_at_start=False, prompt_learning=True)  # PEFT drops position ids
+PROMPT = Traits(mergeable=False, identity_at_start=False, prompt_learning=True, token_wise=False)  # no position ids
 PREFIX = Traits(
     mergeable=False,
     identity_at_start=False,
     keeps_prefix=True,
+    token_wise=False,
     checkpointing=False,
     why_no_checkpointing="keeps its prefix in the key-value cache, which gradient checkpointing turns off",
 )

@@ -18,12 +18,16 @@ class TokenCounter:
         self._counts = torch.zeros(3, dtype=torch.long, device=device)
         self._labels_are_text = labels_are_text
 
-    def add(self, inputs: dict[str, torch.Tensor]) -> None:
-        """Count one batch of ``input_ids``, ``attention_mask`` and ``labels``, each of shape (b, t)."""
+    def add(self, inputs: dict[str, torch.Tensor], padded: bool = True) -> None:
+        """Count one batch of ``input_ids``, ``attention_mask`` and ``labels``, each of shape (b, t).
+
+        Args:
+            padded: whether the model reads the padding.
+        """
         present = inputs["attention_mask"].sum()
         supervised = (inputs["labels"][:, 1:] != -100).sum()  # nothing predicts the first token
         present = present * (supervised > 0)  # a batch without rows, which only keeps step with the other processes
-        padding = inputs["attention_mask"].numel() - present
+        padding = (inputs["attention_mask"].numel() - present) * padded
         self._counts += torch.stack((supervised, present, padding)).to(self._counts.device)
 
     def counts(self) -> dict[str, int]:

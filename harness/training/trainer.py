@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,14 @@ from harness.models.network import is_sharded
 from harness.runtime import distributed
 from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
+from harness.training.fused import head
 from harness.training.fused.head import fused_head
+from harness.training.fused.rows import INPUTS, joined_rows, joins, why_padded
 from harness.tuners.select import decayed_names
 
 if TYPE_CHECKING:
     from harness.training.distillation import Teacher
     from harness.training.packed.member import Member
-
-
-# What a pass for several runs knows how to stack.
-PACKED_INPUTS = frozenset({"input_ids", "attention_mask", "labels", "shift_labels", "logits_to_keep"})
 
 
 class HarnessTrainer(Trainer):
@@ -46,9 +44,10 @@ class HarnessTrainer(Trainer):
         teacher: "Teacher | None",
         member: "Member | None" = None,
         fused: bool = False,
+        joined: bool = False,
         **kwargs: Any,
     ) -> None:
-        """``fused``: compute losses without all logits, where the model allows it."""
+        """``fused``: compute losses without all logits, where the model allows it; ``joined``: and without padding."""
         super().__init__(*args, **kwargs)
         rows: Any = self.train_dataset
         lengths = [len(example.input_ids) for example in rows if example is not None]
@@ -64,6 +63,7 @@ class HarnessTrainer(Trainer):
         self._member, self._lengths = member, lengths
         self._fused = fused and teacher is None and not hooks.own_loss
         self._alone = distributed.processes() == 1 and not is_sharded(self.model)
+        self._joined = joined and self._fused and self._alone and _can_join(self.model)
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
@@ -164,7 +164,9 @@ class HarnessTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._gathered.tokens.add(inputs)
+        self._gathered.tokens.add(
+            inputs, padded=self._member is not None or not self._joined or not joins(model, inputs)
+        )
         batches = self.current_gradient_accumulation_steps * distributed.processes()
         shares = batches if self.model_accepts_loss_kwargs else 1
         with _shared_penalties(self.model, self.hooks, shares):
@@ -207,12 +209,21 @@ class HarnessTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         if not model.training:
             model.train()
-        with fused_head(model) if self._fused else nullcontext(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
-        if not (self.model_accepts_loss_kwargs and num_items_in_batch is not None):
-            loss = loss / self.current_gradient_accumulation_steps
-        self.accelerator.backward(loss)
+        with self._written_out(model, self._prepare_inputs(inputs)) as batch:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
+            if not (self.model_accepts_loss_kwargs and num_items_in_batch is not None):
+                loss = loss / self.current_gradient_accumulation_steps
+            self.accelerator.backward(loss)
         return loss.detach()
+
+    @contextmanager
+    def _written_out(self, model: Any, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The batch in the form in which the pass is fastest, with what the model needs for it."""
+        with ExitStack() as stack:
+            if self._fused:
+                stack.enter_context(fused_head(model))
+            yield stack.enter_context(joined_rows(model, inputs)) if self._joined else inputs
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: transformers' estimate walks over the whole model at every step."""
@@ -234,9 +245,13 @@ class HarnessTrainer(Trainer):
             return "the loss of this model is a mean over each pass"
         if "shift_labels" not in inputs:
             return "this model computes all of its logits, or a loss of its own"
-        if more := sorted(inputs.keys() - PACKED_INPUTS):
+        if more := sorted(inputs.keys() - INPUTS):
             return f"its batches have {', '.join(more)} besides tokens, mask and labels"
         return None
+
+
+def _can_join(model: Any) -> bool:
+    return head.why_not(model) is None and why_padded(model) is None
 
 
 def loss_sums_over_step(model: Any) -> bool:

@@ -137,12 +137,19 @@ def batch_of(model: Any, base: Any, tokens: int) -> Any:
     inputs = with_needed_logits({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels})
     placed = {name: each.to(base.device) if isinstance(each, torch.Tensor) else each for name, each in inputs.items()}
     items = (placed["labels"][:, 1:] != -100).sum()
-    return Batch(model, base, placed, items, nullcontext, float(tokens), tokens)
+    return Batch(model, base, placed, items, nullcontext, float(tokens), tokens, fused=True)
 
 
 def ratio(host: Any, batches: dict[str, Any], states: dict[str, Any]) -> float:
     """Seconds of the passes one after another, divided by those of one pass for all."""
     import torch
+
+    from harness.training.fused.head import fused_head
+    from harness.training.fused.low_rank import fused_lora
+    from harness.training.fused.rows import joined_rows, why_padded
+
+    def written_out(batch: Any) -> Any:
+        return nullcontext(batch.inputs) if why_padded(batch.model) else joined_rows(batch.model, batch.inputs)
 
     def seconds(work: Any) -> float:
         if torch.cuda.is_available():
@@ -157,7 +164,8 @@ def ratio(host: Any, batches: dict[str, Any], states: dict[str, Any]) -> float:
 
     def alone() -> None:
         for batch in batches.values():
-            batch.model(**batch.inputs, num_items_in_batch=batch.items).loss.backward()
+            with fused_lora(batch.model), fused_head(batch.model), written_out(batch) as inputs:
+                batch.model(**inputs, num_items_in_batch=batch.items).loss.backward()
 
     return seconds(alone) / seconds(lambda: host.run(batches, {name: states[name] for name in batches}))
 

@@ -36,3 +36,5 @@ def test_padding_is_counted_apart_from_text():
     tokens.add(batch)
     assert tokens.counts() == {"supervised_tokens": 6, "prompt_tokens": 6, "padding_tokens": 4}
     assert tokens.text_tokens == 12
+    tokens.add(batch, padded=False)
+    assert tokens.counts() == {"supervised_tokens": 9, "prompt_tokens": 9, "padding_tokens": 4}

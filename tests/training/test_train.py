@@ -27,7 +27,7 @@ def make(random_qwen2, rows, tmp_path):
 
 
 def test_only_completion_and_end_of_text_are_labels_and_the_record_counts_what_the_model_saw(make):
-    made = make("trainer.max_steps=3")  # one epoch
+    made = make("trainer.max_steps=3", "trainer.kernels=plain")  # one epoch
     spy = Spy(made.model)
     done = made.train(Path("unused"))
     eos = made.base.tokenizer.eos_token_id
@@ -65,6 +65,21 @@ def test_the_lessons_labels_are_audited_as_they_are_trained(make):
     assert audit["supervised_padding_tokens"] == padding > labelled * 0.9
     assert done.prompt_tokens == done.text_tokens == audit["prompt_tokens"] == present
     assert audit["supervised_sha256"] != label_audit(made.rows.splits["train"])["supervised_sha256"]
+
+
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_nothing_below_the_lowest_trained_weight_is_passed_backward(make, checkpointing):
+    made = make("peft=partial", "partial.last_layers=1", f"trainer.gradient_checkpointing={checkpointing}")
+    layers = made.model.get_base_model().model.layers
+    needed: dict[int, bool] = {}
+    for number, layer in enumerate(layers):
+        layer.register_forward_pre_hook(
+            lambda module, args, number=number: (
+                needed.update({number: args[0].requires_grad}) if module.training else None
+            )
+        )
+    made.train(Path("unused"))
+    assert needed == dict.fromkeys(range(len(layers)), False)
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "prompt_tuning", "adalora"])
