@@ -69,10 +69,12 @@ def nearest_keys(key: str) -> list[str]:
         for name in (*known_settings(), *config_groups())
         if name.rpartition(".")[0] == parent
     }
+    same = [name for name in known_settings() if name.rpartition(".")[2] == leaf]
+    deeper = [name for name in same if leaf not in siblings and parent and name.startswith(f"{parent}.")]
     close = [*closest(leaf, siblings, 0.6), *(name for name in siblings if name.endswith(f"_{leaf}"))]
-    if close:
-        return [siblings[name] for name in dict.fromkeys(close)][:3]
-    same = [name for name in known_settings() if name.rpartition(".")[2] == leaf][:3]
+    if deeper or close:
+        return [*dict.fromkeys([*deeper, *(siblings[name] for name in close)])][:3]
+    same = same[:3]
     close = closest(key, known_settings(), 0.8) if parent or not same else []
     return close or same
 

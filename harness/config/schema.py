@@ -515,7 +515,7 @@ class Paper(ConfigNode):
     claim: str | None = text(Text.verbatim)
     source: str | None = text(Text.verbatim)
     figures: str | None = text(Text.verbatim)  # as published
-    expect: list[str] = text(Text.verbatim)  # rules, as harness.report.shape.grammar reads them
+    expect: list[str] = text()  # rules, as harness.report.shape.grammar reads them
     arms: dict[str, str]  # by name, the overrides that make each; the grid is run for every arm
 
 
