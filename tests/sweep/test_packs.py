@@ -57,11 +57,17 @@ def weights(runs_dir, fingerprint):
     return load_file(runs_dir / fingerprint / "adapter" / "adapter_model.safetensors")
 
 
+def without_padding(audit):
+    """Shared passes have padding, which a run alone has not on a CPU."""
+    return {key: value for key, value in audit.items() if key != "trained_padding_tokens"}
+
+
 def assert_as_alone(outcome, cell, kept):
     """Whether record and adapter are those of the run alone, up to the rounding of float32."""
     record, (expected, own) = outcome.record, kept(cell)
-    for key in ("plan", "fingerprint", "audit", "rows", "parameters", "inferred", "seeds", "method"):
+    for key in ("plan", "fingerprint", "rows", "parameters", "inferred", "seeds", "method"):
         assert record[key] == expected[key], key
+    assert without_padding(record["audit"]) == without_padding(expected["audit"])
     for key in ("optimizer_steps", "tokens", "best_step"):
         assert record["training"][key] == expected["training"][key], key
     for curve in ("curve", "validation"):
