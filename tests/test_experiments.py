@@ -76,7 +76,7 @@ def test_experiment_has_its_cells(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_experiment_runs_at_the_smallest_scale(name, tmp_path):
-    """Every cell that is planned finishes, and a paper's rules are judged beneath the table."""
+    """Every cell that is planned finishes, and a paper's rules are judged."""
     words = ("-m", f"experiment={name}", "scale=smoke", "trainer.threads=1", f"runs_dir={tmp_path}")
     with mock.patch("harness.stages.plan.show_plan") as shown:
         command(*words, "stage=plan")
@@ -86,8 +86,11 @@ def test_experiment_runs_at_the_smallest_scale(name, tmp_path):
     records = records_of(tmp_path)
     assert records.keys() == planned
     assert {record["status"] for record in records.values()} == {"finished"}
+    [report] = tmp_path.glob("sweeps/*/report.md")
+    judged = report.read_text(encoding="utf-8")
     for rule in paper_of(name).expect if name in PAPERS else []:
-        assert rule in done.out
+        assert f"| {rule} | " in judged
+    assert ("shape " in done.out) == (name in PAPERS)
 
 
 @pytest.mark.parametrize("name", PAPERS)
