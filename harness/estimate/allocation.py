@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
 
+# Operations that hold as much as their input while they run: exponentials before they are summed.
+COPIES_INSIDE = (torch.ops.aten.logsumexp,)
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that are made while it is active, by what they are for, until they are freed."""
 
@@ -53,6 +57,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        if func.overloadpacket in COPIES_INSIDE:
+            self._note_peak(args[0].nbytes)
         for leaf in tree_leaves(made):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf)
@@ -67,8 +73,13 @@ class LiveBytes(TorchDispatchMode):
         self._kinds[key] = self.kind
         self.live[self.kind] += size
         weakref.finalize(storage, self._free, key, size)
-        if sum(self.live.values()) > sum(self.peak.values()):
+        self._note_peak()
+
+    def _note_peak(self, inside: int = 0) -> None:
+        """Args: inside: bytes that an operation holds besides its inputs and outputs, while it runs."""
+        if sum(self.live.values()) + inside > sum(self.peak.values()):
             self.peak = dict(self.live)
+            self.peak[self.kind] = self.peak.get(self.kind, 0) + inside
 
     def _free(self, key: int, size: int) -> None:
         kind = self._kinds.pop(key, None)
@@ -101,4 +112,4 @@ def without_numbers(model: nn.Module, mode: "FakeTensorMode", dtype_of: Any) -> 
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
-                    tensors[name] = replaced(f"{prefix}.{name}", tensor)  # type: ignore[assignment]
+                    tensors[name] = replaced(f"{prefix}.{name}", tensor)

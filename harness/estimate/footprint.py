@@ -278,12 +278,17 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, ou
     return _attention(query, key, value) * 5 // 2
 
 
+def _product_added(added: Any, left: Any, right: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return int(2 * left[0] * left[1] * right[1])
+
+
 def counting() -> FlopCounterMode:
-    """Torch's counter of operations, which lacks the attention kernel of CPUs."""
+    """Torch's counter of operations, which lacks the attention kernel of CPUs and products that are added in place."""
     aten: Any = torch.ops.aten
     return FlopCounterMode(
         display=False,
         custom_mapping={
+            aten.addmm_: _product_added,
             aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
             aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
         },

@@ -120,7 +120,8 @@ def _show_costs(plans: Sequence[Cell], console: "Console") -> None:
     _show_total(list(costs.values()), len(plans), console)
     console.print(
         "(other): activations with the other value of trainer.gradient_checkpointing. Gradients come while activations "
-        "go, so the peak can be below the sum. docs/planning.md says how near these figures are."
+        "go, so the peak can be below the sum. Peaks are lower limits: docs/planning.md says by how much processes on "
+        "a CPU were above them."
     )
     for note in planner.notes:
         console.print(f"note: {note}", markup=False)

@@ -14,19 +14,15 @@ from sections import row, update
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "planning.jsonl"
 BANDS = {"tiny": 0.25, "smollm2_135m": 0.15, "gemma3_270m": 0.15}  # of the peak, either way
-PUBLISHED_BAND = 0.25
 FLOPS_BAND = 0.03
 
 
 def main() -> int:
     """Rewrite, or with ``--check`` report what is stale."""
-    found = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    measured = [each for each in found if "setting" in each]
-    published = [each for each in found if "published" in each]
+    measured = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     sections = [
         ("docs/planning.md", "measured", lines(measured)),
         ("docs/planning.md", "verdict", [verdict(measured)]),
-        ("docs/planning.md", "published", published_lines(published)),
     ]
     return update(ROOT, sections, "scripts/docs/planning_table.py", __doc__)
 
@@ -69,21 +65,6 @@ def verdict(measured: list[Mapping[str, Any]]) -> str:
         f"{len(measured)} settings: the peak is within its band in {peaks} (15 %, for `tiny` 25 %), the operations in "
         f"{flops} (3 %)."
     )
-
-
-def published_lines(published: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Forecasts beside figures that others have published."""
-    yield row("run", "published GB", "forecast GB", "off", "")
-    yield row("---", "--:", "--:", "--:", "---")
-    for each in published:
-        far = each["forecast"] / each["peak"] - 1
-        yield row(
-            each["published"],
-            f"{each['peak'] / 1e9:.1f}",
-            f"{each['forecast'] / 1e9:.1f}",
-            f"{far:+.0%}",
-            "" if abs(far) <= PUBLISHED_BAND else "outside",
-        )
 
 
 if __name__ == "__main__":

@@ -79,3 +79,15 @@ def test_attention_on_a_cpu_is_counted():
         torch.nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
     forward = 2 * 2 * 4 * 8 * 8 * (16 + 16)
     assert counter.get_total_flops() == pytest.approx(3.5 * forward)
+
+
+def test_products_that_are_added_in_place_are_counted():
+    with counting() as counter:
+        torch.zeros(2, 5).addmm_(torch.zeros(2, 3), torch.zeros(3, 5))
+    assert counter.get_total_flops() == 2 * 2 * 3 * 5
+
+
+def test_what_an_operation_holds_inside_counts_for_the_peak():
+    with LiveBytes() as live:
+        torch.zeros(10, 100).logsumexp(dim=-1)
+    assert live.peak == {"activations": 4000 + 40 + 4000}
