@@ -57,11 +57,11 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if func.overloadpacket in COPIES_INSIDE:
-            self._note_peak(args[0].nbytes)
         for leaf in tree_leaves(made):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf)
+        if func.overloadpacket in COPIES_INSIDE:
+            self._note_peak(args[0].nbytes)
         return made
 
     def _count(self, tensor: torch.Tensor) -> None:
