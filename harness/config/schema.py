@@ -18,7 +18,7 @@ class Stage(Enum):
     """What one command does."""
 
     run = "run"  # train and score, the default
-    plan = "plan"  # print the grid with its trainable parameters, train nothing
+    plan = "plan"  # print the grid with its trainable parameters and its costs, train nothing
     generate = "generate"  # answer one prompt before and after tuning
     export = "export"  # merge a run's adapter into its base and write a plain model
     score = "score"  # score an exported model beside the run that it came from
@@ -474,6 +474,15 @@ class ClaimSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class PlanSettings(ConfigNode):
+    """What stage=plan says besides parameters."""
+
+    device: Any = text()  # null, here, a device's name, or its description: costs on that device
+    tokens: int | None  # of the longest row; null: as the training rows have it
+    capacity: bool  # read the training rows with the base: the bits that the adapter has to store
+
+
+@dataclass(kw_only=True)
 class DiffSettings(ConfigNode):
     """Two runs to compare, for stage=diff."""
 
@@ -553,6 +562,7 @@ class Common(ConfigNode):
     select: SelectSettings
     refine: RefineSettings
     claim: ClaimSettings
+    plan: PlanSettings
     report: ReportSettings
     export: Export
     diff: DiffSettings

@@ -30,7 +30,7 @@ def block_sizes_of(plan: Plan) -> list[int]:
     Raises:
         ModelFault: the method does not fit the model.
     """
-    with _configured(plan) as (skeleton, config):
+    with configured(plan) as (skeleton, config):
         return block_sizes.fitting_sizes(config, skeleton)
 
 
@@ -46,8 +46,8 @@ def stored_bytes(plan: Plan) -> int:
     if plan.method == "adalora":
         left = {**plan.settings, "init_r": plan.settings["target_r"]}
         plan = replace(plan, settings=MappingProxyType(left))
-    with _configured(plan) as (skeleton, config):
-        if _kind(config) in formulas.TRAINED:
+    with configured(plan) as (skeleton, config):
+        if needs_weights(config):
             return BYTES * formulas.trained(config, skeleton)
         model = wrap_model(skeleton, config)
         numbers = _prompt_numbers(model) if config.is_prompt_learning else _state_numbers(model)
@@ -81,7 +81,7 @@ def train_flops(plan: Plan) -> float:
     rows, length, completion = mean_lengths(plan)
     trainer = plan.trainer
     passes = optimizer_steps(trainer, rows) * trainer.gradient_accumulation_steps * trainer.parallel.processes
-    with _configured(plan) as (skeleton, config):
+    with configured(plan) as (skeleton, config):
         return float(passes * _pass_flops(wrap_model(skeleton, config), plan, length, completion))
 
 
@@ -149,7 +149,7 @@ def _lengths() -> dict[str, tuple[int, int, int]]:
 
 
 @contextmanager
-def _configured(plan: Plan) -> "Iterator[tuple[PreTrainedModel, PeftConfig]]":
+def configured(plan: Plan) -> "Iterator[tuple[PreTrainedModel, PeftConfig]]":
     """The plan's model on the meta device, and PEFT's configuration of its method; PEFT's errors as ``ModelFault``."""
     config = parameters.checked_config(plan)
     context = build_context(plan, config, str(plan.model.path), plan.trainer.max_steps or 0)
@@ -160,5 +160,6 @@ def _configured(plan: Plan) -> "Iterator[tuple[PreTrainedModel, PeftConfig]]":
         yield skeleton, made
 
 
-def _kind(config: Any) -> str:
-    return str(getattr(config.peft_type, "value", config.peft_type))
+def needs_weights(config: Any) -> bool:
+    """Whether PEFT computes with the base's numbers while it builds this method."""
+    return str(getattr(config.peft_type, "value", config.peft_type)) in formulas.TRAINED

@@ -34,7 +34,7 @@ def converted_folder(name: str, sha256: str, obtain: Callable[[Path], Path]) -> 
     Raises:
         ModelFault: the cache cannot be written to, or transformers cannot convert the file.
     """
-    final = cache_folder() / "models" / f"{name}-{sha256[:16]}-v{FORMAT}"
+    final = _final_folder(name, sha256)
     if _is_complete(final):
         return final
     _create(final.parent)
@@ -52,6 +52,16 @@ def converted_folder(name: str, sha256: str, obtain: Callable[[Path], Path]) -> 
         finally:
             remove(parts)
     return final
+
+
+def converted_before(name: str, sha256: str) -> Path | None:
+    """The folder that ``converted_folder`` has made earlier; None if it has not."""
+    final = _final_folder(name, sha256)
+    return final if _is_complete(final) else None
+
+
+def _final_folder(name: str, sha256: str) -> Path:
+    return cache_folder() / "models" / f"{name}-{sha256[:16]}-v{FORMAT}"
 
 
 def convert_gguf(gguf: Path, into: Path, sha256: str) -> None:

@@ -76,6 +76,15 @@ def locate_tokenizer(model: Model) -> Path | None:
     return cached_snapshot(model.path, model.revision) if model.source is ModelSource.hub and model.path else None
 
 
+def cached_folder(model: Model) -> Path | None:
+    """``locate_tokenizer``, and the converted folder of a package's model if an earlier command has made it."""
+    found = locate_tokenizer(model)
+    if found is None and model.source is ModelSource.package and model.sha256:
+        found = cached_snapshot(model.path, model.revision) if model.path else None
+        found = found or gguf.converted_before(model.name, model.sha256)
+    return found
+
+
 def weights_hash(model: Model) -> str | None:
     """Content hash for the plan's fingerprint; needs no network.
 

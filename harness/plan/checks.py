@@ -25,6 +25,7 @@ from harness.methods import fields
 from harness.methods.knobs import FLOPS, STORED, TRAINABLE
 from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import claims, parallel_checks
+from harness.plan.devices import device_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
 from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
 
@@ -273,6 +274,10 @@ def _housekeeping(config: Config) -> Iterator[str]:
     if config.stage is Stage.import_results and not config.import_results.path:
         yield "import_results.path is null; name a result file of PEFT's method_comparison, or a folder of them"
     yield from _bundle(config)
+    yield from device_faults(config.plan.device)
+    yield from at_least("plan.tokens", config.plan.tokens, 2)
+    if config.plan.capacity and config.stage is not Stage.plan:
+        yield "plan.capacity=true belongs to stage=plan; add stage=plan, or leave it out"
     if config.confirm and not config.archive.delete:
         yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
 

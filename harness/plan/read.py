@@ -17,6 +17,7 @@ from harness.config.library_errors import omegaconf_message
 from harness.errors import ConfigFault, DataFault, raise_together
 from harness.frozen import freeze
 from harness.plan import checks
+from harness.plan.devices import dtype_on
 from harness.plan.effective import in_canonical_order
 from harness.plan.inputs import input_digests
 from harness.plan.rates import learning_rate
@@ -171,6 +172,8 @@ def _options(config: schema.Config, budget: BudgetFit | None = None) -> Options:
         select=freeze(config.select),
         refine=freeze(config.refine),
         claim=freeze(config.claim),
+        plan=freeze(config.plan),
+        planned_dtype=dtype_on(config.plan.device, config.model.dtype.value),
         threads=config.trainer.threads,
         checkpoint_minutes=config.trainer.checkpoint_minutes,
         checkpoint_steps=config.trainer.checkpoint_steps,

@@ -177,6 +177,8 @@ class Options:
     select: schema.SelectSettings
     refine: schema.RefineSettings
     claim: schema.ClaimSettings
+    plan: schema.PlanSettings
+    planned_dtype: str | None  # what model.dtype means on plan.device; None: as on this machine
     threads: int | None
     checkpoint_minutes: float | None
     checkpoint_steps: int | None

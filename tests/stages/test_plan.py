@@ -32,3 +32,25 @@ def test_plan_says_which_runs_finished_earlier_and_by_which_code(sweep, monkeypa
     monkeypatch.setattr(provenance, "code_version", lambda: "0123456789abcdef")
     assert "yes" not in sweep("stage=plan", "lora.r=2,4").out
     assert "yes, by other code" in sweep("stage=plan", "lora.r=2,4", "sweep.reuse=any").out
+
+
+def test_costs_on_a_device_name_parts_fit_and_total(sweep):
+    done = sweep("stage=plan", "peft=lora,fourierft", "plan.device=h100", "plan.tokens=24")
+    assert done.code == 0, done.err
+    assert "memory of a pass on h100, MiB, bfloat16" in done.out
+    assert "1 of 2 runs fit; 1 of 2 runs not counted" in done.out
+    assert "costs unknown: peft=fourierft computes with the base's numbers" in done.out
+
+
+def test_capacity_sets_bits_of_the_rows_against_those_of_the_adapter(sweep):
+    done = sweep("stage=plan", "lora.r=2", "seed=0", "plan.capacity=true")
+    assert done.code == 0, done.err
+    assert "capacity: bits of the training rows, and 2 bits a trained number" in done.out
+    assert "below it, size binds the method" in done.out
+
+
+def test_faults_of_the_plan_settings_are_said_together(sweep):
+    done = sweep("stage=run", "seed=0", "plan.device=h1000", "plan.capacity=true", "plan.tokens=1")
+    assert done.code != 0
+    for words in ("plan.device=h1000 is unknown", "plan.capacity=true belongs to stage=plan", "plan.tokens=1"):
+        assert words in done.err
