@@ -20,7 +20,7 @@ from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.fused import head
 from harness.training.fused.head import fused_head
-from harness.training.fused.rows import INPUTS, joined_rows, joins, why_padded
+from harness.training.fused.rows import INPUTS, joined_rows, joins, tokens_at_once, why_padded
 from harness.tuners.select import decayed_names
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class HarnessTrainer(Trainer):
         self._member, self._lengths = member, lengths
         self._fused = fused and teacher is None and not hooks.own_loss
         self._alone = distributed.processes() == 1 and not is_sharded(self.model)
-        self._joined = joined and self._fused and self._alone and _can_join(self.model)
+        network: Any = self.model
+        self._joined = joined and self._fused and self._alone and _can_join(network)
+        self._tokens_at_once = tokens_at_once(network) if self._joined else None
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
@@ -209,21 +211,27 @@ class HarnessTrainer(Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         if not model.training:
             model.train()
-        with self._written_out(model, self._prepare_inputs(inputs)) as batch:
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
-            if not (self.model_accepts_loss_kwargs and num_items_in_batch is not None):
-                loss = loss / self.current_gradient_accumulation_steps
-            self.accelerator.backward(loss)
-        return loss.detach()
+        summed = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+        # A penalty is added to each pass; a mean over the pass is not a share of the step's.
+        whole = not summed or bool(self.hooks.penalties)
+        losses = []
+        with self._written_out(model, self._prepare_inputs(inputs), None if whole else self._tokens_at_once) as batches:
+            for batch in batches:
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
+                if not summed:
+                    loss = loss / self.current_gradient_accumulation_steps
+                self.accelerator.backward(loss)
+                losses.append(loss.detach())
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     @contextmanager
-    def _written_out(self, model: Any, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The batch in the form in which the pass is fastest, with what the model needs for it."""
+    def _written_out(self, model: Any, inputs: dict[str, Any], tokens: int | None) -> Iterator[list[dict[str, Any]]]:
+        """The batch in the form in which passes are fastest, in parts of so many tokens, with what they need."""
         with ExitStack() as stack:
             if self._fused:
                 stack.enter_context(fused_head(model))
-            yield stack.enter_context(joined_rows(model, inputs)) if self._joined else inputs
+            yield stack.enter_context(joined_rows(model, inputs, tokens)) if self._joined else [inputs]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: transformers' estimate walks over the whole model at every step."""

@@ -149,7 +149,7 @@ def ratio(host: Any, batches: dict[str, Any], states: dict[str, Any]) -> float:
     from harness.training.fused.rows import joined_rows, why_padded
 
     def written_out(batch: Any) -> Any:
-        return nullcontext(batch.inputs) if why_padded(batch.model) else joined_rows(batch.model, batch.inputs)
+        return nullcontext([batch.inputs]) if why_padded(batch.model) else joined_rows(batch.model, batch.inputs)
 
     def seconds(work: Any) -> float:
         if torch.cuda.is_available():
@@ -164,7 +164,7 @@ def ratio(host: Any, batches: dict[str, Any], states: dict[str, Any]) -> float:
 
     def alone() -> None:
         for batch in batches.values():
-            with fused_lora(batch.model), fused_head(batch.model), written_out(batch) as inputs:
+            with fused_lora(batch.model), fused_head(batch.model), written_out(batch) as [inputs]:
                 batch.model(**inputs, num_items_in_batch=batch.items).loss.backward()
 
     return seconds(alone) / seconds(lambda: host.run(batches, {name: states[name] for name in batches}))

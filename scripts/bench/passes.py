@@ -94,7 +94,7 @@ def one_pass(model: Any, base: Any, batch: dict[str, Any], way: str) -> tuple[fl
         clock = time.perf_counter if device.type == "cuda" else time.process_time
         started = clock()
         if way == "rows" and why_padded(model) is None:
-            inputs = stack.enter_context(joined_rows(model, inputs))
+            [inputs] = stack.enter_context(joined_rows(model, inputs))
         with torch.autocast(device.type, base.dtype, enabled=half):
             loss = model(**inputs, num_items_in_batch=items).loss
         loss.backward()

@@ -221,16 +221,27 @@ def _left_out(method: str, grid: Grid, grids: Sequence[Grid], by_family: bool) -
 
 def fresh(grids: Sequence[Grid]) -> Iterator[str]:
     """The best rate of a grid and the rule's once more, with a seed that had no part in the choice."""
-    rows = list(_fresh_rows(grids))
-    if not rows:
+    found = list(_fresh_rows(grids))
+    if not found:
         yield "None has been run again yet."
         return
     yield row("model, data", "method", "seeds", "best of the grid", "loss", "rule", "loss", "regret", "in the grid")
     yield row("---", "---", *["--:" for _ in range(7)])
-    yield from rows
+    yield from (line for _, _, line in found)
+    data = dict.fromkeys(grid.data for grid, _, _ in found)
+    medians = (
+        f"{statistics.median(each for grid, each, _ in found if grid.data == name):.0%} on {name}" for name in data
+    )
+    over = [f"{line.split('|')[2].strip()} ({grid.name}) {each:.0%}" for grid, each, line in found if each > ACCEPTED]
+    yield ""
+    yield (
+        f"Median {statistics.median(each for _, each, _ in found):.1%} of {len(found)} ({', '.join(medians)}). "
+        f"Above {ACCEPTED:.0%}: {', '.join(over) or 'none'}."
+    )
 
 
-def _fresh_rows(grids: Sequence[Grid]) -> Iterator[str]:
+def _fresh_rows(grids: Sequence[Grid]) -> Iterator[tuple[Grid, float, str]]:
+    """The grid, the regret of the rule's rate with fresh seeds, and the line of the table."""
     for grid in grids:
         for method, records in grid.fresh.items():
             losses = grid.losses[method]
@@ -243,7 +254,8 @@ def _fresh_rows(grids: Sequence[Grid]) -> Iterator[str]:
             regret = (at_rule - at_best) / (untouched - at_best)
             seeds = ", ".join(map(str, sorted({record["seed"] for record in records})))
             figures = (f"{best:g}", f"{at_best:.3f}", f"{rule:g}", f"{at_rule:.3f}", f"{regret:+.0%}")
-            yield row(grid.name, f"`{method}`", seeds, *figures, f"{grid.regret(method, rule):.0%}")
+            line = row(grid.name, f"`{method}`", seeds, *figures, f"{grid.regret(method, rule):.0%}")
+            yield grid, regret, line
 
 
 def _mean_loss(records: Sequence[Record], rate: float) -> float | None:

@@ -38,7 +38,7 @@ def pass_over(model, batch, join: bool):
     with fused_head(model) as used:
         assert used
         if join:
-            with joined_rows(model, batch) as given:
+            with joined_rows(model, batch) as [given]:
                 loss = model(**given, num_items_in_batch=11).loss
                 loss.backward()
         else:
@@ -79,6 +79,41 @@ def test_gradient_checkpointing_computes_the_same_attention_once_more():
     model = small("llama")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     assert_equal_passes(model, batch_of(SHORT, LONG))
+
+
+@pytest.mark.parametrize("tokens", [4, 9, 12, 100])
+def test_parts_of_a_batch_add_up_to_it(tokens):
+    model, batch = small("llama"), batch_of(SHORT, LONG, LONG[:5], SHORT)
+    expected_loss, expected, _ = pass_over(model, batch, join=False)
+    model.zero_grad()
+    loss = 0.0
+    with fused_head(model), joined_rows(model, batch, tokens) as given:
+        assert len(given) == {4: 4, 9: 3, 12: 2, 100: 1}[tokens]
+        for part in given:
+            share = model(**part, num_items_in_batch=11).loss
+            share.backward()
+            loss += float(share.detach())
+    assert loss == pytest.approx(float(expected_loss), rel=1e-5)
+    for name, gradient in expected.items():
+        own = model.get_parameter(name).grad
+        torch.testing.assert_close(own, gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+
+
+def test_parts_hold_at_most_so_many_tokens():
+    assert rows.parts([4, 7, 5, 4], None) == [slice(0, 4)]
+    assert rows.parts([300, 300, 300, 300], 1000) == [slice(0, 2), slice(2, 4)]
+    assert rows.parts([10, 2000, 10], 512) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    lengths = [100 + 37 * (number % 7) for number in range(20)]
+    found = rows.parts(lengths, 512)
+    assert [row for part in found for row in range(20)[part]] == list(range(20))
+    assert all(sum(lengths[part]) <= 512 for part in found)
+
+
+def test_small_models_keep_little_and_pass_more_at_once():
+    assert rows.tokens_at_once(small("llama")) > 100 * rows.TOKENS_AT_ONCE
+    wide = small("llama")
+    wide.config.num_hidden_layers = 3000
+    assert rows.tokens_at_once(wide) == rows.TOKENS_AT_ONCE
 
 
 def test_the_joined_batch_has_no_padding():
@@ -138,7 +173,7 @@ def test_one_row_and_unknown_inputs_stay_as_they_are():
     model = small("llama")
     assert not pass_over(model, batch_of(LONG), join=True)[2]
     batch = {**batch_of(SHORT, LONG), "token_type_ids": torch.zeros(2, 7, dtype=torch.long)}
-    with joined_rows(model, batch) as given:
+    with joined_rows(model, batch) as [given]:
         assert given is batch
 
 
@@ -166,6 +201,26 @@ def test_training_joins_rows_and_ends_where_plain_training_does(method, random_q
             assert len(seen) == (0 if method == "full" else 2)  # full: its head trains
     assert len(seen) <= 2
     assert losses["auto"] == pytest.approx(losses["plain"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("method", "parts"), [("lora", 4), ("adalora", 1)])
+def test_training_in_parts_ends_where_whole_passes_do(method, parts, random_qwen2, tmp_path, monkeypatch):
+    folder, found = write_rows(tmp_path / "rows", constant=True), {}
+    for tokens in (1000, 60):
+        monkeypatch.setattr(rows, "TOKENS_AT_ONCE", tokens)
+        monkeypatch.setattr(rows, "KEPT_ANYHOW", 1)
+        made = prepared(random_qwen2, folder, tmp_path, f"peft={method}")
+        passes = []
+        made.model.get_base_model().model.layers[0].register_forward_pre_hook(
+            lambda module, *_, passes=passes: passes.append(module) if module.training else None
+        )
+        done = made.train(tmp_path / str(tokens))
+        found[tokens] = [point["loss"] for point in done.curve], made.trainable(), len(passes)
+    assert found[60][0] == pytest.approx(found[1000][0], rel=1e-5)
+    # adalora adds its penalty to each pass
+    assert (found[1000][2], found[60][2] > 2) == (2, parts > 1)
+    for name, weight in found[1000][1].items():
+        torch.testing.assert_close(found[60][1][name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_prompts_stay_padded(random_qwen2, tmp_path, monkeypatch):
