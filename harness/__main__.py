@@ -5,6 +5,7 @@ imported here: ``--help`` and a misspelled key are answered without plans, model
 """
 
 from functools import partial, update_wrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import Stage
@@ -72,9 +73,11 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
 
 def main() -> None:
     """The console script. Of several processes the main one is the command, and the others follow its runs."""
+    from harness.extensions import imports
     from harness.pipeline.cache import ProcessCache
     from harness.runtime import distributed, threads
 
+    imports.begin(Path.cwd())
     threads.reset()
     threads.begin()
     cache = ProcessCache()

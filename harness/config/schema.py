@@ -7,10 +7,10 @@ path, a name or other free text are marked with ``text()``: the command line tak
 """
 
 from dataclasses import dataclass, make_dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.frozen import ConfigNode, Text, text
+from harness.frozen import ConfigNode, Text, named, text
 from harness.methods.registry import METHODS
 
 
@@ -32,7 +32,7 @@ class Stage(Enum):
     claim = "claim"  # judge whether one setting is better than another, or equal to it
 
 
-class ModelSource(Enum):
+class ModelSource(StrEnum):
     """Where base weights come from."""
 
     hub = "hub"  # a name on the Hugging Face hub
@@ -58,7 +58,7 @@ class Quantization(Enum):
     int8 = "int8"  # 8 bits (LLM.int8())
 
 
-class RowFormat(Enum):
+class RowFormat(StrEnum):
     """Shape of a data row."""
 
     alpaca = "alpaca"  # instruction, input, output
@@ -74,7 +74,7 @@ class TrainOn(Enum):
     all = "all"  # every one by the assistant; what is scored stays the last
 
 
-class Template(Enum):
+class Template(StrEnum):
     """How a row becomes a prompt; the same in training and in scoring."""
 
     lesson = "lesson"  # Instruction: / Input: / Answer:
@@ -148,7 +148,7 @@ class Prune(Enum):
     halving = "halving"  # successive halving on validation loss, within each method
 
 
-class Tracking(Enum):
+class Tracking(StrEnum):
     """Experiment tracker."""
 
     none = "none"
@@ -198,7 +198,7 @@ class Model(ConfigNode):
     """Base model and how it is loaded."""
 
     name: str = text()
-    source: ModelSource
+    source: str = named(ModelSource)  # or an import path of a function that makes a folder
     path: str | None = text()  # hub name, folder or GGUF file, by source
     revision: str | None = text()
     packages: list[Package]  # source=package: parts in order; their bytes are concatenated
@@ -255,6 +255,7 @@ class Columns(ConfigNode):
     output: str | None = text()
     messages: str | None = text()
     target: str | None = text()  # short answer that the completion must name, for scoring.metrics=names_target
+    keep: list[str] = text()  # further columns, for metrics and templates of your own
 
 
 @dataclass(kw_only=True)
@@ -262,7 +263,7 @@ class Data(ConfigNode):
     """Rows, splits and the prompt template."""
 
     name: str = text()
-    format: RowFormat
+    format: str = named(RowFormat)  # or an import path of a function that converts each row
     path: str = text()  # a file, a folder or a hub name
     revision: str | None = text()
     subset: str | None = text()  # configuration name on the hub
@@ -274,7 +275,7 @@ class Data(ConfigNode):
     instruction: str | None = text()  # of rows that have none of their own
     train_on: TrainOn
     group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
-    template: Template
+    template: str = named(Template)  # or text for Jinja, or an import path of either that text or a function
     max_tokens: int
     truncate: bool
     on_bad_row: OnBadRow
@@ -352,7 +353,7 @@ class Scoring(ConfigNode):
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     loss_batch_size: int
-    template: Template | None  # of the scored prompts; null: data.template, with which the run is trained
+    template: str | None = named(Template)  # of the scored prompts; null: data.template, with which the run is trained
     forgetting: str | None = text()  # JSONL file with a `text` column; null: not measured
     forgetting_limit: int | None
 
@@ -361,7 +362,7 @@ class Scoring(ConfigNode):
 class Tracker(ConfigNode):
     """Where curves and scores are shown besides the local record."""
 
-    name: Tracking
+    name: str = named(Tracking)  # or an import path of a class
     project: str = text()
     entity: str | None = text()  # wandb: user or team; null: that of the login
     mode: str  # wandb: offline or online
@@ -426,6 +427,7 @@ class ReportSettings(ConfigNode):
     dir: str | None = text()  # folder for the files; null: <runs_dir>/report
     reference: str | None = text(Text.verbatim)  # the method or run that others are compared with; null: none
     wandb: bool  # also as a report in W&B
+    sections: list[str] = text()  # import paths of functions, each of which adds a section
     minimum_effect: float | None  # smallest difference of a score that matters; null: 1 point, or 0.01 of a loss
 
 

@@ -1,6 +1,6 @@
 """One row: what it holds, and the checks that accept it or say why it cannot be used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,7 +8,8 @@ from harness.config.schema import Columns, Data, RowFormat
 from harness.data.json_rows import BrokenRow, RawRow
 from harness.data.messages import Message, conversation, tools_of, trained_turns
 from harness.data.values import ABSENT, Unusable, is_blank, kind_of, shown, text_of
-from harness.errors import DataFault, raise_together
+from harness.errors import DataFault, first_line, raise_together
+from harness.extensions import imports
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Row:
     target: str | None  # what some metrics look for in the answer
     references: tuple[str, ...] = ()  # all texts that an answer is scored against; empty: ``output`` alone
     tools: tuple[Any, ...] = field(default=(), hash=False)  # that the assistant may call, for chat templates
+    kept: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further columns, by data.columns.keep
 
     @property
     def all_references(self) -> tuple[str, ...]:
@@ -81,9 +83,11 @@ def question(instruction: str, input: str) -> str:
 
 def check_all(raw_rows: Sequence[RawRow], source: str, data: Data) -> Checked:
     """Every row, accepted or refused. Raises DataFault for a column that no row has."""
+    convert = own_format(data.format)
+    if convert is not None:
+        raw_rows = [(number, _converted(value, convert, data.format)) for number, value in raw_rows]
     values = [value for _, value in raw_rows if isinstance(value, dict)]
     _refuse_missing_columns(values, source, data)
-    check = _messages_row if data.format is RowFormat.messages else _instruction_row
     rows, bad = [], []
     for number, value in raw_rows:
         try:
@@ -91,16 +95,54 @@ def check_all(raw_rows: Sequence[RawRow], source: str, data: Data) -> Checked:
                 raise Unusable(value.reason)
             if not isinstance(value, dict):
                 raise Unusable(f"the row is {kind_of(value)}, not an object with named fields")
-            rows.append(check(value, number, source, data))
+            check = _messages_row if _holds_messages(value, data) else _instruction_row
+            rows.append(replace(check(value, number, source, data), kept=_kept(value, data.columns)))
         except Unusable as fault:
             bad.append(BadRow(source, number, str(fault)))
     return Checked(rows, bad, _unread_columns(values, source, data))
 
 
+def own_format(format: str) -> Callable[[dict[str, Any]], Any] | None:
+    """The user's own function that converts rows; None for a built-in format."""
+    return imports.load("data.format", format) if imports.is_import_path(format) else None
+
+
+def _converted(value: Any, convert: Callable[[dict[str, Any]], Any], path: str) -> Any:
+    """What a row becomes; a row that the function refuses with a ValueError is a bad row with its reason."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        made = convert(dict(value))
+    except ValueError as error:
+        return BrokenRow(str(error) or f"{path} refuses it")
+    except Exception as error:  # whatever a function of others raises
+        return BrokenRow(f"{path} fails on it ({first_line(error)})")
+    if not isinstance(made, dict):
+        return BrokenRow(f"{path} returns {imports.shown(made)}, not a dict of instruction, input and output")
+    return made
+
+
+def _holds_messages(value: dict[str, Any], data: Data) -> bool:
+    if imports.is_import_path(data.format):
+        return data.columns.messages is not None and data.columns.messages in value
+    return data.format is RowFormat.messages
+
+
+def _kept(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """The row's values of the further columns; None if it lacks one."""
+    found = {name: _find(fields, name) for name in columns.keep}
+    return {name: None if value is ABSENT else value for name, value in found.items()}
+
+
 def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> None:
     """A column that no row has is a wrong setting, not many bad rows."""
     fields = ("messages",) if data.format is RowFormat.messages else ("instruction", "input", "output")
-    faults = []
+    fields = () if imports.is_import_path(data.format) else fields  # it may make rows of either kind
+    faults = [
+        f"data.columns.keep holds {name}, but {source} has no such column; correct the name, or leave it out"
+        for name in data.columns.keep
+        if values and all(_find(value, name) is ABSENT for value in values)
+    ]
     for key in (*fields, "target"):
         column = getattr(data.columns, key)
         optional = (key == "instruction" and data.instruction) or (key == "input" and data.format in _OWN_INPUT)

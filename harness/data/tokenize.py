@@ -120,7 +120,7 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
     )
 
 
-def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> list[list[int]]:
+def prompt_ids(prompts: Sequence[str], template: str, tokenizer: Any) -> list[list[int]]:
     """Ids of rendered prompts as the model sees them in training, scoring and generation.
 
     The tokenizer's start token is added if it has one, except with ``chat``, whose text already contains it. An
@@ -196,7 +196,7 @@ def _tokenize(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[Tok
 
 
 def _completion_ids(
-    texts: Sequence[tuple[str, str]], prompts: Sequence[Sequence[int]], template: Template, tokenizer: Any
+    texts: Sequence[tuple[str, str]], prompts: Sequence[Sequence[int]], template: str, tokenizer: Any
 ) -> list[tuple[list[int], bool]]:
     """Ids of each completion, and whether in its whole text a token spans the border.
 

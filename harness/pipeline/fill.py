@@ -151,6 +151,8 @@ def _(value: Scored, record: RunRecord) -> None:
     record.times_s.score_after = value.seconds
     record.memory_bytes.score_peak = value.peak_bytes
     record.scores.after, record.scores.signatures = value.scores.values, value.scores.signatures
+    if value.scores.definitions:
+        record.scores.definitions = value.scores.definitions
     _fill_answers("after", value.scores, record)
 
 

@@ -50,8 +50,8 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
     if template not in (None, plan.data.template):
         scored = tokenize_splits(read, replace(plan.data, template=template), base.tokenizer).splits
         notes.append(
-            f"scoring.template={template.value}: a mismatch on purpose; the scored prompts are not those of training "
-            f"(data.template={plan.data.template.value})"
+            f"scoring.template={template}: a mismatch on purpose; the scored prompts are not those of training "
+            f"(data.template={plan.data.template})"
         )
     everything = [row for rows in tokenized.splits.values() for row in rows]
     stops = stops_for(

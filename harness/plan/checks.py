@@ -19,13 +19,16 @@ from harness.config.schema import (
     Tracking,
     TrainOn,
 )
-from harness.data.checks import data_faults
+from harness.data.checks import data_faults, own_or_one_of, template_faults
 from harness.errors import above, at_least, brief, fraction, one_of
+from harness.extensions.imports import call_faults, is_import_path, load, load_fault
 from harness.methods import fields
 from harness.methods.knobs import FLOPS, STORED, TRAINABLE
 from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import claims, parallel_checks
+from harness.plan.extensions import section_faults, tracker_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
+from harness.scoring import custom
 from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
 
 
@@ -89,12 +92,14 @@ def _budget(config: Config) -> Iterator[str]:
 
 def _model(config: Config) -> Iterator[str]:
     model = config.model
-    if model.source is not ModelSource.package and not model.path:
-        yield f"model.path is empty; model.source={model.source.value} needs it"
+    yield from _source(model.source)
+    own = is_import_path(model.source)
+    if model.source is not ModelSource.package and not model.path and not own:
+        yield f"model.path is empty; model.source={model.source} needs it"
     if model.source is ModelSource.package and not model.packages:
         yield "model.packages is empty; model.source=package needs the distributions that carry the weights"
-    if model.trust_remote_code and model.source is not ModelSource.hub:
-        yield f"model.trust_remote_code=true is for model.source=hub, not {model.source.value}; set it to false"
+    if model.trust_remote_code and model.source is not ModelSource.hub and not own:
+        yield f"model.trust_remote_code=true is for model.source=hub, not {model.source}; set it to false"
     yield from fraction("model.prune", model.prune)
     if model.prune and model.quantization is not Quantization.none:
         yield (
@@ -102,6 +107,16 @@ def _model(config: Config) -> Iterator[str]:
             f"{model.quantization.value}; set model.prune=0, or model.quantization=none"
         )
     yield from _quantization(config)
+
+
+def _source(source: str) -> Iterator[str]:
+    if not is_import_path(source):
+        yield from own_or_one_of("model.source", source, ModelSource, "my_pkg.models:folder")
+        return
+    fault = load_fault("model.source", source)
+    yield from (
+        [fault] if fault else call_faults("model.source", source, load("model.source", source), ("model",), ("model",))
+    )
 
 
 def _quantization(config: Config) -> Iterator[str]:
@@ -168,7 +183,7 @@ def _trainer(config: Config) -> Iterator[str]:
     if trainer.objective is Objective.lesson and config.data.template not in (Template.lesson, Template.lesson_exact):
         yield (
             f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="
-            f"{config.data.template.value}; set data.template=lesson_exact"
+            f"{config.data.template}; set data.template=lesson_exact"
         )
 
 
@@ -224,8 +239,13 @@ def _scoring(config: Config) -> Iterator[str]:
     scoring = config.scoring
     yield from one_of("scoring.split", scoring.split, ("test", "validation"))
     yield from one_of("scoring.tokenize", scoring.tokenize, (AUTO, *TOKENIZE))
+    own = [each for each in scoring.metrics if is_import_path(each)]
+    yield from custom.metric_faults(own, config.data.columns.keep)
+    if scoring.template is not None:
+        yield from template_faults("scoring.template", scoring.template, config.data.columns.keep)
     for metric in scoring.metrics:
-        yield from one_of("scoring.metrics", metric, metric_names())
+        if metric not in own:
+            yield from _metric_name(metric)
         if metric in SCORES and SCORES[metric].needs == "targets" and config.data.columns.target is None:
             yield (
                 f"scoring.metrics contains {metric} but data.columns.target is null; name the column with the short "
@@ -242,13 +262,19 @@ def _scoring(config: Config) -> Iterator[str]:
             yield f"scoring.generation.top_p={generation.top_p} must be above 0 and at most 1"
 
 
+def _metric_name(metric: str) -> Iterator[str]:
+    for fault in one_of("scoring.metrics", metric, metric_names()):
+        yield f"{fault}, or an import path such as my_pkg.metrics:{metric if metric.isidentifier() else 'mine'}"
+
+
 def _tracker(config: Config) -> Iterator[str]:
     tracker = config.tracker
+    yield from tracker_faults(tracker.name)
     if tracker.name is Tracking.wandb:
         yield from one_of("tracker.mode", tracker.mode, ("offline", "online"))
     for key in ("artifact", "system_metrics"):
         if getattr(tracker, key) and tracker.name not in (Tracking.wandb, Tracking.trackio):
-            yield f"tracker.{key}=true has no effect with tracker={tracker.name.value}; use tracker=wandb or trackio"
+            yield f"tracker.{key}=true has no effect with tracker={tracker.name}; use tracker=wandb or trackio"
 
 
 def _report(config: Config) -> Iterator[str]:
@@ -257,6 +283,7 @@ def _report(config: Config) -> Iterator[str]:
         if not texts(value):
             shown = brief(str(value))
             yield f"report.{name}={shown} is not a list of texts; write report.{name}=[a,b], or null for all"
+    yield from section_faults(config.report.sections)
     yield from above("report.minimum_effect", config.report.minimum_effect, 0)
 
 

@@ -108,6 +108,8 @@ def _data(data: dict[str, Any], local: bool) -> dict[str, Any]:
         used.pop("split_seed", None)  # nothing is drawn
     unread = ("instruction", "input", "output") if data["format"] == "messages" else ("messages",)
     used["columns"] = {column: name for column, name in data["columns"].items() if column not in unread}
+    if keep := used["columns"].pop("keep", None):
+        used["columns"]["keep"] = sorted(set(keep))
     return used
 
 

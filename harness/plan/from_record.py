@@ -8,6 +8,7 @@ from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault, DataFault, ModelFault
 from harness.frozen import freeze
 from harness.models import sources as model_sources
+from harness.plan.extensions import changed_code
 from harness.plan.spec import PUBLISHED_TEMPLATES, Options, Plan, plan_from_dict
 from harness.record import store
 from harness.record.redact import REDACTED
@@ -44,7 +45,8 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
     """The plan of a record.
 
     Raises:
-        ConfigFault: another version of the harness wrote it, or it has lost a secret that the plan needs.
+        ConfigFault: another version of the harness wrote it, it has lost a secret that the plan needs, or code of the
+            user's own that it names is gone or has changed.
         ModelFault: the files of the base model have changed since.
     """
     hidden = [f"{key}={value}" for key, value in _texts(record["plan"]) if REDACTED.search(value)]
@@ -61,6 +63,8 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
     plan = plan_from_dict(kept, record["fingerprint"])
     plan = replace(plan, model=freeze(replace(plan.model, device=_present(plan.model.device))))
     plan = plan if plan.fingerprint == record["fingerprint"] else replace(plan, known_as=record["fingerprint"])
+    if changed := changed_code(plan):
+        raise ConfigFault(f"run={record['fingerprint']}: {'; '.join(changed)}")
     known = plan.inputs.get("model")
     if known not in (model_sources.weights_hash(plan.model), model_sources.former_hash(plan.model)):
         raise ModelFault(

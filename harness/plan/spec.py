@@ -18,6 +18,7 @@ from harness.config import schema
 from harness.errors import ConfigFault
 from harness.frozen import freeze
 from harness.plan.effective import without_idle
+from harness.plan.extensions import METHOD, MODEL
 
 FINGERPRINT_DIGITS = 12
 
@@ -44,7 +45,7 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
 
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {
-    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"},
+    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"keep": []}},
     "scoring": {"template": None},
 }
 
@@ -90,12 +91,14 @@ class Plan:
     @property
     def base_key(self) -> str:
         """Hash of what decides the weights of the base model as they are loaded."""
-        return digest([effective_settings(self.as_dict())["model"], self.inputs.get("model")])
+        own = [self.inputs[MODEL]] if MODEL in self.inputs else []
+        return digest([effective_settings(self.as_dict())["model"], self.inputs.get("model"), *own])
 
     @property
     def protocol(self) -> str:
         """Hash of model, data and scoring: plans that share it share their baseline."""
         shared = effective_settings(self.as_dict())
+        shared["inputs"] = {key: value for key, value in shared["inputs"].items() if key != METHOD}
         return digest(
             {key: shared[key] for key in ("model", "data", "scoring", "inputs")} | {"seed": self.sampling_seed}
         )

@@ -92,6 +92,7 @@ class ScoreTable:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, dict[str, Any]] | Unset = UNSET  # of metrics of the user's own: direction, unit, ...
     cut: dict[str, int] = field(default_factory=dict)  # answers cut at max_new_tokens: before, after, of, limit
 
 
@@ -169,6 +170,7 @@ class RunRecord:
     note: str | None = None  # the user's own words
     tags: list[str] = field(default_factory=list)
     sweep: str | None = None  # name of the sweep that made it; None for a single run
+    extensions: list[dict[str, Any]] | Unset = UNSET  # code of the user's own: what for, import path, hashes
     pruned: Mapping[str, Any] | Unset = UNSET  # of a pruned run: why it was ended
     error: Failure | None = None
 

@@ -1,13 +1,15 @@
 """The catalog of scores: one row each, read by tables, the plan's checks, Optuna, the tracker and the docs.
 
-A new metric is its module ``harness/scoring/metrics/<name>/<name>.py`` and one row here. Rows stand in the order of
+A new metric is its module ``harness/scoring/metrics/<name>/<name>.py`` and one row here; metrics of the user's own join
+by import path (``custom``). Rows stand in the order of
 the columns of a table; when a terminal is too narrow, the last ones are left out first.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Direction = Literal["maximize", "minimize"]  # as Optuna and W&B name it
 Unit = Literal["percent", "nats per token", "ratio"]
@@ -184,12 +186,37 @@ _ROWS = (
 )
 
 
-SCORES: dict[str, Score] = {row.name: row for row in _ROWS}
+BUILT_IN: Mapping[str, Score] = MappingProxyType({row.name: row for row in _ROWS})
+SCORES: dict[str, Score] = dict(BUILT_IN)  # and those of the user's own that this process knows, see ``learn``
 
 
 def metric_names() -> tuple[str, ...]:
-    """The metrics that ``scoring.metrics`` may hold."""
-    return tuple(name for name, score in SCORES.items() if score.is_metric)
+    """The built-in metrics that ``scoring.metrics`` may hold, besides import paths."""
+    return tuple(name for name, score in BUILT_IN.items() if score.is_metric)
+
+
+def learn(score: Score) -> None:
+    """Know a score of the user's own, from its function or from a record; it stands after the built-in metrics."""
+    if score.name in BUILT_IN or SCORES.get(score.name) == score:
+        return
+    losses = {name: SCORES.pop(name) for name, known in BUILT_IN.items() if not known.is_metric}
+    SCORES[score.name] = score
+    SCORES.update(losses)
+
+
+def definition(score: Score) -> dict[str, Any]:
+    """What a record keeps of a score of the user's own, so that reports need not import its code."""
+    return {key: getattr(score, key) for key in _DEFINED}
+
+
+def learn_record(record: Mapping[str, Any]) -> None:
+    """Know the scores of the user's own that a record defines."""
+    for name, known in (record.get("scores", {}).get("definitions") or {}).items():
+        with suppress(TypeError, ValueError, KeyError):  # of a record by other code: shown without an arrow
+            learn(Score(name=name, needs="references", **{key: known[key] for key in _DEFINED}))
+
+
+_DEFINED = ("description", "direction", "unit", "aggregation", "decimals")
 
 
 def decimals(name: str, size: float) -> int:

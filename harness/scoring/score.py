@@ -24,6 +24,7 @@ from harness.scoring.batching import (
 )
 from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
 from harness.scoring.compute import compute_with_rows
+from harness.scoring.custom import columns_of, definitions
 from harness.scoring.generate import generate, reference_text
 from harness.scoring.losses import Told, mean_completion_loss, untold
 from harness.scoring.merging import can_merge, merged
@@ -46,6 +47,7 @@ class Scores:
     notes: list[str] = field(default_factory=list)  # what the check of batches found
     # Of each score that is a mean over rows, its value in each row, in its unit.
     rows: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    definitions: dict[str, dict[str, Any]] = field(default_factory=dict)  # of metrics of the user's own
 
 
 def score(
@@ -99,9 +101,10 @@ def score(
     tokenize = scoring.tokenize
     if tokenize == AUTO:  # the plan was made where the rows could not be read
         tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
-    metrics, signatures, of_rows = compute_with_rows(scoring.metrics, texts, references, targets, tokenize)
+    columns = columns_of(examples)
+    metrics, signatures, of_rows = compute_with_rows(scoring.metrics, texts, references, targets, tokenize, columns)
     cut = sum(answer.cut for answer in answers)
-    return Scores(values | metrics, signatures, texts, cut, list(check.notes), of_rows)
+    return Scores(values | metrics, signatures, texts, cut, list(check.notes), of_rows, definitions(metrics))
 
 
 def _losses(

@@ -46,7 +46,7 @@ def export_model(options: Options) -> None:
         if kind is not Quantization.none:
             _quantize(partial, kind, plan)
         note |= {"quantization": kind.value, "bytes": _size(partial)}
-        about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
+        about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template}
         write_json(partial / note_name(), about | {"export": note, "plan": plan.as_dict()})
         _refuse_existing(folder)  # again, because writing takes minutes
     print(
