@@ -4,6 +4,7 @@
 imported here: ``--help`` and a misspelled key are answered without plans, models and stages.
 """
 
+import sys
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,8 @@ def main() -> None:
     from harness.runtime import distributed, threads
 
     imports.begin(Path.cwd())
+    if sys.argv[1:2] == ["new"]:
+        sys.exit(_new(sys.argv[2:]))
     threads.reset()
     threads.begin()
     cache = ProcessCache()
@@ -93,6 +96,23 @@ def main() -> None:
         start(update_wrapper(partial(task, cache=cache), task))
     finally:
         distributed.release_followers()
+
+
+def _new(arguments: list[str]) -> int:
+    """``peft-harness new my_study``."""
+    from harness.config.messages import explain
+    from harness.errors import ConfigFault
+    from harness.stages.new import new_study
+
+    try:
+        written = new_study(arguments, Path.cwd())
+    except ConfigFault as fault:
+        sys.stderr.write(f"{explain(fault)}\n")
+        return 2
+    name = written[0].parent.name
+    shown = "".join(f"  {path.relative_to(Path.cwd())}\n" for path in written)
+    sys.stdout.write(f"{shown}next: cd {name} && python -m harness -m experiment={name}\n")
+    return 0
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ def own_or_one_of(key: str, value: str, names: type[Enum], example: str) -> Iter
     known = [str(each.value) for each in names]
     close = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
     guess = f"did you mean {key}={close[0]}? " if close else ""
-    yield f"{key}={brief(value)} is unknown; {guess}choose one of {', '.join(known)}, or an import path such as {example}"
+    choices = f"choose one of {', '.join(known)}, or an import path such as {example}"
+    yield f"{key}={brief(value)} is unknown; {guess}{choices}"
 
 
 def needed_columns(format: str) -> tuple[str, ...]:

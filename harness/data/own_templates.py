@@ -4,9 +4,9 @@
       Question: {{ instruction }}
       Answer: {{ output }}
 
-The text is a whole row and ends in ``{{ output }}``. What stands before it is the prompt; white space right before it is
-the separator, which ``templates`` puts on the side of the border that the tokenizer expects. Jinja runs in its immutable
-sandbox: a template can neither call into Python nor change a row.
+The text is a whole row and ends in ``{{ output }}``. What stands before it is the prompt; white space right before it
+is the separator, which ``templates`` puts on the side of the border that the tokenizer expects. Jinja runs in its
+immutable sandbox: a template can neither call into Python nor change a row.
 
 A function gets what it names of ``GIVEN`` and returns the prompt, with the separator at its end.
 """

@@ -171,7 +171,7 @@ def _made_folder(own: _Own) -> Path:
         raise ModelFault(f"model.source={source} fails ({first_line(error)}); fix it") from error
     if not isinstance(made, str | Path) or not (Path(made).expanduser() / "config.json").is_file():
         raise ModelFault(
-            f"model.source={source} returns {imports.shown(made)}; it must return a folder with config.json, weights in "
+            f"model.source={source} returns {imports.shown(made)}; return a folder with config.json, weights in "
             "safetensors and a tokenizer, as save_pretrained writes them"
         )
     return Path(made).expanduser().absolute()

@@ -61,22 +61,28 @@ def _code(use: Use) -> Code:
     return code_of(use.key, use.path)
 
 
-def changed_code(plan: Any) -> list[str]:
-    """What of the code that shaped a run is no longer what it was, one sentence each; metrics are left out."""
+def changed_code(plan: Any, metrics: bool = False) -> list[str]:
+    """What of the code that shaped a run is gone or no longer what it was, one sentence each.
+
+    Args:
+        metrics: look at the metrics, instead of everything else.
+    """
     found = []
+    if METHOD in plan.inputs and plan.method not in OFFERED and not metrics:
+        found.append(f"peft={plan.method} is not offered by any package here; install the one that has it")
     for use in uses(plan.method, plan.model, plan.data, plan.scoring):
         known = plan.inputs.get(use.name)
-        if known is None or use.kind == "metric":
+        if known is None or (use.kind == "metric") != metrics:
             continue
         try:
+            imports.load(use.key, use.path)
             now = _code(use).sha256[:16]
         except ConfigFault as fault:
             found.append(str(fault))
             continue
         if now != known:
             found.append(f"{use.key}: {use.path} has changed since; restore it, or run the command again")
-    lacking = METHOD in plan.inputs and plan.method not in OFFERED
-    return found + [f"peft={plan.method} is not offered by any package here; install the one that has it"] * lacking
+    return found
 
 
 def tracker_faults(name: str) -> Iterator[str]:

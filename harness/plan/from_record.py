@@ -93,11 +93,13 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def require_same_rows(plan: Plan) -> None:
-    """Check that the rows and the held-out text are those of the run.
+    """Check that the rows, the held-out text and the metrics of the user's own are those of the run.
 
     Raises:
         DataFault: they have changed since.
     """
+    if changed := changed_code(plan, metrics=True):
+        raise DataFault(f"run={plan.fingerprint}: {'; '.join(changed)}")
     now = {"data": data_sha256(plan.data)}
     if plan.scoring.forgetting is not None:
         now["forgetting"] = text_sha256(plan.scoring.forgetting)

@@ -4,8 +4,8 @@
         rows = [[row.label, row.costs.get("train_s")] for group in report.groups for row in group.configurations]
         return {"title": "Costs", "text": ["Seconds of training."], "columns": ["method", "seconds"], "rows": rows}
 
-A function gets the whole ``Report`` and returns such a dict, or a ``Section``; ``text``, ``columns`` and ``rows`` may be
-left out. The texts are data: shown as they are, neither as Markdown nor as HTML.
+A function gets the whole ``Report`` and returns such a dict, or a ``Section``; ``text``, ``columns`` and ``rows`` may
+be left out. The texts are data: shown as they are, neither as Markdown nor as HTML.
 """
 
 import logging
