@@ -8,12 +8,14 @@ import argparse
 import importlib
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigFault, HarnessError, first_line, raise_together
 from harness.extensions import imports
+from harness.runtime.notices import quiet_libraries
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.testing", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="+", help="a package, a method, or an import path of a metric")
     imports.begin(Path.cwd())
+    quiet_libraries()
     try:
         methods, metrics = _subjects(parser.parse_args(arguments).names)
     except HarnessError as fault:
@@ -123,7 +126,9 @@ def _say(subject: str, name: str, check: Callable[[], Any]) -> bool:
 
     state, remark = "ok", ""
     try:
-        remark = check()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            remark = check()
     except NotClaimed:
         state, remark = "-", "not claimed"
     except (Broken, HarnessError) as error:

@@ -4,11 +4,11 @@ import pytest
 
 from harness.errors import ConfigFault
 from harness.extensions import sources
-from tests.support.own_code import importable, write
+from tests.support.own_code import importable
 
 FILES = {
     "own_s/__init__": "",
-    "own_s/metrics": "from . import words\nimport own_beside\nimport json, torch\ndef f():\n    from own_s.deep import late\n",
+    "own_s/metrics": "from . import words\nimport own_beside, json, torch\ndef f():\n    from own_s.deep import late\n",
     "own_s/words": "",
     "own_s/deep/__init__": "from .inner import x\n",
     "own_s/deep/late": "",
@@ -67,5 +67,5 @@ def test_a_file_that_python_cannot_read_counts_by_its_bytes(folder):
 
 
 def test_code_without_a_source_file_is_refused(folder):
-    with pytest.raises(ConfigFault, match="scoring.metrics=sys:exit: sys has no source file"):
+    with pytest.raises(ConfigFault, match="sys:exit: sys has no source file"):
         code(folder, "sys:exit")
