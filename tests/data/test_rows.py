@@ -15,6 +15,7 @@ from tests.support.data_cases import (
     settings,
     turns,
 )
+from tests.support.own_code import importable, write
 
 
 def test_columns_are_mapped_and_dotted_names_descend(tmp_path: Path) -> None:
@@ -69,3 +70,45 @@ def test_messages_keep_their_turns_and_flatten_for_plain_templates(tmp_path: Pat
 )
 def test_messages_that_cannot_be_learned_from_say_why(tmp_path: Path, messages: object, reason: str) -> None:
     assert reason in fault(jsonl(tmp_path, [{"messages": messages}]), MESSAGES)
+
+
+CONVERT = """
+def quiz(row):
+    if row["q"] == "old":
+        raise ValueError("it was retracted")
+    if row["q"] == "chat":
+        return {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    if row["q"] == "odd":
+        return None
+    if row["q"] == "bad":
+        return row["missing"]
+    return {"instruction": row["q"], "input": "", "output": row["a"], "topic": "sums"}
+"""
+
+
+def test_rows_of_another_form_are_converted_by_a_function_of_the_users_own(tmp_path: Path) -> None:
+    raw = [{"q": "2 + 2?", "a": ["4", "four"]}, *({"q": name} for name in ("old", "chat", "odd", "bad")), 3]
+    columns = {"instruction": "instruction", "input": "input", "output": "output", "messages": "messages"}
+    with importable(write(tmp_path, own_rows=CONVERT)):
+        data = settings(
+            jsonl(tmp_path, raw),
+            {**columns, "keep": ["topic"]},
+            format="own_rows:quiz",
+            fractions=(0, 0),
+            on_bad_row="skip",
+        )
+        found = read_splits(data)
+    first, *_, chat = found.splits["train"]
+    assert (first.instruction, first.output, first.kept) == ("2 + 2?", "4", {"topic": "sums"})
+    assert (chat.output, chat.kept) == ("b", {"topic": None})
+    assert [(row.number, row.reason) for row in found.bad] == [
+        (2, "it was retracted"),
+        (4, "own_rows:quiz returns NoneType None, not a dict of instruction, input and output"),
+        (5, "own_rows:quiz fails on it (KeyError: 'missing')"),
+        (6, "the row is a number, not an object with named fields"),
+    ]
+
+
+def test_a_column_that_no_row_has_cannot_be_kept(tmp_path: Path) -> None:
+    columns = {"instruction": "instruction", "output": "output", "keep": ["topic"]}
+    assert "data.columns.keep holds topic, but rows.jsonl has no such column" in fault(jsonl(tmp_path, ROWS), columns)

@@ -109,7 +109,7 @@ def test_a_tracker_of_ones_own_changes_no_fingerprint(weightless, folder):
         ("tracker.name=wanbd", "tracker.name=wanbd is unknown; did you mean tracker.name=wandb?"),
         ("report.sections=[own_x:nothing]", "report.sections=own_x:nothing takes ()"),
         ("report.sections=[costs]", "report.sections=costs is not an import path"),
-        ("select.split=validation select.score=polite", "select.score=polite is unknown"),
+        ("select.split=validation select.score=polite", "select.score=polite is unknown; choose one of"),
     ],
 )
 def test_wrong_code_is_refused_with_key_value_and_remedy(weightless, folder, word, message):

@@ -53,14 +53,12 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "tokenize": "auto",
         **changes,
     }
-    values["format"] = schema.RowFormat(values["format"])
-    values["template"] = schema.Template(values["template"])
     values["train_on"] = schema.TrainOn(values["train_on"])
     values["on_bad_row"] = schema.OnBadRow(values["on_bad_row"])
     values["splits"] = schema.SplitNames(**dict(zip(SPLITS, values["splits"], strict=True)))
     values["fractions"] = schema.Fractions(**dict(zip(SPLITS[1:], values["fractions"], strict=True)))
     values["limits"] = schema.Limits(**dict(zip(SPLITS, values["limits"], strict=True)))
-    return schema.Data(columns=schema.Columns(**{**names, **columns}), **values)
+    return schema.Data(columns=schema.Columns(**{**names, "keep": [], **columns}), **values)
 
 
 def jsonl(folder: Path, rows: list, name: str = "rows.jsonl") -> Path:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.scoring import catalog, custom
+from harness.scoring import catalog
 from harness.testing import metrics
 from harness.testing.methods import Broken
 from tests.support.own_code import importable, write
@@ -30,12 +30,8 @@ def changing(predictions, references): return {"a": 1.0} if predictions[0] == re
 
 @pytest.fixture(autouse=True)
 def own(tmp_path):
-    before = dict(catalog.SCORES)
-    custom.resolve.cache_clear()
     with importable(write(tmp_path, own_c=CODE)):
         yield
-    catalog.SCORES.clear()
-    catalog.SCORES.update(before)
 
 
 @pytest.mark.parametrize("check", metrics.CHECKS)
