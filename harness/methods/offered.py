@@ -25,7 +25,7 @@ RESERVED = (
     *("import_results", "input", "keep", "levels", "model", "note", "paper", "peft", "prompt", "report", "rerun"),
     *("run", "runs_dir", "scale", "scoring", "seed", "select", "stage", "sweep", "tags", "tracker", "trainer"),
 )
-_PARTS = {"sheet": type, "traits": Traits, "hooks": Hooks, "rate": RateRule | None, "knobs": tuple}
+_PARTS: dict[str, Any] = {"sheet": type, "traits": Traits, "hooks": Hooks, "rate": RateRule | None, "knobs": tuple}
 
 
 @dataclass(frozen=True)
