@@ -112,6 +112,15 @@ _ROWS = (
         needs="references",
     ),
     Score(
+        name="math_answer",
+        description="answers that state the result of a reference: a number, a fraction or a formula, as MATH",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="references",
+    ),
+    Score(
         name="item_f1",
         description="F1 of what answers list: values of JSON with their names, or lines",
         direction="maximize",
