@@ -84,6 +84,16 @@ class Template(StrEnum):
     chat = "chat"  # the tokenizer's own chat template
 
 
+class ChoiceBy(Enum):
+    """What decides which option a model chooses."""
+
+    raw = "raw"  # the log-probability of the option after the prompt
+    tokens = "tokens"  # that, per token of the option
+    characters = "characters"  # per character, as acc_norm of lm-evaluation-harness
+    bytes = "bytes"  # per byte of UTF-8
+    unconditional = "unconditional"  # minus that of the option without a prompt (PMI)
+
+
 class OnBadRow(Enum):
     """What an unusable data row causes."""
 
@@ -256,6 +266,7 @@ class Columns(ConfigNode):
     messages: str | None = text()
     target: str | None = text()  # short answer that the completion must name, for scoring.metrics=names_target
     keep: list[str] = text()  # further columns, for metrics and templates of your own
+    options: str | None = text()  # a list of texts one of which is the output, for the choice_ metrics
 
 
 @dataclass(kw_only=True)
@@ -273,6 +284,7 @@ class Data(ConfigNode):
     limits: Limits
     columns: Columns
     instruction: str | None = text()  # of rows that have none of their own
+    options: list[str] | None = text()  # of all rows: the output is one of them, or its number from 0
     train_on: TrainOn
     group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
     template: str = named(Template)  # or text for Jinja, or an import path of either that text or a function
@@ -345,6 +357,14 @@ class Generation(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class Choices(ConfigNode):
+    """How the choice_ metrics read the probabilities of a row's options."""
+
+    by: ChoiceBy  # of choice_f1 and choice_ece, and of the choice in the predictions
+    bins: int  # of confidence, equally wide, for choice_ece
+
+
+@dataclass(kw_only=True)
 class Scoring(ConfigNode):
     """The protocol: the same prompts before and after tuning."""
 
@@ -352,6 +372,7 @@ class Scoring(ConfigNode):
     metrics: list[str]
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
+    choices: Choices
     loss_batch_size: int
     template: str | None = named(Template)  # of the scored prompts; null: data.template, with which the run is trained
     forgetting: str | None = text()  # JSONL file with a `text` column; null: not measured

@@ -25,6 +25,11 @@ def data_faults(data: Data) -> Iterator[str]:
         yield "data.instruction is empty; give the text that stands before every row's input, or null"
     if data.instruction is not None and data.format is RowFormat.messages:
         yield "data.instruction is not for data.format=messages; put a system message into the rows, or set it to null"
+    if data.options is not None:
+        if data.columns.options is not None:
+            yield f"data.options and data.columns.options={data.columns.options} both name options; set one to null"
+        if len(set(data.options)) < max(2, len(data.options)) or not all(text.strip() for text in data.options):
+            yield f"data.options={data.options} must be two or more different texts; write data.options=[no,yes]"
     if not data.path:
         yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
     fractions = {name: getattr(data.fractions, name) for name in ("validation", "test")}

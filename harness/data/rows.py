@@ -25,6 +25,7 @@ class Row:
     target: str | None  # what some metrics look for in the answer
     references: tuple[str, ...] = ()  # all texts that an answer is scored against; empty: ``output`` alone
     tools: tuple[Any, ...] = field(default=(), hash=False)  # that the assistant may call, for chat templates
+    options: tuple[str, ...] = ()  # texts that an answer may be, its references among them; empty: any text
     kept: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further columns, by data.columns.keep
 
     @property
@@ -34,7 +35,12 @@ class Row:
 
     def pairs(self) -> "list[Row]":
         """One row for each reference."""
-        return [_with_output(self, text) for text in self.references] if self.references else [self]
+        return [self.answered(text) for text in self.references] if self.references else [self]
+
+    def answered(self, text: str) -> "Row":
+        """The row with this output, as its only reference."""
+        last = replace(self.messages[-1], content=text)
+        return replace(self, output=text, messages=(*self.messages[:-1], last), references=())
 
     def turns(self) -> "list[Row]":
         """One row for each turn by the assistant that may be trained, up to that turn; the last is this row."""
@@ -44,12 +50,7 @@ class Row:
 def with_references(row: Row, texts: Sequence[str]) -> Row:
     """The row with these references, each once; the first is its output."""
     different = tuple(dict.fromkeys(texts))
-    return replace(_with_output(row, different[0]), references=different if len(different) > 1 else ())
-
-
-def _with_output(row: Row, text: str) -> Row:
-    last = replace(row.messages[-1], content=text)
-    return replace(row, output=text, messages=(*row.messages[:-1], last), references=())
+    return replace(row.answered(different[0]), references=different if len(different) > 1 else ())
 
 
 def _up_to(row: Row, at: int) -> Row:
@@ -143,12 +144,12 @@ def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data:
         for name in data.columns.keep
         if values and all(_find(value, name) is ABSENT for value in values)
     ]
-    for key in (*fields, "target"):
+    for key in (*fields, "target", "options"):
         column = getattr(data.columns, key)
         optional = (key == "instruction" and data.instruction) or (key == "input" and data.format in _OWN_INPUT)
         if values and column and not optional and all(_find(value, column) is ABSENT for value in values):
             has = ", ".join(shown(name) for name in list(values[0])[:20]) or "none"
-            remedy = "name one of them" + (", or null for none" if key in ("input", "target") else "")
+            remedy = "name one of them" + (", or null for none" if key in ("input", "target", "options") else "")
             faults.append(f"data.columns.{key}={column}: {source} has no such column; it has {has}; {remedy}")
     raise_together(faults, DataFault)
 
@@ -164,7 +165,7 @@ _TELLING = {
 
 def _unread_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> list[str]:
     columns = data.columns
-    read = {columns.instruction, columns.input, columns.output, columns.messages, columns.target}
+    read = {columns.instruction, columns.input, columns.output, columns.messages, columns.target, columns.options}
     read |= {"tools"} if data.format is RowFormat.messages else set()
     heads = {column.split(".")[0] for column in read if column}
     unread = sorted({key for value in values for key in value if key in _TELLING and not is_blank(value[key])} - heads)
@@ -195,10 +196,12 @@ def _instruction_row(fields: dict[str, Any], number: int, source: str, data: Dat
     value = _find(fields, columns.input) if columns.input else None
     # An absent or null input is how many data sets write "no input"; instruction and output must be there.
     input = "" if value in (None, "", ABSENT) else text_of(value, f"field {columns.input!r}", empty=True)
-    texts = _references(_find(fields, columns.output or ""), f"field {columns.output!r}")
+    options = row_options(fields, data)
+    value = options.text_of(_find(fields, columns.output or "")) if options else _find(fields, columns.output or "")
+    texts = _references(value, f"field {columns.output!r}")
     messages = (Message("user", question(instruction, input)), Message("assistant", texts[0]))
     row = Row(number, source, instruction, input, texts[0], messages, _target(fields, columns))
-    return with_references(row, texts)
+    return _with_options(with_references(row, texts), options)
 
 
 def _references(value: Any, what: str) -> list[str]:
@@ -215,9 +218,60 @@ def _messages_row(fields: dict[str, Any], number: int, source: str, data: Data) 
     messages = conversation(_find(fields, column), column)
     instruction, input = _flat(messages[:-1])
     output = messages[-1].content
-    return Row(
+    row = Row(
         number, source, instruction, input, output, messages, _target(fields, data.columns), tools=tools_of(fields)
     )
+    return _with_options(row, row_options(fields, data))
+
+
+@dataclass(frozen=True)
+class Options:
+    """The texts that a row's answer may be, and how the file calls them."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...] = ()  # such as A, B, C, D; empty: none
+
+    def text_of(self, value: Any) -> Any:
+        """The option that the value of the output column names: by its text, label or number from 0; else the value."""
+        if isinstance(value, list):
+            return [self.text_of(each) for each in value]
+        if isinstance(value, str) and value in self.texts:
+            return value
+        if isinstance(value, str) and value in self.labels:
+            return self.texts[self.labels.index(value)]
+        number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+        if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < len(self.texts):
+            return self.texts[number]
+        return value
+
+
+def row_options(fields: dict[str, Any], data: Data) -> Options | None:
+    """The options of a row: a list of texts, or an object with the lists ``text`` and ``label``, as ARC has it."""
+    if data.options is not None:
+        return Options(tuple(data.options))
+    column = data.columns.options
+    if column is None:
+        return None
+    value, labels, what = _find(fields, column), (), f"field {column!r}"
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        value, labels = value["text"], tuple(map(str, value.get("label") or ()))
+    if not isinstance(value, list):
+        raise Unusable(f"{what} is {'missing' if value is ABSENT else kind_of(value)}, not a list of options")
+    texts = tuple(text_of(text, f"{what}, option {at}") for at, text in enumerate(value, start=1))
+    if len(set(texts)) < max(2, len(texts)):
+        raise Unusable(f"{what} holds {len(set(texts))} different options of {len(texts)}; it takes two or more")
+    if labels and len(labels) != len(texts):
+        raise Unusable(f"{what} has {len(labels)} labels for {len(texts)} options")
+    return Options(texts, labels)
+
+
+def _with_options(row: Row, options: Options | None) -> Row:
+    if options is None:
+        return row
+    stray = next((text for text in row.all_references if text not in options.texts), None)
+    if stray is not None:
+        raise Unusable(f"its output {shown(stray)} is none of its options: {', '.join(map(shown, options.texts[:8]))}")
+    return replace(row, options=options.texts)
 
 
 def _flat(history: Sequence[Message]) -> tuple[str, str]:

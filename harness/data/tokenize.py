@@ -40,6 +40,7 @@ class TokenizedRow:
     start: int = 0  # 1 if the first id is the start token that the tokenizer adds
     spanned: bool = False  # in its whole text, a token spans the border; its completion is tokenized on its own
     turns: tuple[tuple[int, int], ...] = ()  # of the prompt, start and end of earlier turns that are trained too
+    options: tuple[tuple[int, ...], ...] = ()  # ids of each of the row's options after the prompt, without an end
 
     @property
     def answer_ids(self) -> tuple[int, ...]:
@@ -95,6 +96,9 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
         every_turn = name == "train" and data.train_on is TrainOn.all
         tokenize = _tokenize_turns if every_turn else _tokenize
         splits[name], refused[name] = tokenize(rows.splits[name], data, tokenizer)
+        if name != "train":
+            splits[name], stray = _with_options(splits[name], data, tokenizer)
+            refused[name] += stray
     # Sorted, because splits cut from one file mix its rows.
     bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
     if bad and data.on_bad_row is OnBadRow.error:
@@ -131,6 +135,27 @@ def prompt_ids(prompts: Sequence[str], template: str, tokenizer: Any) -> list[li
     ids = _ids(prompts, tokenizer, special=True)
     [probe] = _ids(["a"], tokenizer, special=True)
     return [row[:-1] for row in ids] if probe[-1:] == [tokenizer.eos_token_id] else ids
+
+
+def _with_options(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+    """The rows with the ids of their options, which stand where the answer stands; and those that do not fit."""
+    asked = [render_row(row.row.answered(text), data.template, tokenizer) for row in rows for text in row.row.options]
+    if not asked:
+        return list(rows), []
+    prompts = prompt_ids([prompt for prompt, _ in asked], data.template, tokenizer)
+    tails = iter(_completion_ids(asked, prompts, data.template, tokenizer))
+    found, bad = [], []
+    for row in rows:
+        options = tuple(tuple(next(tails)[0]) for _ in row.row.options)
+        longest = max(map(len, options), default=0)
+        if not all(options) and options:
+            bad.append(BadRow(row.row.source, row.row.number, "an option has no token in this model's vocabulary"))
+        elif row.prompt_length + longest > data.max_tokens:
+            reason = f"an option makes it {row.prompt_length + longest} tokens long (data.max_tokens={data.max_tokens})"
+            bad.append(BadRow(row.row.source, row.row.number, reason))
+        else:
+            found.append(replace(row, options=options))
+    return found, bad
 
 
 def _tokenize_turns(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:

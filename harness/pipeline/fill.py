@@ -161,6 +161,8 @@ def _fill_answers(when: str, scores: Scores, record: RunRecord) -> None:
     if scores.cut is not None:
         limit = record.plan["scoring"]["generation"]["max_new_tokens"]
         record.scores.cut |= {when: scores.cut, "of": len(scores.answers), "limit": limit}
+    if scores.details:
+        record.scores.details |= {when: scores.details}
     for note in scores.notes:
         add_note(record, f"scoring {when}: {note}", shared=when == "before")
 

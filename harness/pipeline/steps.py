@@ -114,6 +114,7 @@ def write_predictions(
     rows = [
         {"prompt": example.prompt, **_references(example), "before": old, "after": new}
         | _row_scores(number, before.scores, after.scores)
+        | _row_choices(number, example, before.scores, after.scores)
         for number, (example, old, new) in enumerate(answers)
     ]
     write_jsonl(folder / PREDICTIONS, rows)
@@ -126,6 +127,18 @@ def _row_scores(number: int, before: scoring_score.Scores, after: scoring_score.
     both = {"before": before.rows, "after": after.rows}
     found = {when: {name: values[number] for name, values in rows.items()} for when, rows in both.items()}
     return {"scores": found} if any(found.values()) else {}
+
+
+def _row_choices(
+    number: int, example: TokenizedRow, before: scoring_score.Scores, after: scoring_score.Scores
+) -> dict[str, Any]:
+    """The options of one row and what both models made of them; none if no metric asks for them."""
+    if not after.choices:
+        return {}
+    return {
+        "options": list(example.row.options),
+        "choices": {"before": before.choices[number], "after": after.choices[number]},
+    }
 
 
 def _references(example: TokenizedRow) -> dict[str, Any]:

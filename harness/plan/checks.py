@@ -29,7 +29,7 @@ from harness.plan import claims, parallel_checks
 from harness.plan.extensions import section_faults, tracker_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
 from harness.scoring import custom
-from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
+from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names, reads_answers
 
 
 def config_faults(config: Config) -> list[str]:
@@ -251,6 +251,13 @@ def _scoring(config: Config) -> Iterator[str]:
                 f"scoring.metrics contains {metric} but data.columns.target is null; name the column with the short "
                 f"answer, or set scoring.metrics without {metric}"
             )
+    choices = [metric for metric in scoring.metrics if metric in SCORES and not reads_answers(metric)]
+    if choices and config.data.options is None and config.data.columns.options is None:
+        yield (
+            f"scoring.metrics contains {choices[0]} but no row has options; set data.options=[no,yes], or name their "
+            "column with data.columns.options"
+        )
+    yield from at_least("scoring.choices.bins", scoring.choices.bins, 1)
     generation = scoring.generation
     yield from at_least("scoring.generation.batch_size", generation.batch_size, 1)
     yield from at_least("scoring.generation.max_new_tokens", generation.max_new_tokens, 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.methods.context import SEEDS
 from harness.methods.library import CAVEATS
+from harness.scoring.catalog import reads_answers
 
 # Lists of names or numbers of which only the set matters.
 UNORDERED = (
@@ -110,6 +111,8 @@ def _data(data: dict[str, Any], local: bool) -> dict[str, Any]:
     used["columns"] = {column: name for column, name in data["columns"].items() if column not in unread}
     if keep := used["columns"].pop("keep", None):
         used["columns"]["keep"] = sorted(set(keep))
+    if used["columns"].get("options") is None:
+        used["columns"].pop("options", None)  # records of earlier versions lack it
     return used
 
 
@@ -125,9 +128,11 @@ def _scoring(plan: dict[str, Any]) -> dict[str, Any]:
     if independent_of_batches(plan):
         used.pop("loss_batch_size", None)
         used["generation"] = {key: value for key, value in used["generation"].items() if key != "batch_size"}
-    if not used["metrics"]:
+    if not any(map(reads_answers, used["metrics"])):
         used.pop("generation", None)
         used.pop("tokenize", None)
+    if all(map(reads_answers, used["metrics"])):
+        used.pop("choices", None)
     return used
 
 

@@ -41,12 +41,13 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
     ("instruction", None),
     ("train_on", schema.TrainOn.last.value),
     ("group_by_prompt", True),
+    ("options", None),
 )
 
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {
-    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"keep": []}},
-    "scoring": {"template": None},
+    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"options": None, "keep": []}},
+    "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}},
 }
 
 

@@ -44,7 +44,8 @@ class Score:
     aggregation: Aggregation
     decimals: int  # shown for values below 100
     label: str = ""  # column heading; empty: the name
-    needs: Literal["references", "targets"] | None = None  # what a metric compares answers with; None: no answers
+    # What a metric compares answers with; options: it compares their probabilities; None: it is no metric.
+    needs: Literal["references", "targets", "options"] | None = None
     # Its own tokenizer for each value of scoring.tokenize; empty: it does not tokenize.
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     repeats: str | None = None  # the score it is computed from; left out of a narrow table before all others
@@ -55,13 +56,18 @@ class Score:
                 raise ValueError(f"score {self.name}: {value!r} is unknown; choose one of {', '.join(get_args(kind))}")
         if self.tokenizers and set(self.tokenizers) != set(TOKENIZE):
             raise ValueError(f"score {self.name}: give a tokenizer for each of {', '.join(TOKENIZE)}, or none at all")
-        if self.tokenizers and self.needs is None:
+        if self.tokenizers and not self.reads_answers:
             raise ValueError(f"score {self.name}: only a metric of answers tokenizes; set needs")
 
     @property
     def is_metric(self) -> bool:
-        """Whether it is computed from generated answers, by a module under ``metrics/``."""
+        """Whether ``scoring.metrics`` may hold it."""
         return self.needs is not None
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether it is computed from generated answers, by a module under ``metrics/``."""
+        return self.needs in ("references", "targets")
 
     @property
     def lower_is_better(self) -> bool:
@@ -159,6 +165,73 @@ _ROWS = (
         tokenizers={"zh": "zh", "13a": "13a", "char": "char", "jieba": "jieba"},
     ),
     Score(
+        name="choice_acc",
+        description="rows whose most probable option is right",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+    ),
+    Score(
+        name="choice_acc_tokens",
+        description="likewise, by log-probability per token",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_acc_chars",
+        description="likewise, per character, as acc_norm of lm-evaluation-harness",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_acc_bytes",
+        description="likewise, per byte of UTF-8",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_acc_pmi",
+        description="likewise, relative to the option's probability without a prompt",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_f1",
+        description="mean F1 over the options that all rows share, by scoring.choices.by",
+        direction="maximize",
+        unit="percent",
+        aggregation="corpus",
+        decimals=1,
+        needs="options",
+    ),
+    Score(
+        name="choice_ece",
+        description="expected calibration error of the chosen options, by scoring.choices.by",
+        direction="minimize",
+        unit="percent",
+        aggregation="corpus",
+        decimals=1,
+        needs="options",
+    ),
+    Score(
         name="loss",
         description="cross-entropy of the completion on scoring.split",
         direction="minimize",
@@ -226,6 +299,16 @@ def learn_record(record: Mapping[str, Any]) -> None:
 
 
 _DEFINED = ("description", "direction", "unit", "aggregation", "decimals")
+
+
+def answer_metrics() -> tuple[str, ...]:
+    """Those of them that are computed from generated answers."""
+    return tuple(name for name, score in SCORES.items() if score.reads_answers)
+
+
+def reads_answers(name: str) -> bool:
+    """Whether the metric needs generated answers, not the probabilities of options."""
+    return name not in SCORES or SCORES[name].reads_answers
 
 
 def decimals(name: str, size: float) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.extensions.imports import is_import_path
 from harness.scoring import custom
-from harness.scoring.catalog import SCORES, TOKENIZE, metric_names
+from harness.scoring.catalog import SCORES, TOKENIZE, answer_metrics
 from harness.scoring.text.normalization import has_han
 from harness.scoring.text.tokenization import tokenize_text
 
@@ -19,7 +19,7 @@ def metric_folder(name: str) -> Path:
     Raises:
         ValueError: the catalog has no such metric.
     """
-    if name not in metric_names():
+    if name not in answer_metrics():
         raise ValueError(_unknown_metric(name))
     return Path(__file__).resolve().parent / "metrics" / name
 
@@ -49,7 +49,7 @@ def input_faults(
     tokenize: str,
 ) -> list[str]:
     """Why these inputs cannot be scored, one sentence each; empty if they can."""
-    known = metric_names()
+    known = answer_metrics()
     faults = [_unknown_metric(name) for name in names if name not in known and not is_import_path(name)]
     if tokenize not in TOKENIZE:
         faults.append(f"tokenize={tokenize!r} is unknown; choose one of {', '.join(TOKENIZE)}")
@@ -139,7 +139,7 @@ def compute_with_rows(
 
 
 def _unknown_metric(name: str) -> str:
-    return f"metric {name!r} is unknown; choose one of {', '.join(metric_names())}"
+    return f"metric {name!r} is unknown; choose one of {', '.join(answer_metrics())}"
 
 
 def _without_english_words(references: Sequence[Sequence[str]]) -> bool:

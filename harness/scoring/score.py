@@ -22,7 +22,9 @@ from harness.scoring.batching import (
     rows_to_check,
     tolerance,
 )
-from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
+from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT, reads_answers
+from harness.scoring.choice_scores import choice_scores, needs_unconditional
+from harness.scoring.choices import weigh
 from harness.scoring.compute import compute_with_rows
 from harness.scoring.custom import columns_of, definitions
 from harness.scoring.generate import generate, reference_text
@@ -42,12 +44,14 @@ class Scores:
 
     values: dict[str, float]  # by name in the catalog, in its unit
     signatures: dict[str, str]  # of each metric: how its value was computed
-    answers: list[str] = field(repr=False)  # one per scored row; empty without metrics
-    cut: int | None = None  # answers that reached max_new_tokens before an end; None without metrics
+    answers: list[str] = field(repr=False)  # one per scored row: generated, else the chosen option; or empty
+    cut: int | None = None  # answers that reached max_new_tokens before an end; None if none was generated
     notes: list[str] = field(default_factory=list)  # what the check of batches found
     # Of each score that is a mean over rows, its value in each row, in its unit.
     rows: dict[str, list[float]] = field(default_factory=dict, repr=False)
     definitions: dict[str, dict[str, Any]] = field(default_factory=dict)  # of metrics of the user's own
+    choices: list[dict[str, Any]] = field(default_factory=list, repr=False)  # of each row: the options' figures
+    details: dict[str, Any] = field(default_factory=dict, repr=False)  # figures of classes and of calibration
 
 
 def score(
@@ -81,8 +85,9 @@ def score(
     with _as_merged(model, examples, int(tokenizer.pad_token_id)) as scored:
         check = check_batches(scored, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
         values = _losses(scored, tokenizer, examples, held_out, scoring, check, told)
-        if not scoring.metrics:
-            return Scores(values, {}, [], None, list(check.notes))
+        chosen = _choices(scored, tokenizer, examples, scoring, check, told)
+        if not any(map(reads_answers, scoring.metrics)):
+            return replace(chosen, values=values | chosen.values, notes=list(check.notes))
         torch.manual_seed(seed)
         single = check.answers is Batching.single
         answers = generate(
@@ -101,10 +106,53 @@ def score(
     tokenize = scoring.tokenize
     if tokenize == AUTO:  # the plan was made where the rows could not be read
         tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
-    columns = columns_of(examples)
-    metrics, signatures, of_rows = compute_with_rows(scoring.metrics, texts, references, targets, tokenize, columns)
-    cut = sum(answer.cut for answer in answers)
-    return Scores(values | metrics, signatures, texts, cut, list(check.notes), of_rows, definitions(metrics))
+    names = [name for name in scoring.metrics if reads_answers(name)]
+    metrics, signatures, of_rows = compute_with_rows(
+        names, texts, references, targets, tokenize, columns_of(examples)
+    )
+    return Scores(
+        values | metrics | chosen.values,
+        signatures | chosen.signatures,
+        texts,
+        sum(answer.cut for answer in answers),
+        list(check.notes),
+        of_rows | chosen.rows,
+        definitions(metrics),
+        chosen.choices,
+        chosen.details,
+    )
+
+
+def _choices(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[TokenizedRow],
+    scoring: schema.Scoring,
+    check: BatchCheck,
+    told: Told,
+) -> Scores:
+    """Scores of the options of each row; empty without such metrics."""
+    names = [name for name in scoring.metrics if not reads_answers(name)]
+    if not names:
+        return Scores({}, {}, [])
+    weighed = weigh(
+        model,
+        tokenizer,
+        examples,
+        batch_size=1 if check.losses is Batching.single else scoring.loss_batch_size,
+        unconditional=needs_unconditional(names, scoring.choices),
+        plain=check.plain,
+        told=told,
+    )
+    found = choice_scores(names, weighed, scoring.choices)
+    by = scoring.choices.by
+    each = [
+        {"chosen": row.texts[row.chosen(by)], "logprobs": list(row.logprobs)}
+        | ({"unconditional": list(row.unconditional)} if row.unconditional else {})
+        for row in weighed
+    ]
+    texts = [row["chosen"] for row in each]
+    return Scores(found.values, found.signatures, texts, rows=found.rows, choices=each, details=found.details)
 
 
 def _losses(

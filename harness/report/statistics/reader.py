@@ -20,7 +20,7 @@ from harness.report import alike
 from harness.report.fields import method_name
 from harness.report.statistics.model import RunScores
 from harness.scoring.catalog import SCORES
-from harness.scoring.text import items, overlap
+from harness.scoring.text import mathematics, overlap
 
 SAME_MEAN = 1e-6  # in the score's unit
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.scoring.text.normalization import ANSWER, normalize
 
+
 def items(text: str) -> Counter[tuple[str, str]]:
     """Pairs of place and value that an answer lists.
 

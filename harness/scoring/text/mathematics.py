@@ -1,7 +1,7 @@
 r"""The answer that a solution of a mathematical problem ends in, and whether two of them are the same.
 
-The answer stands after the last ``####`` (GSM8K), else in the last ``\boxed{}`` (MATH). ``1,000``, ``1000``, ``$1{,}000``
-and ``1000.0 dollars`` are one number. Units are left out, not converted: ``2 km`` is not ``2000 m``.
+The answer stands after the last ``####`` (GSM8K), else in the last ``\boxed{}`` (MATH). ``1,000``, ``1000``,
+``$1{,}000`` and ``1000.0 dollars`` are one number. Units are left out, not converted: ``2 km`` is not ``2000 m``.
 """
 
 import re
