@@ -365,6 +365,19 @@ class Choices(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class LmEval(ConfigNode):
+    """Tasks of EleutherAI's lm-evaluation-harness, run on the base and on the tuned model."""
+
+    tasks: list[str] = text()  # its tasks, groups and tags, or your own of include_path; empty: none
+    include_path: str | None = text()  # folder with task files of your own
+    num_fewshot: int | None  # null: what each task says
+    limit: int | None  # rows of each task; null: all
+    batch_size: int
+    chat_template: bool  # the tokenizer's own around each prompt
+    bootstrap_iters: int  # for the standard errors of scores that are no means
+
+
+@dataclass(kw_only=True)
 class Scoring(ConfigNode):
     """The protocol: the same prompts before and after tuning."""
 
@@ -373,6 +386,7 @@ class Scoring(ConfigNode):
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     choices: Choices
+    lm_eval: LmEval
     loss_batch_size: int
     template: str | None = named(Template)  # of the scored prompts; null: data.template, with which the run is trained
     forgetting: str | None = text()  # JSONL file with a `text` column; null: not measured

@@ -20,7 +20,7 @@ from harness.plan.spec import Plan
 from harness.record import store
 from harness.record.files import write_jsonl
 from harness.runtime import distributed, memory
-from harness.scoring import custom
+from harness.scoring import custom, lm_harness
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
 from harness.scoring.losses import Told, untold
@@ -46,6 +46,7 @@ def load(plan: Plan, cache: ProcessCache, threads: int) -> SharedBase:
 def tokenize(plan: Plan, cache: ProcessCache, base: Base) -> AuditedRows:
     """Rows as tokens, with the label audit of the training split and what to know before training."""
     rows, objective = cache.rows(plan, base), plan.trainer.objective
+    distributed.broadcast_from_main(lambda: lm_harness.require_tasks(plan.scoring.lm_eval))
     audit = label_audit(rows.splits["train"], rows.refused, objective)
     notes = [cut_warning(rows, plan), *custom.tried(plan.scoring.metrics, rows.scored[plan.scoring.split])]
     if objective is Objective.lesson:

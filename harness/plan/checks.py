@@ -28,7 +28,7 @@ from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import claims, parallel_checks
 from harness.plan.extensions import section_faults, tracker_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
-from harness.scoring import custom
+from harness.scoring import custom, lm_harness
 from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names, reads_answers
 
 
@@ -140,6 +140,7 @@ def _paths(config: Config) -> Iterator[str]:
     """Paths that cannot exist, and a folder for records that cannot be written."""
     paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
     paths["scoring.forgetting"] = config.scoring.forgetting
+    paths["scoring.lm_eval.include_path"] = config.scoring.lm_eval.include_path
     paths["export.dir"] = config.export.dir
     paths |= {"report.dir": config.report.dir, "archive.dir": config.archive.dir}
     paths |= {"import_results.path": config.import_results.path}
@@ -257,6 +258,7 @@ def _scoring(config: Config) -> Iterator[str]:
             f"scoring.metrics contains {choices[0]} but no row has options; set data.options=[no,yes], or name their "
             "column with data.columns.options"
         )
+    yield from _lm_eval(config)
     yield from at_least("scoring.choices.bins", scoring.choices.bins, 1)
     generation = scoring.generation
     yield from at_least("scoring.generation.batch_size", generation.batch_size, 1)
@@ -267,6 +269,21 @@ def _scoring(config: Config) -> Iterator[str]:
         yield from above("scoring.generation.temperature", generation.temperature, 0)
         if not 0 < generation.top_p <= 1:
             yield f"scoring.generation.top_p={generation.top_p} must be above 0 and at most 1"
+
+
+def _lm_eval(config: Config) -> Iterator[str]:
+    tasks = config.scoring.lm_eval
+    yield from at_least("scoring.lm_eval.num_fewshot", tasks.num_fewshot, 0)
+    yield from at_least("scoring.lm_eval.limit", tasks.limit, 1)
+    yield from at_least("scoring.lm_eval.batch_size", tasks.batch_size, 1)
+    yield from at_least("scoring.lm_eval.bootstrap_iters", tasks.bootstrap_iters, 0)
+    if tasks.include_path and not tasks.tasks:
+        yield (
+            f"scoring.lm_eval.include_path={brief(tasks.include_path)} has no effect without scoring.lm_eval.tasks; "
+            "name the tasks"
+        )
+    if config.stage in (Stage.run, Stage.plan, Stage.score):
+        yield from lm_harness.task_faults(tasks)
 
 
 def _metric_name(metric: str) -> Iterator[str]:

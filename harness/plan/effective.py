@@ -133,6 +133,11 @@ def _scoring(plan: dict[str, Any]) -> dict[str, Any]:
         used.pop("tokenize", None)
     if all(map(reads_answers, used["metrics"])):
         used.pop("choices", None)
+    tasks = used.pop("lm_eval", None)
+    if tasks and tasks["tasks"]:
+        idle = ("include_path", *(("batch_size",) if independent_of_batches(plan) else ()))  # its content is hashed
+        used["lm_eval"] = {key: value for key, value in tasks.items() if key not in idle}
+        used["lm_eval"]["tasks"] = sorted(set(tasks["tasks"]))
     return used
 
 

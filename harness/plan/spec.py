@@ -44,10 +44,15 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
     ("options", None),
 )
 
+NO_TASKS = {
+    "tasks": [], "include_path": None, "num_fewshot": None, "limit": None, "batch_size": 16, "chat_template": False,
+    "bootstrap_iters": 1000,
+}  # fmt: skip
+
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {
     "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"options": None, "keep": []}},
-    "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}},
+    "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}, "lm_eval": dict(NO_TASKS)},
 }
 
 

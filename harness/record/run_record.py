@@ -94,7 +94,8 @@ class ScoreTable:
     signatures: dict[str, str] = field(default_factory=dict)
     definitions: dict[str, dict[str, Any]] | Unset = UNSET  # of metrics of the user's own: direction, unit, ...
     cut: dict[str, int] = field(default_factory=dict)  # answers cut at max_new_tokens: before, after, of, limit
-    details: dict[str, Any] = field(default_factory=dict)  # before, after: what some scores are made of
+    details: dict[str, Any] | Unset = UNSET  # before, after: what some scores are made of
+    errors: dict[str, dict[str, float]] | Unset = UNSET  # before, after: standard errors by score
 
 
 @dataclass

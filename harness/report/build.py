@@ -19,6 +19,7 @@ from harness.record.redact import redactor
 from harness.report import alike, published, verdicts
 from harness.report.choose import FoundRun
 from harness.report.fields import COSTS, Record, costs, flat, method_name
+from harness.report.measured import classes, standard_errors
 from harness.report.model import Configuration, Fact, Group, Report, Run, Section
 from harness.report.sections import own_sections
 from harness.report.series import axes, curve, fronts
@@ -253,6 +254,8 @@ def _group(draft: _Draft, common: Mapping[str, Any], reference: str | None, requ
         notes=(
             *alike.differences(rows, scores),
             *_cut(configurations, draft.records),
+            *standard_errors([(str(number), record) for number, record in rows]),
+            *classes([(str(number), record) for number, record in rows]),
             *_shared_runs(finished),
             *_pruned(made),
             *draft.scores.notes,
@@ -375,7 +378,9 @@ def _details(record: Record) -> dict[str, Any]:
     parts |= {"times_s": record.get("times_s", {}), "memory_bytes": record.get("memory_bytes", {})}
     training = record.get("training", {})
     parts["training"] = {key: training[key] for key in training if key not in ("curve", "validation")}
-    parts["scores"] = {key: value for key, value in record["scores"].items() if isinstance(value, Mapping)}
+    whole = ("details", "errors")  # tables of their own, not settings in which runs differ
+    scores = {key: value for key, value in record["scores"].items() if key not in whole}
+    parts["scores"] = {key: value for key, value in scores.items() if isinstance(value, Mapping)}
     details = {}
     for name, value in flat(parts):
         text = (

@@ -303,7 +303,7 @@ _DEFINED = ("description", "direction", "unit", "aggregation", "decimals")
 
 def answer_metrics() -> tuple[str, ...]:
     """Those of them that are computed from generated answers."""
-    return tuple(name for name, score in SCORES.items() if score.reads_answers)
+    return tuple(name for name, score in BUILT_IN.items() if score.reads_answers)
 
 
 def reads_answers(name: str) -> bool:

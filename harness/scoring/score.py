@@ -22,12 +22,13 @@ from harness.scoring.batching import (
     rows_to_check,
     tolerance,
 )
-from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT, reads_answers
+from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT, definition, reads_answers
 from harness.scoring.choice_scores import choice_scores, needs_unconditional
 from harness.scoring.choices import weigh
 from harness.scoring.compute import compute_with_rows
 from harness.scoring.custom import columns_of, definitions
 from harness.scoring.generate import generate, reference_text
+from harness.scoring.lm_harness import run_tasks, task_scores
 from harness.scoring.losses import Told, mean_completion_loss, untold
 from harness.scoring.merging import can_merge, merged
 
@@ -51,10 +52,44 @@ class Scores:
     rows: dict[str, list[float]] = field(default_factory=dict, repr=False)
     definitions: dict[str, dict[str, Any]] = field(default_factory=dict)  # of metrics of the user's own
     choices: list[dict[str, Any]] = field(default_factory=list, repr=False)  # of each row: the options' figures
-    details: dict[str, Any] = field(default_factory=dict, repr=False)  # figures of classes and of calibration
+    details: dict[str, Any] = field(default_factory=dict, repr=False)  # figures of classes, calibration, tasks
+    errors: dict[str, float] = field(default_factory=dict)  # standard error of each score that comes with one
 
 
 def score(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[TokenizedRow],
+    held_out: Sequence[TokenizedRow],
+    scoring: schema.Scoring,
+    *,
+    stops: Sequence[int],
+    equal_lengths: bool,
+    seed: int,
+    told: Told = untold,
+) -> Scores:
+    """Score the rows as ``score_rows`` does, then run the tasks of lm-evaluation-harness.
+
+    Raises:
+        RunFault: the loss on ``examples`` is not finite, or a task fails.
+    """
+    found = score_rows(
+        model, tokenizer, examples, held_out, scoring, stops=stops, equal_lengths=equal_lengths, seed=seed, told=told
+    )
+    tasks = run_tasks(model, tokenizer, scoring.lm_eval, one_by_one=equal_lengths)
+    if not tasks.values:
+        return found
+    return replace(
+        found,
+        values=found.values | tasks.values,
+        signatures=found.signatures | tasks.signatures,
+        definitions=found.definitions | {name: definition(score) for name, score in task_scores(tasks).items()},
+        details=found.details | {"lm_eval": tasks.details},
+        errors=tasks.errors,
+    )
+
+
+def score_rows(
     model: "PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
     examples: Sequence[TokenizedRow],
@@ -107,9 +142,7 @@ def score(
     if tokenize == AUTO:  # the plan was made where the rows could not be read
         tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
     names = [name for name in scoring.metrics if reads_answers(name)]
-    metrics, signatures, of_rows = compute_with_rows(
-        names, texts, references, targets, tokenize, columns_of(examples)
-    )
+    metrics, signatures, of_rows = compute_with_rows(names, texts, references, targets, tokenize, columns_of(examples))
     return Scores(
         values | metrics | chosen.values,
         signatures | chosen.signatures,
