@@ -28,8 +28,9 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages.diff import show_difference
     from harness.stages.import_results import import_results
     from harness.stages.plan import show_plan
+    from harness.stages.push import push_adapter
     from harness.stages.report import report_records
-    from harness.stages.score import score_export
+    from harness.stages.score import score_adapters, score_export
     from harness.stages.verify import verify_bundle
     from harness.sweep.cells import cell_from_hydra, grid_of_command, task_overrides
     from harness.sweep.claim import run_cell
@@ -50,9 +51,11 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
         case Stage.generate:
             generate.show_answers(options)
         case Stage.export:
-            export.export_model(options)
+            export.export_external(options, plan) if options.adapter_paths else export.export_model(options)
         case Stage.score:
-            score_export(options)
+            score_adapters(plan, options, cache) if options.adapter_paths else score_export(options)
+        case Stage.push:
+            push_adapter(options)
         case Stage.report:
             report_records(options)
         case Stage.diff:

@@ -21,7 +21,8 @@ class Stage(Enum):
     plan = "plan"  # print the grid with its trainable parameters, train nothing
     generate = "generate"  # answer one prompt before and after tuning
     export = "export"  # merge a run's adapter into its base and write a plain model
-    score = "score"  # score an exported model beside the run that it came from
+    score = "score"  # score an exported model beside its run, or adapters from elsewhere
+    push = "push"  # send an adapter with its model card to the hub
     report = "report"  # compare what is on record: a page, tables and findings
     diff = "diff"  # what differs between two runs
     archive = "archive"  # move runs out of runs_dir
@@ -56,6 +57,16 @@ class Quantization(Enum):
     none = "none"  # as model.dtype says
     nf4 = "nf4"  # 4 bits, double quantization (QLoRA)
     int8 = "int8"  # 8 bits (LLM.int8())
+
+
+class Gguf(Enum):
+    """Type of the weights in a GGUF file, by the names of llama.cpp's converter."""
+
+    none = "none"  # no such file
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
 
 
 class RowFormat(StrEnum):
@@ -378,6 +389,17 @@ class LmEval(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class Judge(ConfigNode):
+    """A second model that grades answers, for scoring.metrics=judge."""
+
+    model: str | None = text()  # a file of conf/model, a folder or a name on the hub
+    prompt: str = text(Text.verbatim)  # with {question}, {reference} and {answer}
+    grades: list[str] = text()  # the worst first
+    template: str = named(Template)  # around the prompt
+    batch_size: int
+
+
+@dataclass(kw_only=True)
 class Scoring(ConfigNode):
     """The protocol: the same prompts before and after tuning."""
 
@@ -386,6 +408,7 @@ class Scoring(ConfigNode):
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
     choices: Choices
+    judge: Judge
     lm_eval: LmEval
     loss_batch_size: int
     template: str | None = named(Template)  # of the scored prompts; null: data.template, with which the run is trained
@@ -415,6 +438,17 @@ class Export(ConfigNode):
 
     dir: str | None = text()  # folder to write, or to score
     quantization: Quantization
+    gguf: Gguf  # also as one GGUF file in that folder, by llama.cpp's converter
+    converter: str | None = text()  # convert_hf_to_gguf.py; null: the one on the PATH
+
+
+@dataclass(kw_only=True)
+class Push(ConfigNode):
+    """An adapter and its model card on the hub, for stage=push."""
+
+    repo: str | None = text()  # user/name
+    really: bool  # false: print what would be sent
+    private: bool
 
 
 @dataclass(kw_only=True)
@@ -566,7 +600,8 @@ class Common(ConfigNode):
     runs_dir: str = text()
     rerun: bool
     keep: Keep
-    run: str | None = text(Text.verbatim)  # stage=generate, export and score: fingerprint of the run
+    run: str | None = text(Text.verbatim)  # stage=generate, export, score and push: fingerprint of the run
+    adapter_path: Any = text()  # stage=score and export: an adapter from elsewhere, or a list; folders or hub names
     prompt: str | None = text(Text.verbatim)  # stage=generate: the instruction
     input: str | None = text(Text.verbatim)  # stage=generate: the input beside it
     note: str | None = text(Text.verbatim)  # kept in the records of the runs, and searchable
@@ -583,6 +618,7 @@ class Common(ConfigNode):
     claim: ClaimSettings
     report: ReportSettings
     export: Export
+    push: Push
     diff: DiffSettings
     archive: ArchiveSettings
     import_results: ImportSettings

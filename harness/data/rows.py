@@ -137,7 +137,8 @@ def _kept(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
 
 def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> None:
     """A column that no row has is a wrong setting, not many bad rows."""
-    fields = ("messages",) if data.format is RowFormat.messages else ("instruction", "input", "output")
+    fields: tuple[str, ...] = ("instruction", "input", "output")
+    fields = ("messages",) if data.format is RowFormat.messages else fields
     fields = () if imports.is_import_path(data.format) else fields  # it may make rows of either kind
     faults = [
         f"data.columns.keep holds {name}, but {source} has no such column; correct the name, or leave it out"
@@ -252,7 +253,8 @@ def row_options(fields: dict[str, Any], data: Data) -> Options | None:
     column = data.columns.options
     if column is None:
         return None
-    value, labels, what = _find(fields, column), (), f"field {column!r}"
+    labels: tuple[str, ...] = ()
+    value, what = _find(fields, column), f"field {column!r}"
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         value, labels = value["text"], tuple(map(str, value.get("label") or ()))
     if not isinstance(value, list):

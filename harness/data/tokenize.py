@@ -137,16 +137,25 @@ def prompt_ids(prompts: Sequence[str], template: str, tokenizer: Any) -> list[li
     return [row[:-1] for row in ids] if probe[-1:] == [tokenizer.eos_token_id] else ids
 
 
+def option_ids(
+    rows: Sequence[Row], template: str, tokenizer: Any
+) -> list[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]]:
+    """Of each row, the ids of its prompt, and those of each of its options as the answer, without an end."""
+    asked = [render_row(row.answered(text), template, tokenizer) for row in rows for text in row.options]
+    prompts = prompt_ids([prompt for prompt, _ in asked], template, tokenizer) if asked else []
+    tails = _completion_ids(asked, prompts, template, tokenizer) if asked else []
+    pairs = zip(prompts, tails, strict=True)
+    found = []
+    for row in rows:
+        own = [next(pairs) for _ in row.options]
+        found.append((tuple(own[0][0]) if own else (), tuple(tuple(ids) for _, (ids, _) in own)))
+    return found
+
+
 def _with_options(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
     """The rows with the ids of their options, which stand where the answer stands; and those that do not fit."""
-    asked = [render_row(row.row.answered(text), data.template, tokenizer) for row in rows for text in row.row.options]
-    if not asked:
-        return list(rows), []
-    prompts = prompt_ids([prompt for prompt, _ in asked], data.template, tokenizer)
-    tails = iter(_completion_ids(asked, prompts, data.template, tokenizer))
     found, bad = [], []
-    for row in rows:
-        options = tuple(tuple(next(tails)[0]) for _ in row.row.options)
+    for row, (_, options) in zip(rows, option_ids([row.row for row in rows], data.template, tokenizer), strict=True):
         longest = max(map(len, options), default=0)
         if not all(options) and options:
             bad.append(BadRow(row.row.source, row.row.number, "an option has no token in this model's vocabulary"))

@@ -23,6 +23,7 @@ from harness.runtime import distributed, memory
 from harness.scoring import custom, lm_harness
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
+from harness.scoring.judging import require_judge
 from harness.scoring.losses import Told, untold
 from harness.trackers.base import TrackerRun
 from harness.trackers.send import send_predictions
@@ -47,6 +48,7 @@ def tokenize(plan: Plan, cache: ProcessCache, base: Base) -> AuditedRows:
     """Rows as tokens, with the label audit of the training split and what to know before training."""
     rows, objective = cache.rows(plan, base), plan.trainer.objective
     distributed.broadcast_from_main(lambda: lm_harness.require_tasks(plan.scoring.lm_eval))
+    distributed.broadcast_from_main(lambda: require_judge(plan.scoring.judge))
     audit = label_audit(rows.splits["train"], rows.refused, objective)
     notes = [cut_warning(rows, plan), *custom.tried(plan.scoring.metrics, rows.scored[plan.scoring.split])]
     if objective is Objective.lesson:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from harness.config.schema import (
     SHEETS,
     Config,
+    Gguf,
     ModelSource,
     Objective,
     OnOom,
@@ -28,8 +29,8 @@ from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import claims, parallel_checks
 from harness.plan.extensions import section_faults, tracker_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
-from harness.scoring import custom, lm_harness
-from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names, reads_answers
+from harness.scoring import custom, judging, lm_harness
+from harness.scoring.catalog import AUTO, JUDGE, SCORES, TOKENIZE, metric_names, reads_answers
 
 
 def config_faults(config: Config) -> list[str]:
@@ -259,6 +260,7 @@ def _scoring(config: Config) -> Iterator[str]:
             "column with data.columns.options"
         )
     yield from _lm_eval(config)
+    yield from judging.judge_faults(scoring.judge, JUDGE in scoring.metrics)
     yield from at_least("scoring.choices.bins", scoring.choices.bins, 1)
     generation = scoring.generation
     yield from at_least("scoring.generation.batch_size", generation.batch_size, 1)
@@ -323,8 +325,38 @@ def _housekeeping(config: Config) -> Iterator[str]:
     if config.stage is Stage.import_results and not config.import_results.path:
         yield "import_results.path is null; name a result file of PEFT's method_comparison, or a folder of them"
     yield from _bundle(config)
+    yield from _adapters(config)
+    yield from _publishing(config)
     if config.confirm and not config.archive.delete:
         yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
+
+
+def _publishing(config: Config) -> Iterator[str]:
+    """stage=push sends to a named place; a GGUF file is made of plain weights."""
+    push, export = config.push, config.export
+    if push.really and config.stage is not Stage.push:
+        yield f"push.really=true has no effect with stage={config.stage.value}; it belongs to stage=push"
+    if export.gguf is not Gguf.none and export.quantization is not Quantization.none:
+        yield (
+            f"export.gguf={export.gguf.value} is made of plain weights, not of export.quantization="
+            f"{export.quantization.value}; set export.quantization=none, and export.gguf=q8_0 for a small file"
+        )
+
+
+def _adapters(config: Config) -> Iterator[str]:
+    """Adapters from elsewhere, for the stages that read them."""
+    given = config.adapter_path
+    if given is None:
+        return
+    shown = brief(str(given))
+    if not texts(given) or not given or not all([given] if isinstance(given, str) else given):
+        yield f"adapter_path={shown} is no folder or hub name, or a list of these; write adapter_path=[a,b]"
+    elif config.stage not in (Stage.score, Stage.export):
+        yield f"adapter_path={shown} is for stage=score and stage=export, not stage={config.stage.value}; leave it out"
+    elif config.run is not None:
+        yield f"adapter_path={shown} and run={config.run} both name an adapter; leave one of them out"
+    elif config.stage is Stage.export and not isinstance(given, str) and len(given) > 1:
+        yield f"adapter_path={shown}: stage=export writes one model; name one adapter"
 
 
 def _bundle(config: Config) -> Iterator[str]:

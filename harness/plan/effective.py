@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.methods.context import SEEDS
 from harness.methods.library import CAVEATS
-from harness.scoring.catalog import reads_answers
+from harness.scoring.catalog import JUDGE, reads_answers
 
 # Lists of names or numbers of which only the set matters.
 UNORDERED = (
@@ -133,6 +133,10 @@ def _scoring(plan: dict[str, Any]) -> dict[str, Any]:
         used.pop("tokenize", None)
     if all(map(reads_answers, used["metrics"])):
         used.pop("choices", None)
+    judge = used.pop("judge", None)
+    if judge and JUDGE in used["metrics"]:
+        # The content of its weights is hashed.
+        used["judge"] = {key: value for key, value in judge.items() if key not in ("model", "batch_size")}
     tasks = used.pop("lm_eval", None)
     if tasks and tasks["tasks"]:
         idle = ("include_path", *(("batch_size",) if independent_of_batches(plan) else ()))  # its content is hashed

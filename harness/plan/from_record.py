@@ -33,6 +33,11 @@ def find_record(options: Options) -> dict[str, Any]:
     if record is None or record["status"] != "finished":
         status = record["status"] if record else "unreadable"
         raise ConfigFault(f"run={matches[0]} is {status}, not finished; run its command again first")
+    if record.get("external"):
+        raise ConfigFault(
+            f"run={matches[0]} is the adapter {record['external']['name']} from elsewhere, of which this folder holds "
+            "the scores alone; name it with adapter_path instead of run"
+        )
     if record.get("foreign"):
         raise ConfigFault(
             f"run={matches[0]} is a result of {record['foreign']['source']}, imported without a model; name a run of "

@@ -15,7 +15,8 @@ from harness.models.hub import COMMIT, resolved_commit
 from harness.plan.extensions import code_digests
 from harness.record import store
 from harness.record.adapter_files import require_whole
-from harness.scoring import lm_harness
+from harness.scoring import judging, lm_harness
+from harness.scoring.catalog import JUDGE
 
 
 def input_digests(config: schema.Config) -> dict[str, str]:
@@ -31,6 +32,8 @@ def input_digests(config: schema.Config) -> dict[str, str]:
     if config.trainer.objective is schema.Objective.distill:
         digests["teacher"] = teacher_digest(str(config.trainer.teacher), Path(config.runs_dir).expanduser().absolute())
     digests |= code_digests(config)
+    if JUDGE in config.scoring.metrics:
+        digests["judge"] = judging.judge_digest(config.scoring.judge)
     if config.scoring.lm_eval.tasks:
         digests["lm_eval"] = lm_harness.tasks_digest(config.scoring.lm_eval)
     return {key: value for key, value in digests.items() if value is not None}

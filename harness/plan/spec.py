@@ -44,15 +44,17 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
     ("options", None),
 )
 
-NO_TASKS = {
+NO_TASKS: dict[str, Any] = {
     "tasks": [], "include_path": None, "num_fewshot": None, "limit": None, "batch_size": 16, "chat_template": False,
     "bootstrap_iters": 1000,
 }  # fmt: skip
 
+NO_JUDGE: dict[str, Any] = {"model": None, "prompt": "", "grades": [], "template": "lesson", "batch_size": 16}
+
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {
     "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"options": None, "keep": []}},
-    "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}, "lm_eval": dict(NO_TASKS)},
+    "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}, "judge": NO_JUDGE, "lm_eval": NO_TASKS},
 }
 
 
@@ -171,12 +173,14 @@ class Options:
     rerun: bool
     keep: schema.Keep
     run: str | None
+    adapter_paths: tuple[str, ...]
     prompt: str | None
     input: str
     note: str | None
     tags: tuple[str, ...]
     tracker: schema.Tracker
     export: schema.Export
+    push: schema.Push
     diff: schema.DiffSettings
     archive: schema.ArchiveSettings
     import_results: schema.ImportSettings

@@ -58,7 +58,7 @@ class Times:
     load: float | Unset = UNSET
     tokenize: float | Unset = UNSET
     score_before: float | Unset = UNSET
-    train: float | Unset = UNSET  # optimizer steps only
+    train: float | Unset | None = UNSET  # optimizer steps only; None for an adapter from elsewhere
     score_after: float | Unset = UNSET
 
 
@@ -78,7 +78,7 @@ class Training:
 
     optimizer_steps: int | Unset = UNSET
     tokens: int | Unset = UNSET
-    tokens_per_s: float | Unset = UNSET
+    tokens_per_s: float | Unset | None = UNSET
     best_step: int | Unset | None = UNSET
     curve: list[dict[str, float]] | Unset = UNSET
     validation: list[dict[str, float]] | Unset = UNSET
@@ -168,6 +168,7 @@ class RunRecord:
     packed: dict[str, Any] | Unset = UNSET  # of a run that trained in one pass with others
     scores: ScoreTable = field(default_factory=ScoreTable)
     predictions: str | None = None
+    external: dict[str, Any] | Unset = UNSET  # of an adapter that was trained elsewhere and scored here
     tracker: Tracked | None = None
     note: str | None = None  # the user's own words
     tags: list[str] = field(default_factory=list)

@@ -16,7 +16,8 @@ def standard_errors(rows: Numbered) -> Iterator[str]:
         for number, record in rows:
             if name in _errors(record, "after"):
                 parts.setdefault(_with_errors(record, name), []).append(number)
-        yield f"{name} with its standard error: {'; '.join(f'{_rows(numbers)} {text}' for text, numbers in parts.items())}"
+        texts = [f"{_rows(numbers)} {text}" for text, numbers in parts.items()]
+        yield f"{name} with its standard error: {'; '.join(texts)}"
 
 
 def classes(rows: Numbered) -> Iterator[str]:

@@ -33,6 +33,9 @@ TOKENIZE_OF_SCRIPT: Mapping[str, str] = MappingProxyType(
 )
 
 
+JUDGE = "judge"  # the metric of a second model
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One score. ``ValueError`` if its fields contradict each other."""
@@ -45,7 +48,7 @@ class Score:
     decimals: int  # shown for values below 100
     label: str = ""  # column heading; empty: the name
     # What a metric compares answers with; options: it compares their probabilities; None: it is no metric.
-    needs: Literal["references", "targets", "options"] | None = None
+    needs: Literal["references", "targets", "judge", "options"] | None = None
     # Its own tokenizer for each value of scoring.tokenize; empty: it does not tokenize.
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     repeats: str | None = None  # the score it is computed from; left out of a narrow table before all others
@@ -66,8 +69,8 @@ class Score:
 
     @property
     def reads_answers(self) -> bool:
-        """Whether it is computed from generated answers, by a module under ``metrics/``."""
-        return self.needs in ("references", "targets")
+        """Whether it is computed from generated answers."""
+        return self.needs in ("references", "targets", "judge")
 
     @property
     def lower_is_better(self) -> bool:
@@ -163,6 +166,15 @@ _ROWS = (
         decimals=1,
         needs="references",
         tokenizers={"zh": "zh", "13a": "13a", "char": "char", "jieba": "jieba"},
+    ),
+    Score(
+        name=JUDGE,
+        description="mean grade of answers by a second model, scoring.judge",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="judge",
     ),
     Score(
         name="choice_acc",
@@ -302,8 +314,8 @@ _DEFINED = ("description", "direction", "unit", "aggregation", "decimals")
 
 
 def answer_metrics() -> tuple[str, ...]:
-    """Those of them that are computed from generated answers."""
-    return tuple(name for name, score in BUILT_IN.items() if score.reads_answers)
+    """Those of them that a module under ``metrics/`` computes from generated answers."""
+    return tuple(name for name, score in BUILT_IN.items() if score.reads_answers and name != JUDGE)
 
 
 def reads_answers(name: str) -> bool:

@@ -96,9 +96,9 @@ def continuation_logprobs(
                 row, members = rows[index]
                 logprobs_tv = logits_tv.log_softmax(dim=-1)
                 given = list(row.input_ids[row.prompt_length : -1])
-                start = float(sum(logprobs_tv[place, number] for place, number in enumerate(given)))
+                known = sum(float(logprobs_tv[place, number]) for place, number in enumerate(given))
                 for at in members:
-                    results[at] = start + float(logprobs_tv[-1, pairs[at][1][-1]])
+                    results[at] = known + float(logprobs_tv[-1, pairs[at][1][-1]])
                 done += len(members)
             told("option", done, len(pairs))
     return results

@@ -51,6 +51,9 @@ def task_faults(settings: LmEval) -> Iterator[str]:
     """Why these tasks cannot be run: no package, no such folder, no such task. Reads no rows."""
     if not settings.tasks:
         return
+    if not all(settings.tasks):
+        yield "scoring.lm_eval.tasks holds no name; name tasks or groups, such as scoring.lm_eval.tasks=[arc_easy]"
+        return
     shown = f"scoring.lm_eval.tasks=[{','.join(settings.tasks)}]"
     if not installed():
         yield f"{shown} needs the package {PACKAGE}, which is not installed; {INSTALL}"
@@ -172,7 +175,7 @@ def read_results(found: dict[str, Any], settings: LmEval) -> Results:
             name = f"{PREFIX}{task}/{metric}" + ("" if filter_name == "none" else f"/{filter_name}")
             values[name] = float(value)
             error = figures.get(f"{metric}_stderr,{filter_name}")
-            if _is_number(error):
+            if error is not None and _is_number(error):
                 errors[name] = float(error)
             if found.get("higher_is_better", {}).get(task, {}).get(metric) is False:
                 lower.add(name)
@@ -223,6 +226,11 @@ def _manager(folder: Path | None, defaults: bool) -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(folder) if folder else None, include_defaults=defaults)
+
+
+def forget() -> None:
+    """Look through the folders of tasks again: their files have changed."""
+    _manager.cache_clear()
 
 
 @contextlib.contextmanager

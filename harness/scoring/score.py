@@ -22,12 +22,13 @@ from harness.scoring.batching import (
     rows_to_check,
     tolerance,
 )
-from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT, definition, reads_answers
+from harness.scoring.catalog import AUTO, JUDGE, TOKENIZE_OF_SCRIPT, definition, reads_answers
 from harness.scoring.choice_scores import choice_scores, needs_unconditional
 from harness.scoring.choices import weigh
 from harness.scoring.compute import compute_with_rows
 from harness.scoring.custom import columns_of, definitions
 from harness.scoring.generate import generate, reference_text
+from harness.scoring.judge import grade
 from harness.scoring.lm_harness import run_tasks, task_scores
 from harness.scoring.losses import Told, mean_completion_loss, untold
 from harness.scoring.merging import can_merge, merged
@@ -141,8 +142,11 @@ def score_rows(
     tokenize = scoring.tokenize
     if tokenize == AUTO:  # the plan was made where the rows could not be read
         tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
-    names = [name for name in scoring.metrics if reads_answers(name)]
+    names = [name for name in scoring.metrics if reads_answers(name) and name != JUDGE]
     metrics, signatures, of_rows = compute_with_rows(names, texts, references, targets, tokenize, columns_of(examples))
+    if JUDGE in scoring.metrics:
+        grades = grade(scoring.judge, [example.row for example in examples], references, texts)
+        metrics[JUDGE], signatures[JUDGE], of_rows[JUDGE] = grades.value, grades.signature, grades.rows
     return Scores(
         values | metrics | chosen.values,
         signatures | chosen.signatures,
@@ -184,7 +188,7 @@ def _choices(
         | ({"unconditional": list(row.unconditional)} if row.unconditional else {})
         for row in weighed
     ]
-    texts = [row["chosen"] for row in each]
+    texts = [row.texts[row.chosen(by)] for row in weighed]
     return Scores(found.values, found.signatures, texts, rows=found.rows, choices=each, details=found.details)
 
 

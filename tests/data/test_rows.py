@@ -112,3 +112,56 @@ def test_rows_of_another_form_are_converted_by_a_function_of_the_users_own(tmp_p
 def test_a_column_that_no_row_has_cannot_be_kept(tmp_path: Path) -> None:
     columns = {"instruction": "instruction", "output": "output", "keep": ["topic"]}
     assert "data.columns.keep holds topic, but rows.jsonl has no such column" in fault(jsonl(tmp_path, ROWS), columns)
+
+
+OPTIONS = ["no", "yes", "2"]
+WITH_OPTIONS = {"instruction": "instruction", "output": "output", "options": "choices"}
+
+
+@pytest.mark.parametrize(
+    ("output", "choices", "references"),
+    [
+        ("yes", OPTIONS, ("yes",)),  # by its text,
+        (1, OPTIONS, ("yes",)),  # by its number from 0,
+        ("1", OPTIONS, ("yes",)),  # which may be text,
+        ("2", OPTIONS, ("2",)),  # unless an option is that text,
+        ("B", {"text": OPTIONS, "label": ["A", "B", "C"]}, ("yes",)),  # or by its label
+        (["yes", 0], OPTIONS, ("yes", "no")),
+    ],
+)
+def test_the_output_names_its_option_by_text_number_or_label(
+    tmp_path: Path, output: object, choices: object, references: tuple[str, ...]
+) -> None:
+    row = {"instruction": "q", "output": output, "choices": choices}
+    data = settings(jsonl(tmp_path, [{**row, "instruction": f"q{at}"} for at in range(3)]), WITH_OPTIONS)
+    rows = read_splits(data)
+    for split in ("validation", "test"):
+        assert [each.all_references for each in rows.splits[split]] == [references]
+        assert [each.options for each in rows.splits[split]] == [tuple(OPTIONS)]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"output": "perhaps", "choices": OPTIONS}, "its output perhaps is none of its options: no, yes, 2"),
+        ({"output": 3, "choices": OPTIONS}, "is a number, not text"),
+        ({"output": True, "choices": OPTIONS}, "is true or false, not text"),
+        ({"output": "yes", "choices": "no, yes"}, "field 'choices' is text, not a list of options"),
+        ({"output": "yes"}, "field 'choices' is missing"),
+        ({"output": "yes", "choices": ["yes", "yes"]}, "1 different options of 2"),
+        ({"output": "yes", "choices": {"text": ["yes", "no"], "label": ["A"]}}, "has 1 labels for 2 options"),
+    ],
+)
+def test_a_row_without_options_or_with_another_output_is_bad(
+    tmp_path: Path, row: dict[str, object], reason: str
+) -> None:
+    good = {"instruction": "q", "output": "yes", "choices": OPTIONS}
+    assert reason in fault(jsonl(tmp_path, [good, {"instruction": "r", **row}]), WITH_OPTIONS)
+
+
+def test_options_of_all_rows_are_those_of_the_setting(tmp_path: Path) -> None:
+    rows = [{"instruction": f"q{at}", "output": at % 2} for at in range(4)]
+    data = settings(jsonl(tmp_path, rows), {"instruction": "instruction", "output": "output"}, options=["no", "yes"])
+    read = read_splits(data)
+    assert {row.output for split in read.splits.values() for row in split} == {"no", "yes"}
+    assert all(row.options == ("no", "yes") for split in read.splits.values() for row in split)

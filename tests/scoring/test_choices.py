@@ -105,7 +105,7 @@ def test_a_run_records_choices_by_every_value(random_qwen2, rows, tmp_path, by):
 def test_rows_without_options_are_refused_before_training(random_qwen2, rows, tmp_path):
     words = [word for word in overrides(random_qwen2, rows, tmp_path / "runs") if "metrics" not in word]
     done = command(*words, "scoring=choices")
-    assert done.code == 1
+    assert done.code != 0
     assert "no row has options; set data.options=" in done.err
     done = command(*words, "scoring=choices", "data.columns.options=choices", "data.options=[a,b]")
     assert "both name options" in done.err
@@ -120,5 +120,5 @@ def test_classes_need_the_same_options_in_all_rows(random_qwen2, rows, tmp_path)
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in made))
     words = [word for word in overrides(random_qwen2, tmp_path, tmp_path / "runs") if "metrics" not in word]
     done = command(*words, "scoring=choices", "data.columns.options=choices", "scoring.metrics=[choice_f1]")
-    assert done.code == 1
+    assert done.code != 0
     assert "the rows have different options" in done.err
