@@ -34,7 +34,8 @@ class ConfigNode:
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("_frozen"):
             raise AttributeError(f"{type(self).__name__}.{name} is part of a plan and cannot be changed")
-        names = _names_of(type(self)).get(name)
+        node: Any = type(self)
+        names = _names_of(node).get(name)
         if names is not None and type(value) is str and value in {each.value for each in names}:
             value = names(value)
         object.__setattr__(self, name, value)

@@ -72,6 +72,13 @@ def nearest_keys(key: str) -> list[str]:
         for name in (*known_settings(), *config_groups())
         if name.rpartition(".")[0] == parent
     }
+    below = [
+        name
+        for name in known_settings()
+        if parent and re.fullmatch(rf"{re.escape(parent)}\..*\.{re.escape(leaf)}", name)
+    ]
+    if below:  # the right name, one node too high
+        return below[:3]
     close = [*closest(leaf, siblings, 0.6), *(name for name in siblings if name.endswith(f"_{leaf}"))]
     if close:
         return [siblings[name] for name in dict.fromkeys(close)][:3]

@@ -90,9 +90,7 @@ class Lines(NoRun):
 
 
 def test_a_tracker_of_ones_own_changes_no_fingerprint(weightless, folder):
-    write(
-        folder,
-    )
+    write(folder, own_z=TRACKER)
     usual, other = plan(weightless, folder), plan(weightless, folder, "tracker.name=own_z:Lines")
     assert other.fingerprint == usual.fingerprint
 
