@@ -30,7 +30,6 @@ from tests.support.runs import command
 folder, fast = sys.argv[1], sys.argv[2:]
 os.chdir(folder)
 sys.path.insert(0, folder)
-open("my_pkg/__init__.py", "w").close()
 for line in sys.stdin.read().splitlines():
     words = shlex.split(line, comments=True)[3:]
     report = "stage=report" in words
@@ -47,6 +46,7 @@ def folder(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    (tmp_path / "my_pkg" / "__init__.py").write_text("")
     return tmp_path
 
 
@@ -79,7 +79,6 @@ def test_every_command_of_the_page_works(folder):
 
 @pytest.mark.slow
 def test_the_package_of_the_page_keeps_the_contract(folder):
-    (folder / "my_pkg" / "__init__.py").write_text("")
     command = [sys.executable, "-W", "ignore", "-m", "harness.testing", "plain_lora", "my_pkg.metrics:politeness"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=folder, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
