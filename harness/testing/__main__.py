@@ -10,6 +10,7 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,11 @@ def _check_methods(methods: Sequence[str]) -> Iterator[bool]:
         try:
             subject = subject_of(method, base)
         except HarnessError as fault:
-            yield _say(method, "plan", lambda fault=fault: _raise(fault))
+            yield _say(method, "plan", partial(_raise, fault))
             continue
         base = subject.base
         for name, check in CHECKS.items():
-            yield _say(method, name, lambda check=check, subject=subject: check(subject))
+            yield _say(method, name, partial(check, subject))
         subject.folder.cleanup()
 
 
@@ -110,10 +111,10 @@ def _check_metrics(metrics: Sequence[str]) -> Iterator[bool]:
     for path in metrics:
         faults = list(custom.metric_faults([path], []))
         if faults:
-            yield _say(path, "definition", lambda faults=faults: _raise(ConfigFault("; ".join(faults))))
+            yield _say(path, "definition", partial(_raise, ConfigFault("; ".join(faults))))
             continue
         for name, check in CHECKS.items():
-            yield _say(path, name, lambda check=check, path=path: check(path))
+            yield _say(path, name, partial(check, path))
 
 
 def _raise(error: Exception) -> str:
