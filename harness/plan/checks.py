@@ -413,6 +413,6 @@ def _select(config: Config) -> Iterator[str]:
         yield f"select.per={brief(str(select.per))} is not a field or a list of fields; write select.per=method"
     if select.score not in SCORES:
         yield from one_of("select.score", select.score, tuple(SCORES))
-    elif SCORES[select.score].is_metric and select.score not in config.scoring.metrics:
+    elif SCORES[select.score].is_metric and select.score not in custom.measured(config.scoring.metrics):
         yield (f"select.score={select.score} is not measured; add it to scoring.metrics, or set select.score=loss")
     yield from at_least("select.seeds", select.seeds, 1)

@@ -15,6 +15,7 @@ columns of ``data.columns.keep``).
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -176,6 +177,16 @@ def metric_faults(paths: Sequence[str], kept: Sequence[str]) -> Iterator[str]:
             yield from (fault.replace("it may take", "it may take (with data.columns.keep more)") for fault in faults)
         for key in found.declaration.scores or (None,):
             learn(found.score(key))
+
+
+def measured(metrics: Sequence[str]) -> set[str]:
+    """Names of the scores that these metrics give, as far as they are known before anything is scored."""
+    found = {name for name in metrics if not imports.is_import_path(name)}
+    for path in set(metrics) - found:
+        with suppress(ConfigFault):  # ``metric_faults`` reports it
+            own = resolve(path)
+            found |= {own.score(key).name for key in own.declaration.scores or (None,)}
+    return found
 
 
 def columns_of(examples: "Sequence[TokenizedRow]") -> dict[str, list[Any]]:

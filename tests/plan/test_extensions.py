@@ -114,6 +114,14 @@ def test_wrong_code_is_refused_with_key_value_and_remedy(weightless, folder, wor
     assert message in faults(weightless, folder, *word.split(" "))
 
 
+def test_a_score_of_ones_own_may_decide_a_selection_and_a_claim(weightless, folder):
+    metrics = "scoring.metrics=[own_x:polite]"
+    assert plan(weightless, folder, metrics, "select.split=validation", "select.score=polite")
+    claim = ("stage=claim", "claim.better=lora", "claim.than=ia3", "claim.metric=polite")
+    assert plan(weightless, folder, metrics, *claim)
+    assert "claim.metric=polite is not measured" in faults(weightless, folder, *claim)
+
+
 def test_a_model_of_ones_own_is_a_folder_whose_content_counts(weightless, folder):
     write(folder, own_l=f"def bring(model): return {str(weightless)!r}\ndef none(model): return 3\ndef odd(path): ...")
     made = plan(weightless, folder, "model.source=own_l:bring")

@@ -115,6 +115,11 @@ def test_a_column_that_is_kept_may_be_taken():
     assert faults("wants", kept=["topic"]) == []
 
 
+def test_the_scores_that_metrics_give_are_known_as_far_as_they_are_declared():
+    names = ["exact_match", "own_m:short", "own_m:both", "own_m:missing"]
+    assert custom.measured(names) == {"exact_match", "short", "both_low", "both_high"}
+
+
 def test_two_metrics_of_one_name_are_refused(tmp_path):
     write(tmp_path, own_n="def short(predictions, references): return 1")
     found = list(custom.metric_faults(["own_m:short", "own_n:short"], []))
