@@ -179,7 +179,13 @@ def _environment() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
+    class Absent(StrictUndefined):
+        """What is not there cannot be shown, but can be asked for: ``{% if columns.topic %}``."""
+
+        def __bool__(self) -> bool:
+            return False
+
+    return ImmutableSandboxedEnvironment(undefined=Absent, keep_trailing_newline=True, trim_blocks=True)
 
 
 @lru_cache(maxsize=16)

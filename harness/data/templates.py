@@ -123,7 +123,13 @@ def render_question(instruction: str, input: str, template: str, tokenizer: Any)
     """The prompt of one question, equal to that of a row with the same instruction and input."""
     if own_templates.is_own(template):
         messages = [{"role": "user", "content": question(instruction, input)}]
-        prompt, separator = _own(template, instruction, input, messages, (), {})
+        try:
+            prompt, separator = _own(template, instruction, input, messages, (), {})
+        except DataFault as fault:
+            raise DataFault(
+                f"data.template: {fault}; a question has no columns of data.columns.keep, so test for them in the "
+                "template: {% if columns.name %}"
+            ) from fault
         return prompt + _own_border(template, separator, tokenizer)[0]
     if template is not Template.chat:
         return _plain(instruction, input, template) + _separator(template, tokenizer)[0]

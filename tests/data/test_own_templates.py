@@ -129,6 +129,14 @@ def test_a_row_on_which_a_template_fails_is_a_bad_row():
         templates.render_row(row(input="0"), "{{ 1 // (input | int) }} {{ output }}", None)
 
 
+def test_a_question_without_the_columns_that_a_template_shows_says_so():
+    text = "{{ columns.topic }} {{ instruction }} {{ output }}"
+    with pytest.raises(DataFault, match="a question has no columns of data.columns.keep"):
+        templates.render_question("Which?", "", text, None)
+    tested = "{% if columns.topic %}{{ columns.topic }} {% endif %}{{ instruction }} {{ output }}"
+    assert templates.render_question("Which?", "", tested, None) == "Which?"
+
+
 def test_message_fields_that_a_template_does_not_show_are_refused():
     call = Message("assistant", "blue", {"tool_calls": []})
     asked = row()
