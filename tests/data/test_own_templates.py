@@ -131,7 +131,7 @@ def test_a_row_on_which_a_template_fails_is_a_bad_row():
 
 def test_a_question_without_the_columns_that_a_template_shows_says_so():
     text = "{{ columns.topic }} {{ instruction }} {{ output }}"
-    with pytest.raises(DataFault, match="a question has no columns of data.columns.keep"):
+    with pytest.raises(DataFault, match=r"a question has no columns of data\.columns\.keep"):
         templates.render_question("Which?", "", text, None)
     tested = "{% if columns.topic %}{{ columns.topic }} {% endif %}{{ instruction }} {{ output }}"
     assert templates.render_question("Which?", "", tested, None) == "Which?"
