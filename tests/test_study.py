@@ -95,7 +95,7 @@ def test_a_study_from_the_wheel_runs_with_code_of_its_own(environment, tmp_path)
 
     own = ("data=my_study", "data.template=my_study.templates:ASK")
     metrics = "scoring.metrics=[exact_match,my_study.metrics:mentions,my_study.metrics:wordiness]"
-    sweep = ("-m", "peft=my_study_lora,scales", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    sweep = ("-m", "peft=my_study_lora,scales", "hydra/launcher=joblib", "hydra.launcher.engine.n_jobs=1")
     shown = run(environment, study, command, *sweep, *own, metrics, *FAST)
     assert "2 runs: 2 finished" in shown
     records = [json.loads(file.read_text(encoding="utf-8")) for file in (study / "runs").glob("*/record.json")]

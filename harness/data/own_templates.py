@@ -182,7 +182,7 @@ def _environment() -> Any:
     class Absent(StrictUndefined):
         """What is not there cannot be shown, but can be asked for: ``{% if columns.topic %}``."""
 
-        def __bool__(self) -> bool:
+        def __bool__(self) -> bool:  # type: ignore[override]
             return False
 
     return ImmutableSandboxedEnvironment(undefined=Absent, keep_trailing_newline=True, trim_blocks=True)
