@@ -78,6 +78,7 @@ def run(environment: Path, here: Path, *words: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # seven commands in processes of their own: 40 s on a quiet core
 def test_a_study_from_the_wheel_runs_with_code_of_its_own(environment, tmp_path):
     command = str(environment / "peft-harness")
     run(environment, tmp_path, command, "new", "my_study")

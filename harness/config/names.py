@@ -75,7 +75,7 @@ def nearest_keys(key: str) -> list[str]:
     below = [
         name
         for name in known_settings()
-        if parent and re.fullmatch(rf"{re.escape(parent)}\..*\.{re.escape(leaf)}", name)
+        if parent and leaf not in siblings and re.fullmatch(rf"{re.escape(parent)}\..*\.{re.escape(leaf)}", name)
     ]
     if below:  # the right name, one node too high
         return below[:3]
