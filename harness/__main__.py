@@ -4,7 +4,9 @@
 imported here: ``--help`` and a misspelled key are answered without plans, models and stages.
 """
 
+import sys
 from functools import partial, update_wrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import Stage
@@ -26,8 +28,9 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages.diff import show_difference
     from harness.stages.import_results import import_results
     from harness.stages.plan import show_plan
+    from harness.stages.push import push_adapter
     from harness.stages.report import report_records
-    from harness.stages.score import score_export
+    from harness.stages.score import score_adapters, score_export
     from harness.stages.verify import verify_bundle
     from harness.sweep.cells import cell_from_hydra, grid_of_command, task_overrides
     from harness.sweep.claim import run_cell
@@ -48,9 +51,11 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
         case Stage.generate:
             generate.show_answers(options)
         case Stage.export:
-            export.export_model(options)
+            export.export_external(options, plan) if options.adapter_paths else export.export_model(options)
         case Stage.score:
-            score_export(options)
+            score_adapters(plan, options, cache) if options.adapter_paths else score_export(options)
+        case Stage.push:
+            push_adapter(options)
         case Stage.report:
             report_records(options)
         case Stage.diff:
@@ -72,9 +77,13 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
 
 def main() -> None:
     """The console script. Of several processes the main one is the command, and the others follow its runs."""
+    from harness.extensions import imports
     from harness.pipeline.cache import ProcessCache
     from harness.runtime import distributed, threads
 
+    imports.begin(Path.cwd())
+    if sys.argv[1:2] == ["new"]:
+        sys.exit(_new(sys.argv[2:]))
     threads.reset()
     threads.begin()
     cache = ProcessCache()
@@ -90,6 +99,23 @@ def main() -> None:
         start(update_wrapper(partial(task, cache=cache), task))
     finally:
         distributed.release_followers()
+
+
+def _new(arguments: list[str]) -> int:
+    """``peft-harness new my_study``."""
+    from harness.config.messages import explain
+    from harness.errors import ConfigFault
+    from harness.stages.new import new_study
+
+    try:
+        written = new_study(arguments, Path.cwd())
+    except ConfigFault as fault:
+        sys.stderr.write(f"{explain(fault)}\n")
+        return 2
+    name = written[0].parent.name
+    shown = "".join(f"  {path.relative_to(Path.cwd())}\n" for path in written)
+    sys.stdout.write(f"{shown}next: cd {name} && python -m harness -m experiment={name}\n")
+    return 0
 
 
 if __name__ == "__main__":

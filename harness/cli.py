@@ -58,7 +58,6 @@ def _run_under_hydra(task: Callable[..., Any], usual: tuple[int, int, int]) -> N
     wants_traceback = os.environ.get(TRACEBACK) == "1" or os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Makes Hydra pass errors on instead of printing them itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    register_schema()
     _log_to_console()
     sys.argv[1:] = quote_free_text(sys.argv[1:])
     started: list[bool] = []
@@ -76,6 +75,7 @@ def _run_under_hydra(task: Callable[..., Any], usual: tuple[int, int, int]) -> N
 
     command = hydra.main(version_base="1.3", config_path=str(shipped_folder("conf")), config_name="config")(guarded)
     try:
+        register_schema()
         raise_together([*misused_groups(sys.argv[1:]), *nested_sweeps(sys.argv[1:])])
         with signals.listening(), composing_once():
             command()

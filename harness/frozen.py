@@ -2,6 +2,7 @@
 
 import dataclasses
 from enum import Enum
+from functools import cache
 from typing import Any
 
 TEXT = "text"  # key in the metadata of a field
@@ -19,13 +20,33 @@ def text(kind: Text = Text.plain) -> Any:
     return dataclasses.field(metadata={TEXT: kind})
 
 
+NAMES = "names"  # likewise
+
+
+def named(names: type[Enum]) -> Any:
+    """A field that takes the name of something built in, as one of these values, or other text: an import path."""
+    return dataclasses.field(metadata={TEXT: Text.plain, NAMES: names})
+
+
 class ConfigNode:
     """Settable while it is built, constant once ``freeze`` was called on it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("_frozen"):
             raise AttributeError(f"{type(self).__name__}.{name} is part of a plan and cannot be changed")
+        node: Any = type(self)
+        names = _names_of(node).get(name)
+        if names is not None and type(value) is str and value in {each.value for each in names}:
+            value = names(value)
         object.__setattr__(self, name, value)
+
+
+@cache
+def _names_of(node: type) -> dict[str, type[Enum]]:
+    """The fields that ``named`` made, with their values."""
+    if not dataclasses.is_dataclass(node):
+        return {}
+    return {each.name: each.metadata[NAMES] for each in dataclasses.fields(node) if NAMES in each.metadata}
 
 
 def freeze(settings: Any) -> Any:

@@ -177,7 +177,8 @@ class PlanLauncher(Launcher):
 
         sources = self.config.hydra.runtime.config_sources
         [main] = [str(each.path) for each in sources if each.provider == "main"]
-        others = [each for each in sources if each.provider not in ("main", "hydra", "schema")]
+        own = ("main", "hydra", "schema", "peft-harness")  # a worker has these by itself
+        others = [each for each in sources if each.provider not in own]
         return ConfigSource(
             config_dir=main,
             config_name=str(self.config.hydra.job.config_name),

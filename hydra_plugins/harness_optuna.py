@@ -37,7 +37,9 @@ class OptunaSweeper(Sweeper):
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         from harness.config.free_text import quoted
-        from harness.errors import ConfigFault
+        from harness.errors import ConfigFault, raise_together
+        from harness.extensions.imports import is_import_path
+        from harness.scoring.custom import metric_faults
         from harness.sweep import presets, search_space, study
         from hydra_plugins.harness_launcher import job_return
 
@@ -63,6 +65,9 @@ class OptunaSweeper(Sweeper):
                 f"refine.seeds={composed.refine.seeds} follows a grid of learning rates; leave it out, or use "
                 "hydra/sweeper=basic"
             )
+        # The objective may be a score of the user's own.
+        own = [str(each) for each in composed.scoring.metrics if is_import_path(str(each))]
+        raise_together(list(metric_faults(own, list(composed.data.columns.keep))))
         session = study.open_session(
             search_space.StudySettings(**self.settings), overrides, self._launcher.prepare, composed
         )

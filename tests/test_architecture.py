@@ -17,8 +17,21 @@ from tests.support.paths import ROOT
 
 # From the command to the values it computes with. A package may import itself and whatever stands below it.
 ORDER = (
-    *("stages", "sweep", "pipeline", "estimate", "training", "adapters", "report", "plan", "scoring", "models", "data"),
-    *("trackers", "record", "config", "methods", "runtime", "tuners"),
+    *(
+        "testing",
+        "stages",
+        "sweep",
+        "pipeline",
+        "estimate",
+        "training",
+        "adapters",
+        "report",
+        "plan",
+        "scoring",
+        "models",
+        "data",
+    ),
+    *("trackers", "record", "config", "methods", "extensions", "runtime", "tuners"),
 )
 TOP = ("__init__", "__main__", "cli", "errors", "frozen", "shipped")  # modules directly under harness/
 LOWEST = ("errors", "frozen", "shipped")  # every package may import these

@@ -81,7 +81,7 @@ def save_adapter(write: Callable[[Path], Any], folder: Path, plan: Plan, model: 
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     files = {name: path.stat().st_size for name, path in paths.items()}
     hashes = {name: file_sha256(path) for name, path in paths.items()}
-    numbers = _numbers(folder)
+    numbers = stored_numbers(folder)
     left = hooks_of(plan.method, plan.settings).remaining_parameters(model)
     return SavedAdapter(sum(files.values()), files, hashes, numbers, left)
 
@@ -132,7 +132,7 @@ def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftMod
     return load_peft_model(model, folder)
 
 
-def _numbers(folder: Path) -> int:
+def stored_numbers(folder: Path) -> int:
     """How many numbers the safetensors files store, read from their headers."""
     from safetensors import safe_open
 

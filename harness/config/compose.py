@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, open_dict
 
 from harness.config import schema
+from harness.errors import raise_together
+from harness.methods.registry import OFFER_FAULTS, OFFERED
 from harness.shipped import shipped_folder
 
 if TYPE_CHECKING:
@@ -108,7 +110,12 @@ def _without_hydra(whole: DictConfig) -> DictConfig:
 
 
 def register_schema() -> None:
-    """Let Hydra compose into typed nodes, and take launchers and sweepers from ``conf/`` alone."""
+    """Let Hydra compose into typed nodes, and take launchers and sweepers from ``conf/`` alone.
+
+    Raises:
+        ConfigFault: a method that another package offers cannot be used.
+    """
+    raise_together(OFFER_FAULTS)
     from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
@@ -171,7 +178,8 @@ def sheet_values(method: str) -> dict[str, Any]:
     """The method's own values, as ``conf/peft/<method>.yaml`` gives them."""
     import yaml
 
-    text = (shipped_folder("conf") / "peft" / f"{method}.yaml").read_bytes()
+    conf = OFFERED[method].conf if method in OFFERED else shipped_folder("conf")
+    text = (conf / "peft" / f"{method}.yaml").read_bytes()
     values: dict[str, Any] = yaml.load(text, Loader=_fast_loader())[method]
     return values
 

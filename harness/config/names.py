@@ -9,6 +9,7 @@ from typing import Any, get_origin, get_type_hints
 
 from harness.config import schema
 from harness.errors import brief
+from harness.extensions.entry_points import conf_folders
 from harness.shipped import shipped_folder
 
 SEE_HELP = "python -m harness --help lists the groups, their options and every key"
@@ -22,11 +23,13 @@ def known_settings() -> dict[str, Any]:
 
 @cache
 def config_groups() -> dict[str, tuple[str, ...]]:
-    """Options of each configuration group from which a command picks one."""
-    conf = shipped_folder("conf")
-    folders = [folder for folder in sorted(conf.iterdir()) if folder.is_dir() and folder.name != "hydra"]
-    options = {folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders}
-    return {group: names for group, names in options.items() if names}
+    """Options of each configuration group from which a command picks one, those that other packages offer included."""
+    found: dict[str, set[str]] = {}
+    for conf in (shipped_folder("conf"), *conf_folders()):
+        for folder in conf.iterdir():
+            if folder.is_dir() and folder.name != "hydra":
+                found.setdefault(folder.name, set()).update(file.stem for file in folder.glob("*.yaml"))
+    return {group: tuple(sorted(names)) for group, names in sorted(found.items()) if names}
 
 
 def unknown_key(key: str, override: str = "") -> str:

@@ -7,10 +7,10 @@ path, a name or other free text are marked with ``text()``: the command line tak
 """
 
 from dataclasses import dataclass, make_dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
-from harness.frozen import ConfigNode, Text, text
+from harness.frozen import ConfigNode, Text, named, text
 from harness.methods.registry import METHODS
 
 
@@ -21,7 +21,8 @@ class Stage(Enum):
     plan = "plan"  # print the grid with its trainable parameters and its costs, train nothing
     generate = "generate"  # answer one prompt before and after tuning
     export = "export"  # merge a run's adapter into its base and write a plain model
-    score = "score"  # score an exported model beside the run that it came from
+    score = "score"  # score an exported model beside its run, or adapters from elsewhere
+    push = "push"  # send an adapter with its model card to the hub
     report = "report"  # compare what is on record: a page, tables and findings
     diff = "diff"  # what differs between two runs
     archive = "archive"  # move runs out of runs_dir
@@ -32,7 +33,7 @@ class Stage(Enum):
     claim = "claim"  # judge whether one setting is better than another, or equal to it
 
 
-class ModelSource(Enum):
+class ModelSource(StrEnum):
     """Where base weights come from."""
 
     hub = "hub"  # a name on the Hugging Face hub
@@ -58,7 +59,17 @@ class Quantization(Enum):
     int8 = "int8"  # 8 bits (LLM.int8())
 
 
-class RowFormat(Enum):
+class Gguf(Enum):
+    """Type of the weights in a GGUF file, by the names of llama.cpp's converter."""
+
+    none = "none"  # no such file
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
+
+
+class RowFormat(StrEnum):
     """Shape of a data row."""
 
     alpaca = "alpaca"  # instruction, input, output
@@ -74,7 +85,7 @@ class TrainOn(Enum):
     all = "all"  # every one by the assistant; what is scored stays the last
 
 
-class Template(Enum):
+class Template(StrEnum):
     """How a row becomes a prompt; the same in training and in scoring."""
 
     lesson = "lesson"  # Instruction: / Input: / Answer:
@@ -82,6 +93,16 @@ class Template(Enum):
     alpaca = "alpaca"  # Stanford Alpaca's two templates, with a newline before the answer
     alpaca_exact = "alpaca_exact"  # as published: the answer follows the colon directly
     chat = "chat"  # the tokenizer's own chat template
+
+
+class ChoiceBy(Enum):
+    """What decides which option a model chooses."""
+
+    raw = "raw"  # the log-probability of the option after the prompt
+    tokens = "tokens"  # that, per token of the option
+    characters = "characters"  # per character, as acc_norm of lm-evaluation-harness
+    bytes = "bytes"  # per byte of UTF-8
+    unconditional = "unconditional"  # minus that of the option without a prompt (PMI)
 
 
 class OnBadRow(Enum):
@@ -148,7 +169,7 @@ class Prune(Enum):
     halving = "halving"  # successive halving on validation loss, within each method
 
 
-class Tracking(Enum):
+class Tracking(StrEnum):
     """Experiment tracker."""
 
     none = "none"
@@ -198,7 +219,7 @@ class Model(ConfigNode):
     """Base model and how it is loaded."""
 
     name: str = text()
-    source: ModelSource
+    source: str = named(ModelSource)  # or an import path of a function that makes a folder
     path: str | None = text()  # hub name, folder or GGUF file, by source
     revision: str | None = text()
     packages: list[Package]  # source=package: parts in order; their bytes are concatenated
@@ -255,6 +276,8 @@ class Columns(ConfigNode):
     output: str | None = text()
     messages: str | None = text()
     target: str | None = text()  # short answer that the completion must name, for scoring.metrics=names_target
+    keep: list[str] = text()  # further columns, for metrics and templates of your own
+    options: str | None = text()  # a list of texts one of which is the output, for the choice_ metrics
 
 
 @dataclass(kw_only=True)
@@ -262,7 +285,7 @@ class Data(ConfigNode):
     """Rows, splits and the prompt template."""
 
     name: str = text()
-    format: RowFormat
+    format: str = named(RowFormat)  # or an import path of a function that converts each row
     path: str = text()  # a file, a folder or a hub name
     revision: str | None = text()
     subset: str | None = text()  # configuration name on the hub
@@ -272,9 +295,10 @@ class Data(ConfigNode):
     limits: Limits
     columns: Columns
     instruction: str | None = text()  # of rows that have none of their own
+    options: list[str] | None = text()  # of all rows: the output is one of them, or its number from 0
     train_on: TrainOn
     group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
-    template: Template
+    template: str = named(Template)  # or text for Jinja, or an import path of either that text or a function
     max_tokens: int
     truncate: bool
     on_bad_row: OnBadRow
@@ -344,6 +368,38 @@ class Generation(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class Choices(ConfigNode):
+    """How the choice_ metrics read the probabilities of a row's options."""
+
+    by: ChoiceBy  # of choice_f1 and choice_ece, and of the choice in the predictions
+    bins: int  # of confidence, equally wide, for choice_ece
+
+
+@dataclass(kw_only=True)
+class LmEval(ConfigNode):
+    """Tasks of EleutherAI's lm-evaluation-harness, run on the base and on the tuned model."""
+
+    tasks: list[str] = text()  # its tasks, groups and tags, or your own of include_path; empty: none
+    include_path: str | None = text()  # folder with task files of your own
+    num_fewshot: int | None  # null: what each task says
+    limit: int | None  # rows of each task; null: all
+    batch_size: int
+    chat_template: bool  # the tokenizer's own around each prompt
+    bootstrap_iters: int  # for the standard errors of scores that are no means
+
+
+@dataclass(kw_only=True)
+class Judge(ConfigNode):
+    """A second model that grades answers, for scoring.metrics=judge."""
+
+    model: str | None = text()  # a file of conf/model, a folder or a name on the hub
+    prompt: str = text(Text.verbatim)  # with {question}, {reference} and {answer}
+    grades: list[str] = text()  # the worst first
+    template: str = named(Template)  # around the prompt
+    batch_size: int
+
+
+@dataclass(kw_only=True)
 class Scoring(ConfigNode):
     """The protocol: the same prompts before and after tuning."""
 
@@ -351,8 +407,11 @@ class Scoring(ConfigNode):
     metrics: list[str]
     tokenize: str  # auto, zh, char, jieba, 13a; a plan holds what auto resolves to
     generation: Generation
+    choices: Choices
+    judge: Judge
+    lm_eval: LmEval
     loss_batch_size: int
-    template: Template | None  # of the scored prompts; null: data.template, with which the run is trained
+    template: str | None = named(Template)  # of the scored prompts; null: data.template, with which the run is trained
     forgetting: str | None = text()  # JSONL file with a `text` column; null: not measured
     forgetting_limit: int | None
 
@@ -361,7 +420,7 @@ class Scoring(ConfigNode):
 class Tracker(ConfigNode):
     """Where curves and scores are shown besides the local record."""
 
-    name: Tracking
+    name: str = named(Tracking)  # or an import path of a class
     project: str = text()
     entity: str | None = text()  # wandb: user or team; null: that of the login
     mode: str  # wandb: offline or online
@@ -379,6 +438,17 @@ class Export(ConfigNode):
 
     dir: str | None = text()  # folder to write, or to score
     quantization: Quantization
+    gguf: Gguf  # also as one GGUF file in that folder, by llama.cpp's converter
+    converter: str | None = text()  # convert_hf_to_gguf.py; null: the one on the PATH
+
+
+@dataclass(kw_only=True)
+class Push(ConfigNode):
+    """An adapter and its model card on the hub, for stage=push."""
+
+    repo: str | None = text()  # user/name
+    really: bool  # false: print what would be sent
+    private: bool
 
 
 @dataclass(kw_only=True)
@@ -426,6 +496,7 @@ class ReportSettings(ConfigNode):
     dir: str | None = text()  # folder for the files; null: <runs_dir>/report
     reference: str | None = text(Text.verbatim)  # the method or run that others are compared with; null: none
     wandb: bool  # also as a report in W&B
+    sections: list[str] = text()  # import paths of functions, each of which adds a section
     minimum_effect: float | None  # smallest difference of a score that matters; null: 1 point, or 0.01 of a loss
 
 
@@ -546,7 +617,8 @@ class Common(ConfigNode):
     runs_dir: str = text()
     rerun: bool
     keep: Keep
-    run: str | None = text(Text.verbatim)  # stage=generate, export and score: fingerprint of the run
+    run: str | None = text(Text.verbatim)  # stage=generate, export, score and push: fingerprint of the run
+    adapter_path: Any = text()  # stage=score and export: an adapter from elsewhere, or a list; folders or hub names
     prompt: str | None = text(Text.verbatim)  # stage=generate: the instruction
     input: str | None = text(Text.verbatim)  # stage=generate: the input beside it
     note: str | None = text(Text.verbatim)  # kept in the records of the runs, and searchable
@@ -565,6 +637,7 @@ class Common(ConfigNode):
     plan: PlanSettings
     report: ReportSettings
     export: Export
+    push: Push
     diff: DiffSettings
     archive: ArchiveSettings
     import_results: ImportSettings

@@ -1,24 +1,35 @@
 """What ``data.*`` must satisfy before any row is read. The plan asks first; so does whoever reads without a plan."""
 
+import difflib
 from collections.abc import Iterator
+from enum import Enum
 
-from harness.config.schema import Data, RowFormat
+from harness.config.schema import Data, RowFormat, Template
+from harness.data import own_templates
 from harness.data.splits import SPLITS
-from harness.errors import at_least, fraction
+from harness.errors import at_least, brief, fraction
+from harness.extensions import imports
 
 
 def data_faults(data: Data) -> Iterator[str]:
     """Every fault of these settings by themselves, as a message with key, value and remedy."""
+    yield from _format_faults(data.format)
+    yield from template_faults("data.template", data.template, data.columns.keep)
     for name in needed_columns(data.format):
         if name == "instruction" and data.instruction:
             continue
         if not getattr(data.columns, name):
             or_text = ", or set data.instruction to one text for all rows" if name == "instruction" else ""
-            yield f"data.columns.{name}=null but data.format={data.format.value} needs it; name the column{or_text}"
+            yield f"data.columns.{name}=null but data.format={data.format} needs it; name the column{or_text}"
     if data.instruction is not None and not data.instruction.strip():
         yield "data.instruction is empty; give the text that stands before every row's input, or null"
     if data.instruction is not None and data.format is RowFormat.messages:
         yield "data.instruction is not for data.format=messages; put a system message into the rows, or set it to null"
+    if data.options is not None:
+        if data.columns.options is not None:
+            yield f"data.options and data.columns.options={data.columns.options} both name options; set one to null"
+        if len(set(data.options)) < max(2, len(data.options)) or not all(text.strip() for text in data.options):
+            yield f"data.options={data.options} must be two or more different texts; write data.options=[no,yes]"
     if not data.path:
         yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
     fractions = {name: getattr(data.fractions, name) for name in ("validation", "test")}
@@ -31,6 +42,42 @@ def data_faults(data: Data) -> Iterator[str]:
     yield from at_least("data.max_tokens", data.max_tokens, 4)
 
 
-def needed_columns(format: RowFormat) -> tuple[str, ...]:
+def _format_faults(format: str) -> Iterator[str]:
+    if not imports.is_import_path(format):
+        yield from own_or_one_of("data.format", format, RowFormat, "my_pkg.rows:convert")
+        return
+    fault = imports.load_fault("data.format", format)
+    if fault is not None:
+        yield fault
+        return
+    function = imports.load("data.format", format)
+    parameters = imports.signature(function) if callable(function) else {}
+    needed = [each for each in (parameters or {}).values() if each.default is each.empty]
+    if parameters is not None and (len(needed) > 1 or not parameters):
+        yield f"data.format={format} must take one row, a dict of its columns; define it as convert(row)"
+
+
+def template_faults(key: str, template: str, kept: list[str]) -> Iterator[str]:
+    """Why a setting holds no template; ``kept``: the columns that a template of the user's own may show."""
+    if own_templates.is_own(template):
+        yield from own_templates.template_faults(key, template, kept)
+    else:
+        yield from own_or_one_of(key, template, Template, "my_pkg.templates:prompt, or text for Jinja")
+
+
+def own_or_one_of(key: str, value: str, names: type[Enum], example: str) -> Iterator[str]:
+    """Fault of a name that is neither built in nor an import path."""
+    if value in {each.value for each in names}:
+        return
+    known = [str(each.value) for each in names]
+    close = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+    guess = f"did you mean {key}={close[0]}? " if close else ""
+    choices = f"choose one of {', '.join(known)}, or an import path such as {example}"
+    yield f"{key}={brief(value)} is unknown; {guess}{choices}"
+
+
+def needed_columns(format: str) -> tuple[str, ...]:
     """The keys of ``data.columns`` that must name a column."""
+    if imports.is_import_path(format):
+        return ()
     return ("messages",) if format is RowFormat.messages else ("instruction", "output")

@@ -23,7 +23,7 @@ from harness.data.unreadable import Unreadable, decoded, foreign_kind
 from harness.errors import DataFault, first_line
 
 
-def read_file(file: Path, format: RowFormat = RowFormat.alpaca) -> list[RawRow]:
+def read_file(file: Path, format: str = RowFormat.alpaca) -> list[RawRow]:
     """Raw rows of one file; its ending chooses the parser, and for JSON and CSV its content too.
 
     Row numbers: the line in JSONL; elsewhere the position of the row, not counting a CSV header.
@@ -49,12 +49,12 @@ def ending(file: Path | str) -> str:
     return Path(inner_name(Path(file).name)).suffix.lower()
 
 
-def is_data_file(name: str, format: RowFormat = RowFormat.alpaca) -> bool:
+def is_data_file(name: str, format: str = RowFormat.alpaca) -> bool:
     """Whether a file of this name can hold rows. Hidden files do not: macOS writes ``._train.jsonl`` beside files."""
     return not name.startswith(".") and ending(name) in parsers(format)
 
 
-def parsers(format: RowFormat) -> "Mapping[str, Callable[[bytes], Iterator[RawRow]]]":
+def parsers(format: str) -> "Mapping[str, Callable[[bytes], Iterator[RawRow]]]":
     """The parser for each ending."""
     if format is RowFormat.snips:
         return {".json": corpora.snips}
@@ -63,11 +63,11 @@ def parsers(format: RowFormat) -> "Mapping[str, Callable[[bytes], Iterator[RawRo
     return PARSERS
 
 
-def _unknown_ending(file: Path, format: RowFormat) -> str:
+def _unknown_ending(file: Path, format: str) -> str:
     kinds = ", ".join(parsers(format))
     packed = ", ".join(UNPACKERS)
     return (
-        f"data.format={format.value} cannot tell what it holds from its ending {ending(file) or '(none)'}; write its "
+        f"data.format={format} cannot tell what it holds from its ending {ending(file) or '(none)'}; write its "
         f"rows as one of {kinds} (each may be compressed: {packed})"
     )
 

@@ -26,7 +26,9 @@ def output_script(data: Data, sha256: str | None) -> str:
     Raises:
         DataFault: a source cannot be read.
     """
-    return _look(_Source(data, repr((sha256, data.path, data.revision, data.subset, data.splits, data.columns))))
+    return _look(
+        _Source(data, repr((sha256, data.path, data.revision, data.subset, data.splits, data.columns, data.format)))
+    )
 
 
 def script_of(texts: Iterable[str]) -> str:

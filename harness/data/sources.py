@@ -100,7 +100,7 @@ def _refuse_saved_by_datasets(folder: Path, data: Data) -> None:
         )
 
 
-def _data_files(folder: Path, format: RowFormat) -> list[str]:
+def _data_files(folder: Path, format: str) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as fault:

@@ -69,11 +69,12 @@ def grouped(rows: Sequence[Row]) -> tuple[list[Row], int]:
     """For scoring: rows with one prompt become one row with all their references, at the place of the first.
 
     Returns:
-        The rows, and how many of them were merged into an earlier one. Rows with different targets stay apart.
+        The rows, and how many of them were merged into an earlier one. Rows with different targets or options stay
+        apart.
     """
-    groups: dict[tuple[str, str | None], list[Row]] = {}
+    groups: dict[tuple[str, str | None, tuple[str, ...]], list[Row]] = {}
     for row in rows:
-        groups.setdefault((_prompt_key(row), row.target), []).append(row)
+        groups.setdefault((_prompt_key(row), row.target, row.options), []).append(row)
     merged = []
     for same in groups.values():
         merged.append(with_references(same[0], [text for row in same for text in row.all_references]))

@@ -4,7 +4,8 @@
 a plain template stands one separator, a blank or a newline. On which side of the border it belongs depends on the
 tokenizer: most write a blank and the word after it as one token, and Qwen writes a colon and a newline as one. A border
 inside such a token costs the answer's first token about ten nats, because the model has never seen the two apart.
-``lesson_exact`` and ``alpaca_exact`` keep the published texts, wherever their border falls.
+``lesson_exact`` and ``alpaca_exact`` keep the published texts, wherever their border falls. Templates of the user's own
+(``own_templates``) follow the same rule, by the white space before their answer.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from harness.config.schema import Template
-from harness.data import chat_fields
+from harness.data import chat_fields, own_templates
 from harness.data.rows import Row, question
-from harness.data.values import shown
+from harness.data.values import Unusable, shown
 from harness.errors import DataFault, ModelFault
 
 # Stanford Alpaca's two prompts (github.com/tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT).
@@ -39,14 +40,14 @@ _ALPACA = (
 _FIXED = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
-# What stands between prompt and answer, and whether it belongs to the answer if the tokenizer has no preference.
-_SEPARATORS = {Template.lesson: (" ", True), Template.alpaca: ("\n", False)}
+# What stands between prompt and answer.
+_SEPARATORS = {Template.lesson: " ", Template.alpaca: "\n"}
 _PROBE = "Below is a question.\n\nAnswer:"  # both plain prompts end in a colon
 # How answers begin: a word, Chinese, a number, brackets, quotes, a list, a sign, an accent.
 _PROBE_ANSWERS = ("The cat", "yes", "推荐使用", "日本", "42", "(a)", '{"a": 1}', "[1]", '"a"', "- a", "$5", "<b>", "é")
 
 
-def render_row(row: Row, template: Template, tokenizer: Any) -> tuple[str, str]:
+def render_row(row: Row, template: str, tokenizer: Any) -> tuple[str, str]:
     """Prompt and completion of a row; joined they are the whole text but for its end token (``tokenize`` adds it).
 
     With ``chat``, everything before the last assistant turn is the prompt, up to and including the header that opens
@@ -56,6 +57,11 @@ def render_row(row: Row, template: Template, tokenizer: Any) -> tuple[str, str]:
     Args:
         tokenizer: for a plain template, None gives the border of most tokenizers.
     """
+    if own_templates.is_own(template):
+        _refuse_fields(row, template)
+        prompt, separator = _own(template, row.instruction, row.input, _turns(row), row.tools, row.kept)
+        before, after = _own_border(template, separator, tokenizer)
+        return prompt + before, after + row.output
     if template is not Template.chat:
         _refuse_fields(row, template)
         before, after = _separator(template, tokenizer)
@@ -74,27 +80,64 @@ def render_row(row: Row, template: Template, tokenizer: Any) -> tuple[str, str]:
     return prompt, _without_end(whole[len(prompt) :], turn_end(tokenizer))
 
 
-def _refuse_fields(row: Row, template: Template) -> None:
-    """A plain template shows roles and contents only."""
+def _own(
+    template: str, instruction: str, input: str, messages: list[dict[str, Any]], tools: Sequence[Any], columns: Any
+) -> tuple[str, str]:
+    """Prompt and separator of a template of the user's own.
+
+    Raises:
+        DataFault: with only the reason, if it fails on this row.
+    """
+    given = {"instruction": instruction, "input": input, "messages": messages, "tools": list(tools)}
+    try:
+        return own_templates.prompt_and_separator(template, given | {"columns": dict(columns)})
+    except Unusable as fault:
+        raise DataFault(str(fault)) from fault
+
+
+def _turns(row: Row) -> list[dict[str, Any]]:
+    """The messages before the answer, as chat templates take them."""
+    return [{"role": turn.role, "content": turn.content, **turn.fields} for turn in row.messages[:-1]]
+
+
+def _own_border(template: str, separator: str, tokenizer: Any) -> tuple[str, str]:
+    """The row's separator on its sides of the border: the end of the prompt, the start of the answer."""
+    at = _border(own_templates.example(template) or _PROBE, separator, tokenizer)
+    return separator[:at], separator[at:]
+
+
+def _refuse_fields(row: Row, template: str) -> None:
+    """A plain template shows roles and contents only; one of the user's own shows what it uses."""
+    own = own_templates.is_own(template)
     for number, message in enumerate(row.messages, start=1):
-        if message.fields:
+        if message.fields and not (own and number < len(row.messages) and own_templates.uses(template, "messages")):
             raise DataFault(
                 f"message {number} has the field {shown(next(iter(message.fields)))}, which data.template="
-                f"{template.value} cannot show; use data.template=chat, or remove the field"
+                f"{template} cannot show; use data.template=chat, or remove the field"
             )
-    if row.tools:
-        raise DataFault(f"it has tools, which data.template={template.value} cannot show; use data.template=chat")
+    if row.tools and not (own and own_templates.uses(template, "tools")):
+        raise DataFault(f"it has tools, which data.template={template} cannot show; use data.template=chat")
 
 
-def render_question(instruction: str, input: str, template: Template, tokenizer: Any) -> str:
+def render_question(instruction: str, input: str, template: str, tokenizer: Any) -> str:
     """The prompt of one question, equal to that of a row with the same instruction and input."""
+    if own_templates.is_own(template):
+        messages = [{"role": "user", "content": question(instruction, input)}]
+        try:
+            prompt, separator = _own(template, instruction, input, messages, (), {})
+        except DataFault as fault:
+            raise DataFault(
+                f"data.template: {fault}; a question has no columns of data.columns.keep, so test for them in the "
+                "template: {% if columns.name %}"
+            ) from fault
+        return prompt + _own_border(template, separator, tokenizer)[0]
     if template is not Template.chat:
         return _plain(instruction, input, template) + _separator(template, tokenizer)[0]
     require_template(template, tokenizer)
     return _chat([{"role": "user", "content": question(instruction, input)}], tokenizer, ask=True)
 
 
-def require_template(template: Template, tokenizer: Any) -> None:
+def require_template(template: str, tokenizer: Any) -> None:
     """Raise ModelFault if ``template`` is ``chat`` and the tokenizer has no chat template."""
     if template is Template.chat and not getattr(tokenizer, "chat_template", None):
         name = tokenizer.name_or_path or "this model"
@@ -137,37 +180,44 @@ def turn_end(tokenizer: Any) -> TurnEnd | None:
     return TurnEnd(rest, *found) if found else None
 
 
-def end_token(template: Template, tokenizer: Any) -> tuple[str, int]:
+def end_token(template: str, tokenizer: Any) -> tuple[str, int]:
     """The end that is trained, as text and id: the chat template's end of turn, else the tokenizer's end of text."""
     end = turn_end(tokenizer) if template is Template.chat else None
     return (end.token, end.token_id) if end else (tokenizer.eos_token, int(tokenizer.eos_token_id))
 
 
-def _separator(template: Template, tokenizer: Any) -> tuple[str, str]:
+def _separator(template: str, tokenizer: Any) -> tuple[str, str]:
     """What stands between prompt and answer, on its side of the border: the end of the one, the start of the other."""
     if template not in _SEPARATORS:
         return "", ""
-    separator, on_answer = _SEPARATORS[template]
-    on_answer = on_answer if tokenizer is None else _on_answer(separator, on_answer, tokenizer)
-    return ("", separator) if on_answer else (separator, "")
+    separator = _SEPARATORS[Template(template)]
+    at = _border(_PROBE, separator, tokenizer)
+    return separator[:at], separator[at:]
 
 
-@lru_cache(maxsize=16)
-def _on_answer(separator: str, preferred: bool, tokenizer: Any) -> bool:
-    """Whether the answer begins with the separator: the side on which fewer tokens would span the border.
+@lru_cache(maxsize=64)
+def _border(probe: str, separator: str, tokenizer: Any) -> int:
+    """How many characters of the separator end the prompt: where the fewest tokens would span the border.
 
-    A prompt's tokens must be those that the whole text begins with, whatever the answer is.
+    A prompt's tokens must be those that the whole text begins with, whatever the answer is. Where the tokenizer has no
+    preference (or is None), a blank begins the answer and a newline ends the prompt.
+
+    Args:
+        probe: a prompt without its separator.
     """
+    usual = len(separator) - separator.endswith(" ")
+    if tokenizer is None or not separator:
+        return usual
     options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    wholes = tokenizer([f"{_PROBE}{separator}{answer}" for answer in _PROBE_ANSWERS], **options)["input_ids"]
+    wholes = tokenizer([f"{probe}{separator}{answer}" for answer in _PROBE_ANSWERS], **options)["input_ids"]
     spanned = {}
-    for on_answer in (True, False):
-        [prompt] = tokenizer([_PROBE if on_answer else _PROBE + separator], **options)["input_ids"]
-        spanned[on_answer] = sum(whole[: len(prompt)] != prompt for whole in wholes)
-    return preferred if spanned[True] == spanned[False] else spanned[True] < spanned[False]
+    for at in range(len(separator) + 1):
+        [prompt] = tokenizer([probe + separator[:at]], **options)["input_ids"]
+        spanned[at] = sum(whole[: len(prompt)] != prompt for whole in wholes)
+    return min(spanned, key=lambda at: (spanned[at], at != usual, -at))
 
 
-def _plain(instruction: str, input: str, template: Template) -> str:
+def _plain(instruction: str, input: str, template: str) -> str:
     if template is Template.lesson or template is Template.lesson_exact:
         # The lesson leaves the Input line out if there is none, and ends with a space.
         text = f"Instruction: {instruction}\n" + (f"Input: {input}\n" if input else "") + "Answer:"

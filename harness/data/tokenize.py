@@ -40,6 +40,7 @@ class TokenizedRow:
     start: int = 0  # 1 if the first id is the start token that the tokenizer adds
     spanned: bool = False  # in its whole text, a token spans the border; its completion is tokenized on its own
     turns: tuple[tuple[int, int], ...] = ()  # of the prompt, start and end of earlier turns that are trained too
+    options: tuple[tuple[int, ...], ...] = ()  # ids of each of the row's options after the prompt, without an end
 
     @property
     def answer_ids(self) -> tuple[int, ...]:
@@ -95,6 +96,9 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
         every_turn = name == "train" and data.train_on is TrainOn.all
         tokenize = _tokenize_turns if every_turn else _tokenize
         splits[name], refused[name] = tokenize(rows.splits[name], data, tokenizer)
+        if name != "train":
+            splits[name], stray = _with_options(splits[name], data, tokenizer)
+            refused[name] += stray
     # Sorted, because splits cut from one file mix its rows.
     bad = sorted((row for name in SPLITS for row in refused[name]), key=lambda row: (row.source, row.number))
     if bad and data.on_bad_row is OnBadRow.error:
@@ -120,7 +124,7 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
     )
 
 
-def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> list[list[int]]:
+def prompt_ids(prompts: Sequence[str], template: str, tokenizer: Any) -> list[list[int]]:
     """Ids of rendered prompts as the model sees them in training, scoring and generation.
 
     The tokenizer's start token is added if it has one, except with ``chat``, whose text already contains it. An
@@ -131,6 +135,36 @@ def prompt_ids(prompts: Sequence[str], template: Template, tokenizer: Any) -> li
     ids = _ids(prompts, tokenizer, special=True)
     [probe] = _ids(["a"], tokenizer, special=True)
     return [row[:-1] for row in ids] if probe[-1:] == [tokenizer.eos_token_id] else ids
+
+
+def option_ids(
+    rows: Sequence[Row], template: str, tokenizer: Any
+) -> list[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]]:
+    """Of each row, the ids of its prompt, and those of each of its options as the answer, without an end."""
+    asked = [render_row(row.answered(text), template, tokenizer) for row in rows for text in row.options]
+    prompts = prompt_ids([prompt for prompt, _ in asked], template, tokenizer) if asked else []
+    tails = _completion_ids(asked, prompts, template, tokenizer) if asked else []
+    pairs = zip(prompts, tails, strict=True)
+    found = []
+    for row in rows:
+        own = [next(pairs) for _ in row.options]
+        found.append((tuple(own[0][0]) if own else (), tuple(tuple(ids) for _, (ids, _) in own)))
+    return found
+
+
+def _with_options(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+    """The rows with the ids of their options, which stand where the answer stands; and those that do not fit."""
+    found, bad = [], []
+    for row, (_, options) in zip(rows, option_ids([row.row for row in rows], data.template, tokenizer), strict=True):
+        longest = max(map(len, options), default=0)
+        if not all(options) and options:
+            bad.append(BadRow(row.row.source, row.row.number, "an option has no token in this model's vocabulary"))
+        elif row.prompt_length + longest > data.max_tokens:
+            reason = f"an option makes it {row.prompt_length + longest} tokens long (data.max_tokens={data.max_tokens})"
+            bad.append(BadRow(row.row.source, row.row.number, reason))
+        else:
+            found.append(replace(row, options=options))
+    return found, bad
 
 
 def _tokenize_turns(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
@@ -196,7 +230,7 @@ def _tokenize(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[Tok
 
 
 def _completion_ids(
-    texts: Sequence[tuple[str, str]], prompts: Sequence[Sequence[int]], template: Template, tokenizer: Any
+    texts: Sequence[tuple[str, str]], prompts: Sequence[Sequence[int]], template: str, tokenizer: Any
 ) -> list[tuple[list[int], bool]]:
     """Ids of each completion, and whether in its whole text a token spans the border.
 

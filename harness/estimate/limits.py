@@ -9,6 +9,7 @@ from harness.errors import HarnessError, ModelFault, raise_together
 from harness.methods.lora import require_loftq
 from harness.models import sources as model_sources
 from harness.plan.spec import Plan
+from harness.scoring.catalog import reads_answers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -91,7 +92,7 @@ def position_faults(plan: Plan, config: "PretrainedConfig") -> Iterator[str]:
         return
     name, limit = found
     rows, added = plan.data.max_tokens, virtual_tokens(plan)
-    answer = plan.scoring.generation.max_new_tokens if plan.scoring.metrics else 0
+    answer = plan.scoring.generation.max_new_tokens if any(map(reads_answers, plan.scoring.metrics)) else 0
     needed = rows + added + answer
     if needed <= limit:
         return

@@ -2,18 +2,21 @@
 
 To add a method, write two files: put its sheet, check, builder, traits and hooks into the module of its family,
 with one row in that module's ``METHODS``; and put its values into ``conf/peft/<method>.yaml``. The schema, the
-configuration group, ``--help`` and the tests read this table.
+configuration group, ``--help`` and the tests read this table. Other packages add rows by entry points (``offered``).
 """
 
 from harness.methods import base_weights, bottleneck, library, lora, low_rank, multiplicative, soft_prompts
 from harness.methods.context import SheetValues
 from harness.methods.hooks import Hooks
 from harness.methods.method import Method
+from harness.methods.offered import offered_methods
 from harness.methods.rates import RateRule
 from harness.methods.traits import Traits
 
 FAMILIES = (base_weights, bottleneck, lora, low_rank, multiplicative, soft_prompts, library)
-METHODS: dict[str, Method] = {name: method for family in FAMILIES for name, method in family.METHODS.items()}
+BUILT_IN: dict[str, Method] = {name: method for family in FAMILIES for name, method in family.METHODS.items()}
+OFFERED, OFFER_FAULTS = offered_methods(BUILT_IN)
+METHODS: dict[str, Method] = BUILT_IN | {name: each.method for name, each in OFFERED.items()}
 
 
 def traits_of(method: str, settings: SheetValues) -> Traits:

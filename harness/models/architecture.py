@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.config.schema import Model, ModelSource
 from harness.errors import ModelFault
+from harness.extensions.imports import is_import_path
 from harness.models import sources as model_sources
 
 WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")  # what architectures call their width
@@ -41,7 +42,7 @@ def read_architecture(model: Model) -> Architecture:
 def _configuration(model: Model) -> dict[str, Any]:
     if model.source is ModelSource.gguf:
         return _of_gguf(model)
-    if model.source is ModelSource.folder:
+    if model.source is ModelSource.folder or is_import_path(model.source):
         return _of_file(model_sources.locate_config(model) / "config.json")
     given = model.config_only
     if isinstance(given, dict):

@@ -1,14 +1,18 @@
-"""Where base weights come from: the hub, a folder, a GGUF file, or Python packages that carry one.
+"""Where base weights come from: the hub, a folder, a GGUF file, Python packages that carry one, or a function.
 
 Every source ends as a local folder in transformers' format. No torch at import: ``weights_hash``, and
 ``locate_weights`` of a folder, are cheap enough for planning.
 """
 
 import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from harness.config.schema import Model, ModelSource
-from harness.errors import ModelFault
+from harness.errors import ModelFault, first_line
+from harness.extensions import imports
+from harness.extensions.imports import is_import_path
 from harness.models import gguf, packages
 from harness.models.digests import file_digest
 from harness.models.hub import LocatedModel, cached_snapshot, from_hub
@@ -26,6 +30,8 @@ def locate_weights(model: Model) -> LocatedModel:
     ``source=package`` asks the hub first and falls back to the packages, with a note and a warning, because the GGUF
     in a package is quantized: its weights are not the hub's. Raises ``ModelFault`` if no source has the weights.
     """
+    if is_import_path(model.source):
+        return LocatedModel(_own_folder(model), "folder", f"base model from {model.source}")
     if model.source is ModelSource.hub:
         return from_hub(model)
     if model.source is ModelSource.folder:
@@ -71,8 +77,8 @@ def locate_config(model: Model) -> Path:
 
 def locate_tokenizer(model: Model) -> Path | None:
     """The folder with the model's tokenizer if it is on this machine already; nothing is downloaded or converted."""
-    if model.source is ModelSource.folder:
-        return _existing(model, "folder")
+    if model.source is ModelSource.folder or is_import_path(model.source):
+        return _place(model)
     return cached_snapshot(model.path, model.revision) if model.source is ModelSource.hub and model.path else None
 
 
@@ -96,7 +102,7 @@ def weights_hash(model: Model) -> str | None:
         return None
     if model.source is ModelSource.package:
         return model.sha256
-    path = _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
+    path = _place(model)
     if path.is_file():
         return file_digest(path)
     result = hashlib.sha256()
@@ -115,7 +121,7 @@ def former_hash(model: Model) -> str | None:
     """What records of earlier versions hold for these files: above 64 MiB of weights, samples of their bytes."""
     if model.source not in (ModelSource.folder, ModelSource.gguf):
         return None
-    path = _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
+    path = _place(model)
     files = _read_files(path)
     total = sum(file.stat().st_size for file in files if file.suffix in WEIGHT_ENDINGS)
     result = hashlib.sha256()
@@ -140,15 +146,55 @@ def local_path(path: str) -> Path:
     return given if given.is_absolute() or given.exists() else shipped_folder("data") / path
 
 
+def _place(model: Model) -> Path:
+    """The local folder or file of a model that is neither on the hub nor in packages."""
+    if is_import_path(model.source):
+        return _own_folder(model)
+    return _existing(model, "folder" if model.source is ModelSource.folder else "GGUF file")
+
+
+@dataclass(frozen=True)
+class _Own:
+    """Settings of a model that the user's own function brings; equal if the function would be asked for the same."""
+
+    model: Model = field(compare=False)
+    key: str
+
+
+def _own_folder(model: Model) -> Path:
+    """The folder that the user's own function ``model.source`` makes; asked once per process.
+
+    Raises:
+        ModelFault: it fails, or returns something else than a folder in transformers' format.
+    """
+    return _made_folder(_Own(model, repr((model.source, model.name, model.path, model.revision, model.sha256))))
+
+
+@lru_cache(maxsize=16)
+def _made_folder(own: _Own) -> Path:
+    source = own.model.source
+    function = imports.load("model.source", source)
+    try:
+        made = function(model=own.model)
+    except Exception as error:  # whatever a function of others raises
+        raise ModelFault(f"model.source={source} fails ({first_line(error)}); fix it") from error
+    if not isinstance(made, str | Path) or not (Path(made).expanduser() / "config.json").is_file():
+        raise ModelFault(
+            f"model.source={source} returns {imports.shown(made)}; return a folder with config.json, weights in "
+            "safetensors and a tokenizer, as save_pretrained writes them"
+        )
+    return Path(made).expanduser().absolute()
+
+
 def _existing(model: Model, what: str) -> Path:
     if not model.path:
-        raise ModelFault(f"model.path is empty, but model.source={model.source.value} needs a {what}")
+        raise ModelFault(f"model.path is empty, but model.source={model.source} needs a {what}")
     path = local_path(model.path)
     if not (path.is_file() if what == "GGUF file" else path.is_dir()):
         looked = [Path(model.path).absolute()] + ([path] if path != Path(model.path) else [])
         raise ModelFault(
             f"model.path={model.path}: no such {what} (looked at {', '.join(map(str, looked))}); "
-            f"correct model.path, or model.source={model.source.value}"
+            f"correct model.path, or model.source={model.source}"
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelFault(

@@ -17,7 +17,7 @@ from harness.pipeline.values import (
     Trained,
 )
 from harness.record import provenance, store
-from harness.record.run_record import Adapter, RunRecord, Training
+from harness.record.run_record import Adapter, RunRecord, Training, Unset
 from harness.record.store import add_note
 from harness.runtime import distributed, threads
 from harness.runtime.threads import Threads
@@ -151,6 +151,8 @@ def _(value: Scored, record: RunRecord) -> None:
     record.times_s.score_after = value.seconds
     record.memory_bytes.score_peak = value.peak_bytes
     record.scores.after, record.scores.signatures = value.scores.values, value.scores.signatures
+    if value.scores.definitions:
+        record.scores.definitions = value.scores.definitions
     _fill_answers("after", value.scores, record)
 
 
@@ -159,8 +161,16 @@ def _fill_answers(when: str, scores: Scores, record: RunRecord) -> None:
     if scores.cut is not None:
         limit = record.plan["scoring"]["generation"]["max_new_tokens"]
         record.scores.cut |= {when: scores.cut, "of": len(scores.answers), "limit": limit}
+    if scores.errors:
+        record.scores.errors = _with(record.scores.errors, when, scores.errors)
+    if scores.details:
+        record.scores.details = _with(record.scores.details, when, scores.details)
     for note in scores.notes:
         add_note(record, f"scoring {when}: {note}", shared=when == "before")
+
+
+def _with(known: dict[str, Any] | Unset, when: str, found: dict[str, Any]) -> dict[str, Any]:
+    return ({} if isinstance(known, Unset) else known) | {when: found}
 
 
 @fill.register

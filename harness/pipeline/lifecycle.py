@@ -11,6 +11,7 @@ from harness.config.schema import Keep
 from harness.errors import HarnessError, HeldByAnotherProcess, RankFailedAlone, first_line
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.fill import fill
+from harness.plan.extensions import used_code
 from harness.plan.spec import Options, Plan
 from harness.record import provenance, store
 from harness.record.files import remove
@@ -190,6 +191,9 @@ def _start(plan: Plan, options: Options) -> tuple[dict[str, Any] | None, RunReco
     former = store.read_record(options.runs_dir, plan.fingerprint)
     seeds = {"seed": plan.seed, "data_split_seed": plan.data.split_seed}
     record = store.start_record(options.runs_dir, plan.fingerprint, plan.method, plan.as_dict(), seeds)
+    if extensions := used_code(plan, options.tracker):
+        record.extensions = extensions
+        store.write_record(options.runs_dir, record)
     labels = Labels(options.note, options.tags).added_to(former)
     record.note, record.tags, record.sweep = labels["note"], labels["tags"], options.sweep_name
     kept = _kept_threads(options, former, record)
@@ -211,5 +215,5 @@ def _resumed_id(former: dict[str, Any] | None, options: Options) -> str | None:
     """The tracker's run to continue: that of an interrupted or pruned attempt under the same tracker."""
     if former is None or former["status"] not in ("interrupted", "pruned") or former["tracker"] is None:
         return None
-    same = former["tracker"]["name"] == options.tracker.name.value
+    same = former["tracker"]["name"] == options.tracker.name
     return former["tracker"]["id"] if same else None

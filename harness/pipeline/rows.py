@@ -1,6 +1,7 @@
 """A plan's data as tokens: rows of every split, the held-out text, and what the record says about them."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,11 +9,12 @@ from harness.config.schema import Objective
 from harness.data import dataset
 from harness.data.sources import locate_data
 from harness.data.tokenize import held_out_rows, tokenize_splits
-from harness.errors import DataFault
+from harness.errors import DataFault, raise_together
 from harness.models.base import Base
 from harness.models.ends import end_ids, stops_for
 from harness.pipeline.values import PreparedRows
 from harness.plan.spec import Plan
+from harness.scoring.catalog import reads_answers
 
 if TYPE_CHECKING:
     from harness.data.tokenize import TokenizedRow
@@ -50,8 +52,8 @@ def prepare_rows(plan: Plan, base: Base) -> PreparedRows:
     if template not in (None, plan.data.template):
         scored = tokenize_splits(read, replace(plan.data, template=template), base.tokenizer).splits
         notes.append(
-            f"scoring.template={template.value}: a mismatch on purpose; the scored prompts are not those of training "
-            f"(data.template={plan.data.template.value})"
+            f"scoring.template={template}: a mismatch on purpose; the scored prompts are not those of training "
+            f"(data.template={plan.data.template})"
         )
     everything = [row for rows in tokenized.splits.values() for row in rows]
     stops = stops_for(
@@ -83,6 +85,7 @@ def trained_as(rows: PreparedRows, objective: Objective) -> PreparedRows:
 def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
     """Raise DataFault if a split that this plan trains, validates or scores on is empty."""
     needed = {"train", plan.scoring.split} | ({"validation"} if plan.trainer.evaluations else set())
+    raise_together(list(choice_faults(rows.scored[plan.scoring.split], plan)), DataFault)
     empty = sorted(name for name in needed if not rows.splits[name])
     if empty:
         raise DataFault(
@@ -91,12 +94,28 @@ def require_needed_splits(rows: PreparedRows, plan: Plan) -> None:
         )
 
 
+def choice_faults(rows: "Sequence[TokenizedRow]", plan: Plan) -> Iterator[str]:
+    """What the rows lack for the metrics of options."""
+    wanted = [name for name in plan.scoring.metrics if not reads_answers(name)]
+    without = sum(not row.options for row in rows)
+    if wanted and without:
+        yield (
+            f"scoring.metrics contains {wanted[0]}, but {without} of {len(rows)} rows of the {plan.scoring.split} "
+            "split have no options; set data.options=[...] or data.columns.options"
+        )
+    elif "choice_f1" in wanted and len({frozenset(row.row.options) for row in rows}) > 1:
+        yield (
+            "scoring.metrics contains choice_f1, but the rows have different options, so that there are no classes; "
+            "leave it out, and take choice_acc"
+        )
+
+
 def cut_warning(rows: PreparedRows, plan: Plan) -> str | None:
     """What to know before training if answers as long as their references do not fit; None if all fit."""
     limit = plan.scoring.generation.max_new_tokens
     lengths = [len(row.answer_ids) for row in rows.scored[plan.scoring.split]]
     longer = [length for length in lengths if length > limit]
-    if not longer or not plan.scoring.metrics:
+    if not longer or not any(map(reads_answers, plan.scoring.metrics)):
         return None
     return (
         f"{len(longer)} of {len(lengths)} references are longer than scoring.generation.max_new_tokens={limit} (the "

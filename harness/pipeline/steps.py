@@ -20,8 +20,10 @@ from harness.plan.spec import Plan
 from harness.record import store
 from harness.record.files import write_jsonl
 from harness.runtime import distributed, memory
+from harness.scoring import custom, lm_harness
 from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
+from harness.scoring.judging import require_judge
 from harness.scoring.losses import Told, untold
 from harness.trackers.base import TrackerRun
 from harness.trackers.send import send_predictions
@@ -45,8 +47,10 @@ def load(plan: Plan, cache: ProcessCache, threads: int) -> SharedBase:
 def tokenize(plan: Plan, cache: ProcessCache, base: Base) -> AuditedRows:
     """Rows as tokens, with the label audit of the training split and what to know before training."""
     rows, objective = cache.rows(plan, base), plan.trainer.objective
+    distributed.broadcast_from_main(lambda: lm_harness.require_tasks(plan.scoring.lm_eval))
+    distributed.broadcast_from_main(lambda: require_judge(plan.scoring.judge))
     audit = label_audit(rows.splits["train"], rows.refused, objective)
-    notes = [cut_warning(rows, plan)]
+    notes = [cut_warning(rows, plan), *custom.tried(plan.scoring.metrics, rows.scored[plan.scoring.split])]
     if objective is Objective.lesson:
         notes.append("trainer.objective=lesson: prompts as the lesson published them (data.template=lesson_exact)")
     return AuditedRows(rows, {"labels": objective.value, **audit}, tuple(filter(None, notes)))
@@ -113,6 +117,7 @@ def write_predictions(
     rows = [
         {"prompt": example.prompt, **_references(example), "before": old, "after": new}
         | _row_scores(number, before.scores, after.scores)
+        | _row_choices(number, example, before.scores, after.scores)
         for number, (example, old, new) in enumerate(answers)
     ]
     write_jsonl(folder / PREDICTIONS, rows)
@@ -125,6 +130,18 @@ def _row_scores(number: int, before: scoring_score.Scores, after: scoring_score.
     both = {"before": before.rows, "after": after.rows}
     found = {when: {name: values[number] for name, values in rows.items()} for when, rows in both.items()}
     return {"scores": found} if any(found.values()) else {}
+
+
+def _row_choices(
+    number: int, example: TokenizedRow, before: scoring_score.Scores, after: scoring_score.Scores
+) -> dict[str, Any]:
+    """The options of one row and what both models made of them; none if no metric asks for them."""
+    if not after.choices:
+        return {}
+    return {
+        "options": list(example.row.options),
+        "choices": {"before": before.choices[number], "after": after.choices[number]},
+    }
 
 
 def _references(example: TokenizedRow) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from harness.config.schema import (
     SHEETS,
     Config,
+    Gguf,
     ModelSource,
     Objective,
     OnOom,
@@ -19,15 +20,18 @@ from harness.config.schema import (
     Tracking,
     TrainOn,
 )
-from harness.data.checks import data_faults
+from harness.data.checks import data_faults, own_or_one_of, template_faults
 from harness.errors import above, at_least, brief, fraction, one_of
+from harness.extensions.imports import call_faults, is_import_path, load, load_fault
 from harness.methods import fields
 from harness.methods.knobs import FLOPS, STORED, TRAINABLE
 from harness.methods.registry import METHODS, hooks_of, traits_of
 from harness.plan import claims, parallel_checks
 from harness.plan.devices import device_faults
+from harness.plan.extensions import section_faults, tracker_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
-from harness.scoring.catalog import AUTO, SCORES, TOKENIZE, metric_names
+from harness.scoring import custom, judging, lm_harness
+from harness.scoring.catalog import AUTO, JUDGE, SCORES, TOKENIZE, metric_names, reads_answers
 
 
 def config_faults(config: Config) -> list[str]:
@@ -91,12 +95,14 @@ def _budget(config: Config) -> Iterator[str]:
 
 def _model(config: Config) -> Iterator[str]:
     model = config.model
-    if model.source is not ModelSource.package and not model.path:
-        yield f"model.path is empty; model.source={model.source.value} needs it"
+    yield from _source(model.source)
+    own = is_import_path(model.source)
+    if model.source is not ModelSource.package and not model.path and not own:
+        yield f"model.path is empty; model.source={model.source} needs it"
     if model.source is ModelSource.package and not model.packages:
         yield "model.packages is empty; model.source=package needs the distributions that carry the weights"
-    if model.trust_remote_code and model.source is not ModelSource.hub:
-        yield f"model.trust_remote_code=true is for model.source=hub, not {model.source.value}; set it to false"
+    if model.trust_remote_code and model.source is not ModelSource.hub and not own:
+        yield f"model.trust_remote_code=true is for model.source=hub, not {model.source}; set it to false"
     yield from fraction("model.prune", model.prune)
     if model.prune and model.quantization is not Quantization.none:
         yield (
@@ -104,6 +110,16 @@ def _model(config: Config) -> Iterator[str]:
             f"{model.quantization.value}; set model.prune=0, or model.quantization=none"
         )
     yield from _quantization(config)
+
+
+def _source(source: str) -> Iterator[str]:
+    if not is_import_path(source):
+        yield from own_or_one_of("model.source", source, ModelSource, "my_pkg.models:folder")
+        return
+    fault = load_fault("model.source", source)
+    yield from (
+        [fault] if fault else call_faults("model.source", source, load("model.source", source), ("model",), ("model",))
+    )
 
 
 def _quantization(config: Config) -> Iterator[str]:
@@ -127,6 +143,7 @@ def _paths(config: Config) -> Iterator[str]:
     """Paths that cannot exist, and a folder for records that cannot be written."""
     paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
     paths["scoring.forgetting"] = config.scoring.forgetting
+    paths["scoring.lm_eval.include_path"] = config.scoring.lm_eval.include_path
     paths["export.dir"] = config.export.dir
     paths |= {"report.dir": config.report.dir, "archive.dir": config.archive.dir}
     paths |= {"import_results.path": config.import_results.path}
@@ -170,7 +187,7 @@ def _trainer(config: Config) -> Iterator[str]:
     if trainer.objective is Objective.lesson and config.data.template not in (Template.lesson, Template.lesson_exact):
         yield (
             f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="
-            f"{config.data.template.value}; set data.template=lesson_exact"
+            f"{config.data.template}; set data.template=lesson_exact"
         )
 
 
@@ -226,13 +243,27 @@ def _scoring(config: Config) -> Iterator[str]:
     scoring = config.scoring
     yield from one_of("scoring.split", scoring.split, ("test", "validation"))
     yield from one_of("scoring.tokenize", scoring.tokenize, (AUTO, *TOKENIZE))
+    own = [each for each in scoring.metrics if is_import_path(each)]
+    yield from custom.metric_faults(own, config.data.columns.keep)
+    if scoring.template is not None:
+        yield from template_faults("scoring.template", scoring.template, config.data.columns.keep)
     for metric in scoring.metrics:
-        yield from one_of("scoring.metrics", metric, metric_names())
+        if metric not in own:
+            yield from _metric_name(metric)
         if metric in SCORES and SCORES[metric].needs == "targets" and config.data.columns.target is None:
             yield (
                 f"scoring.metrics contains {metric} but data.columns.target is null; name the column with the short "
                 f"answer, or set scoring.metrics without {metric}"
             )
+    choices = [metric for metric in scoring.metrics if metric in SCORES and not reads_answers(metric)]
+    if choices and config.data.options is None and config.data.columns.options is None:
+        yield (
+            f"scoring.metrics contains {choices[0]} but no row has options; set data.options=[no,yes], or name their "
+            "column with data.columns.options"
+        )
+    yield from _lm_eval(config)
+    yield from judging.judge_faults(scoring.judge, JUDGE in scoring.metrics)
+    yield from at_least("scoring.choices.bins", scoring.choices.bins, 1)
     generation = scoring.generation
     yield from at_least("scoring.generation.batch_size", generation.batch_size, 1)
     yield from at_least("scoring.generation.max_new_tokens", generation.max_new_tokens, 1)
@@ -244,13 +275,34 @@ def _scoring(config: Config) -> Iterator[str]:
             yield f"scoring.generation.top_p={generation.top_p} must be above 0 and at most 1"
 
 
+def _lm_eval(config: Config) -> Iterator[str]:
+    tasks = config.scoring.lm_eval
+    yield from at_least("scoring.lm_eval.num_fewshot", tasks.num_fewshot, 0)
+    yield from at_least("scoring.lm_eval.limit", tasks.limit, 1)
+    yield from at_least("scoring.lm_eval.batch_size", tasks.batch_size, 1)
+    yield from at_least("scoring.lm_eval.bootstrap_iters", tasks.bootstrap_iters, 0)
+    if tasks.include_path and not tasks.tasks:
+        yield (
+            f"scoring.lm_eval.include_path={brief(tasks.include_path)} has no effect without scoring.lm_eval.tasks; "
+            "name the tasks"
+        )
+    if config.stage in (Stage.run, Stage.plan, Stage.score):
+        yield from lm_harness.task_faults(tasks)
+
+
+def _metric_name(metric: str) -> Iterator[str]:
+    for fault in one_of("scoring.metrics", metric, metric_names()):
+        yield f"{fault}, or an import path such as my_pkg.metrics:{metric if metric.isidentifier() else 'mine'}"
+
+
 def _tracker(config: Config) -> Iterator[str]:
     tracker = config.tracker
+    yield from tracker_faults(tracker.name)
     if tracker.name is Tracking.wandb:
         yield from one_of("tracker.mode", tracker.mode, ("offline", "online"))
     for key in ("artifact", "system_metrics"):
         if getattr(tracker, key) and tracker.name not in (Tracking.wandb, Tracking.trackio):
-            yield f"tracker.{key}=true has no effect with tracker={tracker.name.value}; use tracker=wandb or trackio"
+            yield f"tracker.{key}=true has no effect with tracker={tracker.name}; use tracker=wandb or trackio"
 
 
 def _report(config: Config) -> Iterator[str]:
@@ -259,6 +311,7 @@ def _report(config: Config) -> Iterator[str]:
         if not texts(value):
             shown = brief(str(value))
             yield f"report.{name}={shown} is not a list of texts; write report.{name}=[a,b], or null for all"
+    yield from section_faults(config.report.sections)
     yield from above("report.minimum_effect", config.report.minimum_effect, 0)
 
 
@@ -278,8 +331,38 @@ def _housekeeping(config: Config) -> Iterator[str]:
     yield from at_least("plan.tokens", config.plan.tokens, 2)
     if config.plan.capacity and config.stage is not Stage.plan:
         yield "plan.capacity=true belongs to stage=plan; add stage=plan, or leave it out"
+    yield from _adapters(config)
+    yield from _publishing(config)
     if config.confirm and not config.archive.delete:
         yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
+
+
+def _publishing(config: Config) -> Iterator[str]:
+    """stage=push sends to a named place; a GGUF file is made of plain weights."""
+    push, export = config.push, config.export
+    if push.really and config.stage is not Stage.push:
+        yield f"push.really=true has no effect with stage={config.stage.value}; it belongs to stage=push"
+    if export.gguf is not Gguf.none and export.quantization is not Quantization.none:
+        yield (
+            f"export.gguf={export.gguf.value} is made of plain weights, not of export.quantization="
+            f"{export.quantization.value}; set export.quantization=none, and export.gguf=q8_0 for a small file"
+        )
+
+
+def _adapters(config: Config) -> Iterator[str]:
+    """Adapters from elsewhere, for the stages that read them."""
+    given = config.adapter_path
+    if given is None:
+        return
+    shown = brief(str(given))
+    if not texts(given) or not given or not all([given] if isinstance(given, str) else given):
+        yield f"adapter_path={shown} is no folder or hub name, or a list of these; write adapter_path=[a,b]"
+    elif config.stage not in (Stage.score, Stage.export):
+        yield f"adapter_path={shown} is for stage=score and stage=export, not stage={config.stage.value}; leave it out"
+    elif config.run is not None:
+        yield f"adapter_path={shown} and run={config.run} both name an adapter; leave one of them out"
+    elif config.stage is Stage.export and not isinstance(given, str) and len(given) > 1:
+        yield f"adapter_path={shown}: stage=export writes one model; name one adapter"
 
 
 def _bundle(config: Config) -> Iterator[str]:
@@ -354,6 +437,6 @@ def _select(config: Config) -> Iterator[str]:
         yield f"select.per={brief(str(select.per))} is not a field or a list of fields; write select.per=method"
     if select.score not in SCORES:
         yield from one_of("select.score", select.score, tuple(SCORES))
-    elif SCORES[select.score].is_metric and select.score not in config.scoring.metrics:
+    elif SCORES[select.score].is_metric and select.score not in custom.measured(config.scoring.metrics):
         yield (f"select.score={select.score} is not measured; add it to scoring.metrics, or set select.score=loss")
     yield from at_least("select.seeds", select.seeds, 1)

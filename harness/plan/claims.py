@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness.config.schema import SHEETS, ClaimSettings, Config, Prune, Relation, Stage
 from harness.errors import above, at_least, brief, one_of, raise_together
 from harness.scoring.catalog import SCORES
+from harness.scoring.custom import measured
 
 EXAMPLE = "claim.text='lora > ia3 on loss'"
 
@@ -73,7 +74,7 @@ def claim_faults(config: Config) -> Iterator[str]:
         return
     parts, faults = _parts(claim)
     yield from faults
-    if parts is not None and SCORES[parts.metric].is_metric and parts.metric not in config.scoring.metrics:
+    if parts is not None and SCORES[parts.metric].is_metric and parts.metric not in measured(config.scoring.metrics):
         yield f"claim.metric={parts.metric} is not measured; add it to scoring.metrics, or claim something on loss"
     if parts is not None and parts.metric == "validation_loss":
         yield "claim.metric=validation_loss is of the rows that the arms are tuned on; set claim.metric=loss"

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.methods.context import SEEDS
 from harness.methods.library import CAVEATS
+from harness.scoring.catalog import JUDGE, reads_answers
 
 # Lists of names or numbers of which only the set matters.
 UNORDERED = (
@@ -108,6 +109,10 @@ def _data(data: dict[str, Any], local: bool) -> dict[str, Any]:
         used.pop("split_seed", None)  # nothing is drawn
     unread = ("instruction", "input", "output") if data["format"] == "messages" else ("messages",)
     used["columns"] = {column: name for column, name in data["columns"].items() if column not in unread}
+    if keep := used["columns"].pop("keep", None):
+        used["columns"]["keep"] = sorted(set(keep))
+    if used["columns"].get("options") is None:
+        used["columns"].pop("options", None)  # records of earlier versions lack it
     return used
 
 
@@ -123,9 +128,20 @@ def _scoring(plan: dict[str, Any]) -> dict[str, Any]:
     if independent_of_batches(plan):
         used.pop("loss_batch_size", None)
         used["generation"] = {key: value for key, value in used["generation"].items() if key != "batch_size"}
-    if not used["metrics"]:
+    if not any(map(reads_answers, used["metrics"])):
         used.pop("generation", None)
         used.pop("tokenize", None)
+    if all(map(reads_answers, used["metrics"])):
+        used.pop("choices", None)
+    judge = used.pop("judge", None)
+    if judge and JUDGE in used["metrics"]:
+        # The content of its weights is hashed.
+        used["judge"] = {key: value for key, value in judge.items() if key not in ("model", "batch_size")}
+    tasks = used.pop("lm_eval", None)
+    if tasks and tasks["tasks"]:
+        idle = ("include_path", *(("batch_size",) if independent_of_batches(plan) else ()))  # its content is hashed
+        used["lm_eval"] = {key: value for key, value in tasks.items() if key not in idle}
+        used["lm_eval"]["tasks"] = sorted(set(tasks["tasks"]))
     return used
 
 

@@ -8,6 +8,7 @@ from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault, DataFault, ModelFault
 from harness.frozen import freeze
 from harness.models import sources as model_sources
+from harness.plan.extensions import changed_code
 from harness.plan.spec import PUBLISHED_TEMPLATES, Options, Plan, plan_from_dict
 from harness.record import store
 from harness.record.redact import REDACTED
@@ -32,6 +33,11 @@ def find_record(options: Options) -> dict[str, Any]:
     if record is None or record["status"] != "finished":
         status = record["status"] if record else "unreadable"
         raise ConfigFault(f"run={matches[0]} is {status}, not finished; run its command again first")
+    if record.get("external"):
+        raise ConfigFault(
+            f"run={matches[0]} is the adapter {record['external']['name']} from elsewhere, of which this folder holds "
+            "the scores alone; name it with adapter_path instead of run"
+        )
     if record.get("foreign"):
         raise ConfigFault(
             f"run={matches[0]} is a result of {record['foreign']['source']}, imported without a model; name a run of "
@@ -44,7 +50,8 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
     """The plan of a record.
 
     Raises:
-        ConfigFault: another version of the harness wrote it, or it has lost a secret that the plan needs.
+        ConfigFault: another version of the harness wrote it, it has lost a secret that the plan needs, or code of the
+            user's own that it names is gone or has changed.
         ModelFault: the files of the base model have changed since.
     """
     hidden = [f"{key}={value}" for key, value in _texts(record["plan"]) if REDACTED.search(value)]
@@ -61,6 +68,8 @@ def plan_of_record(record: dict[str, Any]) -> Plan:
     plan = plan_from_dict(kept, record["fingerprint"])
     plan = replace(plan, model=freeze(replace(plan.model, device=_present(plan.model.device))))
     plan = plan if plan.fingerprint == record["fingerprint"] else replace(plan, known_as=record["fingerprint"])
+    if changed := changed_code(plan):
+        raise ConfigFault(f"run={record['fingerprint']}: {'; '.join(changed)}")
     known = plan.inputs.get("model")
     if known not in (model_sources.weights_hash(plan.model), model_sources.former_hash(plan.model)):
         raise ModelFault(
@@ -89,11 +98,13 @@ def _texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def require_same_rows(plan: Plan) -> None:
-    """Check that the rows and the held-out text are those of the run.
+    """Check that the rows, the held-out text and the metrics of the user's own are those of the run.
 
     Raises:
         DataFault: they have changed since.
     """
+    if changed := changed_code(plan, metrics=True):
+        raise DataFault(f"run={plan.fingerprint}: {'; '.join(changed)}")
     now = {"data": data_sha256(plan.data)}
     if plan.scoring.forgetting is not None:
         now["forgetting"] = text_sha256(plan.scoring.forgetting)

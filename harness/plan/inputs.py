@@ -12,8 +12,11 @@ from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault
 from harness.models import sources as model_sources
 from harness.models.hub import COMMIT, resolved_commit
+from harness.plan.extensions import code_digests
 from harness.record import store
 from harness.record.adapter_files import require_whole
+from harness.scoring import judging, lm_harness
+from harness.scoring.catalog import JUDGE
 
 
 def input_digests(config: schema.Config) -> dict[str, str]:
@@ -28,6 +31,11 @@ def input_digests(config: schema.Config) -> dict[str, str]:
         digests["forgetting"] = text_sha256(config.scoring.forgetting)
     if config.trainer.objective is schema.Objective.distill:
         digests["teacher"] = teacher_digest(str(config.trainer.teacher), Path(config.runs_dir).expanduser().absolute())
+    digests |= code_digests(config)
+    if JUDGE in config.scoring.metrics:
+        digests["judge"] = judging.judge_digest(config.scoring.judge)
+    if config.scoring.lm_eval.tasks:
+        digests["lm_eval"] = lm_harness.tasks_digest(config.scoring.lm_eval)
     return {key: value for key, value in digests.items() if value is not None}
 
 

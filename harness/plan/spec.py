@@ -18,6 +18,7 @@ from harness.config import schema
 from harness.errors import ConfigFault
 from harness.frozen import freeze
 from harness.plan.effective import without_idle
+from harness.plan.extensions import METHOD, MODEL
 
 FINGERPRINT_DIGITS = 12
 
@@ -40,12 +41,20 @@ DATA_DEFAULTS_WITHOUT_EFFECT = (
     ("instruction", None),
     ("train_on", schema.TrainOn.last.value),
     ("group_by_prompt", True),
+    ("options", None),
 )
+
+NO_TASKS: dict[str, Any] = {
+    "tasks": [], "include_path": None, "num_fewshot": None, "limit": None, "batch_size": 16, "chat_template": False,
+    "bootstrap_iters": 1000,
+}  # fmt: skip
+
+NO_JUDGE: dict[str, Any] = {"model": None, "prompt": "", "grades": [], "template": "lesson", "batch_size": 16}
 
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {
-    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto"},
-    "scoring": {"template": None},
+    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"options": None, "keep": []}},
+    "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}, "judge": NO_JUDGE, "lm_eval": NO_TASKS},
 }
 
 
@@ -90,12 +99,14 @@ class Plan:
     @property
     def base_key(self) -> str:
         """Hash of what decides the weights of the base model as they are loaded."""
-        return digest([effective_settings(self.as_dict())["model"], self.inputs.get("model")])
+        own = [self.inputs[MODEL]] if MODEL in self.inputs else []
+        return digest([effective_settings(self.as_dict())["model"], self.inputs.get("model"), *own])
 
     @property
     def protocol(self) -> str:
         """Hash of model, data and scoring: plans that share it share their baseline."""
         shared = effective_settings(self.as_dict())
+        shared["inputs"] = {key: value for key, value in shared["inputs"].items() if key != METHOD}
         return digest(
             {key: shared[key] for key in ("model", "data", "scoring", "inputs")} | {"seed": self.sampling_seed}
         )
@@ -162,12 +173,14 @@ class Options:
     rerun: bool
     keep: schema.Keep
     run: str | None
+    adapter_paths: tuple[str, ...]
     prompt: str | None
     input: str
     note: str | None
     tags: tuple[str, ...]
     tracker: schema.Tracker
     export: schema.Export
+    push: schema.Push
     diff: schema.DiffSettings
     archive: schema.ArchiveSettings
     import_results: schema.ImportSettings

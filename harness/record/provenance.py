@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # Packages and modules that only choose, store or show. Everything else counts as able to change a result: a module
 # that is missing from this list costs a needless second run, never a stale figure.
 CANNOT_CHANGE_A_RESULT = (
-    *("stages/", "sweep/", "estimate/", "report/", "trackers/", "record/"),
+    *("testing/", "stages/", "sweep/", "estimate/", "report/", "trackers/", "record/"),
     *("__init__.py", "__main__.py", "cli.py", "errors.py", "shipped.py"),
     *("config/free_text.py", "config/library_errors.py", "config/messages.py", "config/names.py"),
 )

@@ -58,7 +58,7 @@ class Times:
     load: float | Unset = UNSET
     tokenize: float | Unset = UNSET
     score_before: float | Unset = UNSET
-    train: float | Unset = UNSET  # optimizer steps only
+    train: float | Unset | None = UNSET  # optimizer steps only; None for an adapter from elsewhere
     score_after: float | Unset = UNSET
 
 
@@ -78,7 +78,7 @@ class Training:
 
     optimizer_steps: int | Unset = UNSET
     tokens: int | Unset = UNSET
-    tokens_per_s: float | Unset = UNSET
+    tokens_per_s: float | Unset | None = UNSET
     best_step: int | Unset | None = UNSET
     curve: list[dict[str, float]] | Unset = UNSET
     validation: list[dict[str, float]] | Unset = UNSET
@@ -92,7 +92,10 @@ class ScoreTable:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     signatures: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, dict[str, Any]] | Unset = UNSET  # of metrics of the user's own: direction, unit, ...
     cut: dict[str, int] = field(default_factory=dict)  # answers cut at max_new_tokens: before, after, of, limit
+    details: dict[str, Any] | Unset = UNSET  # before, after: what some scores are made of
+    errors: dict[str, dict[str, float]] | Unset = UNSET  # before, after: standard errors by score
 
 
 @dataclass
@@ -165,10 +168,12 @@ class RunRecord:
     packed: dict[str, Any] | Unset = UNSET  # of a run that trained in one pass with others
     scores: ScoreTable = field(default_factory=ScoreTable)
     predictions: str | None = None
+    external: dict[str, Any] | Unset = UNSET  # of an adapter that was trained elsewhere and scored here
     tracker: Tracked | None = None
     note: str | None = None  # the user's own words
     tags: list[str] = field(default_factory=list)
     sweep: str | None = None  # name of the sweep that made it; None for a single run
+    extensions: list[dict[str, Any]] | Unset = UNSET  # code of the user's own: what for, import path, hashes
     pruned: Mapping[str, Any] | Unset = UNSET  # of a pruned run: why it was ended
     error: Failure | None = None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from harness.plan.extensions import METHOD
 from harness.plan.spec import digest, effective_settings
 from harness.report.fields import Record, flat
 
@@ -93,7 +94,7 @@ def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
         data["limits"] = {split: limit for split, limit in data["limits"].items() if split != "train"}
         if not data.get("fractions") and not any(data["limits"].values()):
             data.pop("split_seed", None)  # it decides which rows are trained, not which are scored
-    inputs = {key: value for key, value in plan.get("inputs", {}).items() if key != "teacher"}
+    inputs = {key: value for key, value in plan.get("inputs", {}).items() if key not in ("teacher", METHOD, "adapter")}
     # Batch sizes change no more than rounding; a template other than in training is the setting that is compared.
     own = ("loss_batch_size", "template")
     scoring = {key: value for key, value in plan.get("scoring", {}).items() if key not in own}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.plan.spec import digest
 from harness.report.model import Run
-from harness.scoring.text.items import final_number
+from harness.scoring.text.mathematics import final_number
 from harness.scoring.text.normalization import normalize
 
 log = logging.getLogger(__name__)

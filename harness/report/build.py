@@ -19,11 +19,13 @@ from harness.record.redact import redactor
 from harness.report import alike, published, verdicts
 from harness.report.choose import FoundRun
 from harness.report.fields import COSTS, Record, costs, flat, method_name
-from harness.report.model import Configuration, Fact, Group, Report, Run
+from harness.report.measured import classes, standard_errors
+from harness.report.model import Configuration, Fact, Group, Report, Run, Section
+from harness.report.sections import own_sections
 from harness.report.series import axes, curve, fronts
 from harness.report.shape.shapes import shapes_of
 from harness.runtime.terminal import printable
-from harness.scoring.catalog import SCORES
+from harness.scoring.catalog import SCORES, learn_record
 
 LONGEST = 300  # characters of a value among the details of a run
 
@@ -69,6 +71,7 @@ class Request:
     missing: tuple[Run, ...] = ()  # cells of a sweep that have no record
     winners: tuple[Winner, ...] = ()
     notes: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()  # import paths of functions that add a section each
     paper: Paper | None = None  # what the runs are expected to show
 
 
@@ -79,6 +82,8 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
         ConfigFault: no run or configuration is ``request.reference``, or several are.
     """
     clean = _cleaner()
+    for run in found:
+        learn_record(run.record)
     foreign = [run.record for run in found if published.is_foreign(run.record)]
     found = [run for run in found if not published.is_foreign(run.record)]
     effective = {run.fingerprint: alike.effective(run.record) for run in found}
@@ -92,7 +97,7 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
     made = _distinct_titles(made, {key: effective[runs[0].fingerprint] for key, runs in groups.items()}, clean)
     made = _with_published(made, foreign, {each.key: list(each.records.values()) for each in drafts})
     failures = [run for group in made for run in group.runs if run.state != "finished"]
-    return Report(
+    report = Report(
         title=clean(request.title),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=clean(request.command),
@@ -106,6 +111,19 @@ def build_report(found: Sequence[FoundRun], request: Request) -> Report:
         order=tuple(request.cells),
         shapes=shapes_of(found, made, request.paper, clean),
     )
+    if not request.sections:
+        return report
+    sections, notes = own_sections(report, request.sections)
+    cleaned = tuple(
+        Section(*(_cleaned(part, clean) for part in (each.title, each.text, each.columns, each.rows)))
+        for each in sections
+    )
+    return replace(report, sections=cleaned, notes=(*report.notes, *map(clean, notes)))
+
+
+def _cleaned(part: Any, clean: Clean) -> Any:
+    """Text, or tuples of it, as a report may show it."""
+    return clean(part) if isinstance(part, str) else tuple(_cleaned(each, clean) for each in part)
 
 
 def _with_published(
@@ -236,6 +254,8 @@ def _group(draft: _Draft, common: Mapping[str, Any], reference: str | None, requ
         notes=(
             *alike.differences(rows, scores),
             *_cut(configurations, draft.records),
+            *standard_errors([(str(number), record) for number, record in rows]),
+            *classes([(str(number), record) for number, record in rows]),
             *_shared_runs(finished),
             *_pruned(made),
             *draft.scores.notes,
@@ -358,7 +378,9 @@ def _details(record: Record) -> dict[str, Any]:
     parts |= {"times_s": record.get("times_s", {}), "memory_bytes": record.get("memory_bytes", {})}
     training = record.get("training", {})
     parts["training"] = {key: training[key] for key in training if key not in ("curve", "validation")}
-    parts["scores"] = {key: value for key, value in record["scores"].items() if isinstance(value, Mapping)}
+    whole = ("details", "errors")  # tables of their own, not settings in which runs differ
+    scores = {key: value for key, value in record["scores"].items() if key not in whole}
+    parts["scores"] = {key: value for key, value in scores.items() if isinstance(value, Mapping)}
     details = {}
     for name, value in flat(parts):
         text = (

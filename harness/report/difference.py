@@ -8,7 +8,7 @@ from typing import Any
 from harness.record.readings import validation_loss
 from harness.report.cells import NOTHING
 from harness.report.fields import flat, plan_fields
-from harness.scoring.catalog import SCORES
+from harness.scoring.catalog import SCORES, learn_record
 
 Record = Mapping[str, Any]
 
@@ -39,6 +39,8 @@ class Difference:
 
 def differences(one: Record, other: Record) -> list[Difference]:
     """Every field whose values differ, section by section."""
+    for record in (one, other):
+        learn_record(record)
     found = []
     for section, left, right in _sections(one, other):
         for name in dict.fromkeys((*left, *right)):

@@ -52,14 +52,22 @@ def costs(record: Record) -> dict[str, float | None]:
     memory, training = record.get("memory_bytes", {}), record.get("training", {})
     return {
         "trainable_parameters": record.get("parameters", {}).get("trainable"),
-        "adapter_bytes": (record.get("adapter") or {}).get("bytes"),
+        "adapter_bytes": (record.get("adapter") or {}).get("bytes") or _external_bytes(record),
         "train_s": record.get("times_s", {}).get("train"),
         "peak_train_bytes": memory.get("train_peak"),
         "tokens_per_s": training.get("tokens_per_s"),
     }
 
 
+def _external_bytes(record: Record) -> int | None:
+    """Size of an adapter from elsewhere."""
+    files = (record.get("external") or {}).get("files")
+    return sum(files.values()) if files else None
+
+
 def method_name(record: Record) -> str:
     """The method; ``library`` is many, and the plan says which one."""
+    if record.get("external"):
+        return f"{record['method']}:{record['external']['name']}"
     kind = record["plan"].get("settings", {}).get("type") if record["method"] == "library" else None
     return f"library:{kind}" if kind else str(record["method"])

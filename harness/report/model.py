@@ -159,6 +159,16 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Section:
+    """What a function of the user's own adds (``report.sections``): paragraphs, then a table."""
+
+    title: str
+    text: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """The whole."""
 
@@ -173,6 +183,7 @@ class Report:
     failures: tuple[Run, ...]  # runs without a result
     notes: tuple[str, ...] = ()
     order: tuple[str, ...] = ()  # fingerprints of a sweep's plans, in the order of its grid
+    sections: tuple[Section, ...] = ()  # of the user's own
     shapes: tuple[Shape, ...] = ()  # one for each group, if an experiment says what to expect
 
     @property

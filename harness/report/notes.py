@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.report.cells import NOT_STARTED, TableCell, TableRow, split_overrides
+from harness.report.measured import classes, standard_errors
 from harness.scoring.catalog import decimals
 
 Run = tuple[TableRow, Mapping[str, Any]]  # a row and its record
@@ -20,6 +21,8 @@ def notes_on(rows: Sequence[TableRow], records: Mapping[str, Mapping[str, Any]],
     return [
         *_baseline(finished, scores),
         *_cut(finished),
+        *standard_errors([(str(row["row"]), record) for row, record in finished]),
+        *classes([(str(row["row"]), record) for row, record in finished]),
         *_legend(rows),
         *_failures(rows),
         *_pruned(rows),

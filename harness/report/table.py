@@ -15,7 +15,7 @@ from harness.report.cells import NOT_STARTED, TableCell, TableRow
 from harness.report.columns import Column, run_columns, state_of
 from harness.report.notes import answered_elsewhere, notes_on
 from harness.runtime.terminal import counted, printable
-from harness.scoring.catalog import SCORES
+from harness.scoring.catalog import SCORES, learn_record
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def build_table(
         shared: overrides of all cells, which no row repeats.
     """
     chosen = [records[cell.fingerprint] for cell in cells if cell.fingerprint in records]
+    for record in chosen:
+        learn_record(record)
     present = {name for record in chosen for name in record["scores"]["after"] | record["scores"]["before"]}
     scores = [name for name in SCORES if name in present] + sorted(present - set(SCORES))
     first: dict[str, int] = {}

@@ -20,6 +20,7 @@ from harness.methods.context import SheetValues
 from harness.methods.registry import keeps_prefix, prompt_learning
 from harness.models.device import base_precision
 from harness.models.network import base_network
+from harness.scoring.catalog import reads_answers
 from harness.scoring.decode import can_decode, greedy
 from harness.scoring.generate import continuations, decoding_config
 from harness.scoring.losses import Passes
@@ -106,7 +107,7 @@ def check_batches(
     if plain and (far := _loss_difference(model, rows, int(tokenizer.pad_token_id), plain=True)) > limit:
         losses = Batching.single
         notes.append(_note("losses depend on the other rows of a batch", far, losses))
-    if not scoring.metrics:
+    if not any(map(reads_answers, scoring.metrics)):
         return BatchCheck(Batching.padded, losses, tuple(notes), plain)
     answers = Batching.equal if equal_lengths else Batching.padded
     prompts = [prompt_of(row) for row in rows]

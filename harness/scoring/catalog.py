@@ -1,13 +1,15 @@
 """The catalog of scores: one row each, read by tables, the plan's checks, Optuna, the tracker and the docs.
 
-A new metric is its module ``harness/scoring/metrics/<name>/<name>.py`` and one row here. Rows stand in the order of
+A new metric is its module ``harness/scoring/metrics/<name>/<name>.py`` and one row here; metrics of the user's own join
+by import path (``custom``). Rows stand in the order of
 the columns of a table; when a terminal is too narrow, the last ones are left out first.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Direction = Literal["maximize", "minimize"]  # as Optuna and W&B name it
 Unit = Literal["percent", "nats per token", "ratio"]
@@ -31,6 +33,9 @@ TOKENIZE_OF_SCRIPT: Mapping[str, str] = MappingProxyType(
 )
 
 
+JUDGE = "judge"  # the metric of a second model
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One score. ``ValueError`` if its fields contradict each other."""
@@ -42,7 +47,8 @@ class Score:
     aggregation: Aggregation
     decimals: int  # shown for values below 100
     label: str = ""  # column heading; empty: the name
-    needs: Literal["references", "targets"] | None = None  # what a metric compares answers with; None: no answers
+    # What a metric compares answers with; options: it compares their probabilities; None: it is no metric.
+    needs: Literal["references", "targets", "judge", "options"] | None = None
     # Its own tokenizer for each value of scoring.tokenize; empty: it does not tokenize.
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     repeats: str | None = None  # the score it is computed from; left out of a narrow table before all others
@@ -53,13 +59,18 @@ class Score:
                 raise ValueError(f"score {self.name}: {value!r} is unknown; choose one of {', '.join(get_args(kind))}")
         if self.tokenizers and set(self.tokenizers) != set(TOKENIZE):
             raise ValueError(f"score {self.name}: give a tokenizer for each of {', '.join(TOKENIZE)}, or none at all")
-        if self.tokenizers and self.needs is None:
+        if self.tokenizers and not self.reads_answers:
             raise ValueError(f"score {self.name}: only a metric of answers tokenizes; set needs")
 
     @property
     def is_metric(self) -> bool:
-        """Whether it is computed from generated answers, by a module under ``metrics/``."""
+        """Whether ``scoring.metrics`` may hold it."""
         return self.needs is not None
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether it is computed from generated answers."""
+        return self.needs in ("references", "targets", "judge")
 
     @property
     def lower_is_better(self) -> bool:
@@ -110,6 +121,15 @@ _ROWS = (
         needs="references",
     ),
     Score(
+        name="math_answer",
+        description="answers that state the result of a reference: a number, a fraction or a formula, as MATH",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="references",
+    ),
+    Score(
         name="item_f1",
         description="F1 of what answers list: values of JSON with their names, or lines",
         direction="maximize",
@@ -148,6 +168,82 @@ _ROWS = (
         tokenizers={"zh": "zh", "13a": "13a", "char": "char", "jieba": "jieba"},
     ),
     Score(
+        name=JUDGE,
+        description="mean grade of answers by a second model, scoring.judge",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="judge",
+    ),
+    Score(
+        name="choice_acc",
+        description="rows whose most probable option is right",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+    ),
+    Score(
+        name="choice_acc_tokens",
+        description="likewise, by log-probability per token",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_acc_chars",
+        description="likewise, per character, as acc_norm of lm-evaluation-harness",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_acc_bytes",
+        description="likewise, per byte of UTF-8",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_acc_pmi",
+        description="likewise, relative to the option's probability without a prompt",
+        direction="maximize",
+        unit="percent",
+        aggregation="mean over rows",
+        decimals=1,
+        needs="options",
+        repeats="choice_acc",
+    ),
+    Score(
+        name="choice_f1",
+        description="mean F1 over the options that all rows share, by scoring.choices.by",
+        direction="maximize",
+        unit="percent",
+        aggregation="corpus",
+        decimals=1,
+        needs="options",
+    ),
+    Score(
+        name="choice_ece",
+        description="expected calibration error of the chosen options, by scoring.choices.by",
+        direction="minimize",
+        unit="percent",
+        aggregation="corpus",
+        decimals=1,
+        needs="options",
+    ),
+    Score(
         name="loss",
         description="cross-entropy of the completion on scoring.split",
         direction="minimize",
@@ -184,12 +280,47 @@ _ROWS = (
 )
 
 
-SCORES: dict[str, Score] = {row.name: row for row in _ROWS}
+BUILT_IN: Mapping[str, Score] = MappingProxyType({row.name: row for row in _ROWS})
+SCORES: dict[str, Score] = dict(BUILT_IN)  # and those of the user's own that this process knows, see ``learn``
 
 
 def metric_names() -> tuple[str, ...]:
-    """The metrics that ``scoring.metrics`` may hold."""
-    return tuple(name for name, score in SCORES.items() if score.is_metric)
+    """The built-in metrics that ``scoring.metrics`` may hold, besides import paths."""
+    return tuple(name for name, score in BUILT_IN.items() if score.is_metric)
+
+
+def learn(score: Score) -> None:
+    """Know a score of the user's own, from its function or from a record; it stands after the built-in metrics."""
+    if score.name in BUILT_IN or SCORES.get(score.name) == score:
+        return
+    losses = {name: SCORES.pop(name) for name, known in BUILT_IN.items() if not known.is_metric}
+    SCORES[score.name] = score
+    SCORES.update(losses)
+
+
+def definition(score: Score) -> dict[str, Any]:
+    """What a record keeps of a score of the user's own, so that reports need not import its code."""
+    return {key: getattr(score, key) for key in _DEFINED}
+
+
+def learn_record(record: Mapping[str, Any]) -> None:
+    """Know the scores of the user's own that a record defines."""
+    for name, known in (record.get("scores", {}).get("definitions") or {}).items():
+        with suppress(TypeError, ValueError, KeyError):  # of a record by other code: shown without an arrow
+            learn(Score(name=name, needs="references", **{key: known[key] for key in _DEFINED}))
+
+
+_DEFINED = ("description", "direction", "unit", "aggregation", "decimals")
+
+
+def answer_metrics() -> tuple[str, ...]:
+    """Those of them that a module under ``metrics/`` computes from generated answers."""
+    return tuple(name for name, score in BUILT_IN.items() if score.reads_answers and name != JUDGE)
+
+
+def reads_answers(name: str) -> bool:
+    """Whether the metric needs generated answers, not the probabilities of options."""
+    return name not in SCORES or SCORES[name].reads_answers
 
 
 def decimals(name: str, size: float) -> int:

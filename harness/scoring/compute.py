@@ -1,11 +1,14 @@
 """Load the metrics of the catalog and compute them for a list of answers."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from harness.scoring.catalog import SCORES, TOKENIZE, metric_names
+from harness.extensions.imports import is_import_path
+from harness.scoring import custom
+from harness.scoring.catalog import SCORES, TOKENIZE, answer_metrics
 from harness.scoring.text.normalization import has_han
 from harness.scoring.text.tokenization import tokenize_text
 
@@ -16,7 +19,7 @@ def metric_folder(name: str) -> Path:
     Raises:
         ValueError: the catalog has no such metric.
     """
-    if name not in metric_names():
+    if name not in answer_metrics():
         raise ValueError(_unknown_metric(name))
     return Path(__file__).resolve().parent / "metrics" / name
 
@@ -46,8 +49,8 @@ def input_faults(
     tokenize: str,
 ) -> list[str]:
     """Why these inputs cannot be scored, one sentence each; empty if they can."""
-    known = metric_names()
-    faults = [_unknown_metric(name) for name in names if name not in known]
+    known = answer_metrics()
+    faults = [_unknown_metric(name) for name in names if name not in known and not is_import_path(name)]
     if tokenize not in TOKENIZE:
         faults.append(f"tokenize={tokenize!r} is unknown; choose one of {', '.join(TOKENIZE)}")
     if not predictions:
@@ -101,11 +104,16 @@ def compute_with_rows(
     references: list[list[str]],
     targets: list[str] | None,
     tokenize: str,
+    columns: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> tuple[dict[str, float], dict[str, str], dict[str, list[float]]]:
     """As ``compute_metrics``, and the value of each row, for metrics that are a mean over rows.
 
+    Args:
+        columns: further values per row, for metrics of the user's own, which ``names`` holds as import paths.
+
     Raises:
         ValueError: lists everything that is wrong with the inputs.
+        RunFault: a metric of the user's own fails.
     """
     faults = input_faults(names, predictions, references, targets, tokenize)
     if faults:
@@ -114,6 +122,12 @@ def compute_with_rows(
     signatures: dict[str, str] = {}
     rows: dict[str, list[float]] = {}
     for name in names:
+        if is_import_path(name):
+            found, own_rows = custom.compute(name, predictions, references, columns)
+            values |= found
+            rows |= own_rows
+            signatures |= dict.fromkeys(found, custom.signature(name))
+            continue
         score = SCORES[name]
         settings = {"tokenize": score.tokenizers[tokenize]} if score.tokenizers else {}
         expected = targets if score.needs == "targets" else references
@@ -125,7 +139,7 @@ def compute_with_rows(
 
 
 def _unknown_metric(name: str) -> str:
-    return f"metric {name!r} is unknown; choose one of {', '.join(metric_names())}"
+    return f"metric {name!r} is unknown; choose one of {', '.join(answer_metrics())}"
 
 
 def _without_english_words(references: Sequence[Sequence[str]]) -> bool:

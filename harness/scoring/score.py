@@ -22,9 +22,14 @@ from harness.scoring.batching import (
     rows_to_check,
     tolerance,
 )
-from harness.scoring.catalog import AUTO, TOKENIZE_OF_SCRIPT
+from harness.scoring.catalog import AUTO, JUDGE, TOKENIZE_OF_SCRIPT, definition, reads_answers
+from harness.scoring.choice_scores import choice_scores, needs_unconditional
+from harness.scoring.choices import weigh
 from harness.scoring.compute import compute_with_rows
+from harness.scoring.custom import columns_of, definitions
 from harness.scoring.generate import generate, reference_text
+from harness.scoring.judge import grade
+from harness.scoring.lm_harness import run_tasks, task_scores
 from harness.scoring.losses import Told, mean_completion_loss, untold
 from harness.scoring.merging import can_merge, merged
 
@@ -41,14 +46,51 @@ class Scores:
 
     values: dict[str, float]  # by name in the catalog, in its unit
     signatures: dict[str, str]  # of each metric: how its value was computed
-    answers: list[str] = field(repr=False)  # one per scored row; empty without metrics
-    cut: int | None = None  # answers that reached max_new_tokens before an end; None without metrics
+    answers: list[str] = field(repr=False)  # one per scored row: generated, else the chosen option; or empty
+    cut: int | None = None  # answers that reached max_new_tokens before an end; None if none was generated
     notes: list[str] = field(default_factory=list)  # what the check of batches found
     # Of each score that is a mean over rows, its value in each row, in its unit.
     rows: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    definitions: dict[str, dict[str, Any]] = field(default_factory=dict)  # of metrics of the user's own
+    choices: list[dict[str, Any]] = field(default_factory=list, repr=False)  # of each row: the options' figures
+    details: dict[str, Any] = field(default_factory=dict, repr=False)  # figures of classes, calibration, tasks
+    errors: dict[str, float] = field(default_factory=dict)  # standard error of each score that comes with one
 
 
 def score(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[TokenizedRow],
+    held_out: Sequence[TokenizedRow],
+    scoring: schema.Scoring,
+    *,
+    stops: Sequence[int],
+    equal_lengths: bool,
+    seed: int,
+    told: Told = untold,
+) -> Scores:
+    """Score the rows as ``score_rows`` does, then run the tasks of lm-evaluation-harness.
+
+    Raises:
+        RunFault: the loss on ``examples`` is not finite, or a task fails.
+    """
+    found = score_rows(
+        model, tokenizer, examples, held_out, scoring, stops=stops, equal_lengths=equal_lengths, seed=seed, told=told
+    )
+    tasks = run_tasks(model, tokenizer, scoring.lm_eval, one_by_one=equal_lengths)
+    if not tasks.values:
+        return found
+    return replace(
+        found,
+        values=found.values | tasks.values,
+        signatures=found.signatures | tasks.signatures,
+        definitions=found.definitions | {name: definition(score) for name, score in task_scores(tasks).items()},
+        details=found.details | {"lm_eval": tasks.details},
+        errors=tasks.errors,
+    )
+
+
+def score_rows(
     model: "PreTrainedModel | PeftModel",
     tokenizer: "PreTrainedTokenizerBase",
     examples: Sequence[TokenizedRow],
@@ -79,8 +121,9 @@ def score(
     with _as_merged(model, examples, int(tokenizer.pad_token_id)) as scored:
         check = check_batches(scored, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
         values = _losses(scored, tokenizer, examples, held_out, scoring, check, told)
-        if not scoring.metrics:
-            return Scores(values, {}, [], None, list(check.notes))
+        chosen = _choices(scored, tokenizer, examples, scoring, check, told)
+        if not any(map(reads_answers, scoring.metrics)):
+            return replace(chosen, values=values | chosen.values, notes=list(check.notes))
         torch.manual_seed(seed)
         single = check.answers is Batching.single
         answers = generate(
@@ -99,9 +142,54 @@ def score(
     tokenize = scoring.tokenize
     if tokenize == AUTO:  # the plan was made where the rows could not be read
         tokenize = TOKENIZE_OF_SCRIPT[script_of(text for row in references for text in row)]
-    metrics, signatures, of_rows = compute_with_rows(scoring.metrics, texts, references, targets, tokenize)
-    cut = sum(answer.cut for answer in answers)
-    return Scores(values | metrics, signatures, texts, cut, list(check.notes), of_rows)
+    names = [name for name in scoring.metrics if reads_answers(name) and name != JUDGE]
+    metrics, signatures, of_rows = compute_with_rows(names, texts, references, targets, tokenize, columns_of(examples))
+    if JUDGE in scoring.metrics:
+        grades = grade(scoring.judge, [example.row for example in examples], references, texts)
+        metrics[JUDGE], signatures[JUDGE], of_rows[JUDGE] = grades.value, grades.signature, grades.rows
+    return Scores(
+        values | metrics | chosen.values,
+        signatures | chosen.signatures,
+        texts,
+        sum(answer.cut for answer in answers),
+        list(check.notes),
+        of_rows | chosen.rows,
+        definitions(metrics),
+        chosen.choices,
+        chosen.details,
+    )
+
+
+def _choices(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[TokenizedRow],
+    scoring: schema.Scoring,
+    check: BatchCheck,
+    told: Told,
+) -> Scores:
+    """Scores of the options of each row; empty without such metrics."""
+    names = [name for name in scoring.metrics if not reads_answers(name)]
+    if not names:
+        return Scores({}, {}, [])
+    weighed = weigh(
+        model,
+        tokenizer,
+        examples,
+        batch_size=1 if check.losses is Batching.single else scoring.loss_batch_size,
+        unconditional=needs_unconditional(names, scoring.choices),
+        plain=check.plain,
+        told=told,
+    )
+    found = choice_scores(names, weighed, scoring.choices)
+    by = scoring.choices.by
+    each = [
+        {"chosen": row.texts[row.chosen(by)], "logprobs": list(row.logprobs)}
+        | ({"unconditional": list(row.unconditional)} if row.unconditional else {})
+        for row in weighed
+    ]
+    texts = [row.texts[row.chosen(by)] for row in weighed]
+    return Scores(found.values, found.signatures, texts, rows=found.rows, choices=each, details=found.details)
 
 
 def _losses(

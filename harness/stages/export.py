@@ -1,15 +1,23 @@
-"""stage=export: a tuned model as a plain transformers folder, merged and without PEFT."""
+"""stage=export: a tuned model as a plain transformers folder, merged and without PEFT, with a model card.
 
+Of a run, or of an adapter from elsewhere; and as one GGUF file where llama.cpp's converter is installed.
+"""
+
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import Quantization
+from harness.config.schema import Gguf, Quantization
 from harness.errors import ConfigFault, ModelFault
 from harness.plan.from_record import find_record, plan_of_record
 from harness.plan.spec import Options, Plan
 from harness.record import store
 from harness.record.adapter_files import require_whole
 from harness.record.files import replacing, write_json
+from harness.report.card import model_card
 from harness.runtime.notices import without_progress_bars
 
 if TYPE_CHECKING:
@@ -45,19 +53,126 @@ def export_model(options: Options) -> None:
         note = _write_plain(plan, require_whole(store.adapter_folder(options.runs_dir, record), record), partial)
         if kind is not Quantization.none:
             _quantize(partial, kind, plan)
+        _convert(partial, folder, options)
         note |= {"quantization": kind.value, "bytes": _size(partial)}
-        about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template.value}
+        about = {"fingerprint": plan.fingerprint, "method": plan.method, "template": plan.data.template}
         write_json(partial / note_name(), about | {"export": note, "plan": plan.as_dict()})
+        (partial / "README.md").write_text(model_card(record, "merged"), encoding="utf-8")
         _refuse_existing(folder)  # again, because writing takes minutes
     print(
         f"{folder}: run {plan.fingerprint} ({plan.method}) merged, {note['bytes']:,} bytes, quantization={kind.value}; "
         f"before quantization its logits differed from the unmerged model's by {note['difference']:.1e} of the largest"
     )
+    _say_how_to_convert(folder, options)
+
+
+def export_external(options: Options, plan: Plan) -> None:
+    """Merge the adapter of ``adapter_path`` into the base of this command's plan, and write it to ``export.dir``.
+
+    Raises:
+        ConfigFault: a setting is missing, or the folder exists.
+        ModelFault: the adapter cannot be read or merged, or the written model has other logits.
+    """
+    from harness.adapters.external import find_adapter, load_external, other_base
+    from harness.models import base as model_base
+
+    folder, [path] = _target(options), options.adapter_paths
+    adapter = find_adapter(path)
+    base = model_base.load_base(plan.model)
+    model: Any = load_external(base, adapter)
+    if getattr(base.model, "is_quantized", False) or not hasattr(model.base_model, "merge_and_unload"):
+        raise ModelFault(
+            f"adapter_path={path} ({adapter.method}) cannot be merged into model={plan.model.name}; use an unquantized "
+            "base, and a method that changes weights"
+        )
+    with without_progress_bars(), replacing(folder) as partial:
+        partial.mkdir()
+        wanted = _logits(model, base.tokenizer)
+        merged = model.merge_and_unload().to(base.dtype)
+        merged.save_pretrained(partial)
+        base.tokenizer.save_pretrained(partial)
+        difference = _compare(wanted, partial, base, ROUNDED if base.dtype.itemsize < 4 else EXACT)
+        if options.export.quantization is not Quantization.none:
+            _quantize(partial, options.export.quantization, plan)
+        _convert(partial, folder, options)
+        write_json(partial / note_name(), {"method": adapter.method, "external": adapter.as_dict()})
+        _refuse_existing(folder)
+    note = other_base(adapter, plan.model)
+    print(
+        f"{folder}: {adapter.name} ({adapter.method}) merged into {plan.model.name}; its logits differed from the "
+        f"unmerged model's by {difference:.1e} of the largest" + (f"; {note}" if note else "")
+    )
+    _say_how_to_convert(folder, options)
+
+
+CONVERTERS = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")  # of llama.cpp, as installations name it
+
+
+def find_converter(given: str | None) -> Path | None:
+    """llama.cpp's converter; None if there is none.
+
+    Raises:
+        ConfigFault: the given one is not there.
+    """
+    if given is not None:
+        file = Path(given).expanduser().absolute()
+        if not file.is_file():
+            raise ConfigFault(f"export.converter={given} is not a file; name llama.cpp's {CONVERTERS[0]}, or null")
+        return file
+    found = next(filter(None, map(shutil.which, CONVERTERS)), None)
+    return Path(found) if found else None
+
+
+def conversion(converter: str, folder: Path, kind: Gguf, into: Path) -> list[str]:
+    """The command that writes the folder's model as one file."""
+    program = [sys.executable, converter] if converter.endswith(".py") else [converter]
+    return [*program, str(folder), "--outfile", str(into), "--outtype", kind.value]
+
+
+def _convert(partial: Path, folder: Path, options: Options) -> None:
+    """Write the GGUF file, if it is asked for and can be made here."""
+    kind, converter = options.export.gguf, find_converter(options.export.converter)
+    if kind is Gguf.none or converter is None:
+        return
+    command = conversion(str(converter), partial, kind, partial / f"model-{kind.value}.gguf")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not (partial / f"model-{kind.value}.gguf").is_file():
+        last = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise ModelFault(
+            f"export.gguf={kind.value}: {converter.name} failed ({' / '.join(last) or done.returncode}); it needs "
+            "llama.cpp's requirements, and knows some architectures only; or set export.gguf=none"
+        )
+
+
+def _say_how_to_convert(folder: Path, options: Options) -> None:
+    """Where the converter is missing, what to type."""
+    kind = options.export.gguf
+    if kind is Gguf.none or find_converter(options.export.converter) is not None:
+        return
+    into = folder / f"model-{kind.value}.gguf"
+    command = [
+        "python",
+        f"llama.cpp/{CONVERTERS[0]}",
+        str(folder),
+        "--outfile",
+        str(into),
+        "--outtype",
+        kind.value,
+    ]
+    print(
+        f"no GGUF file was written, because {CONVERTERS[0]} is not on the PATH. To write it:\n"
+        "  git clone --depth 1 https://github.com/ggml-org/llama.cpp\n"
+        "  pip install -r llama.cpp/requirements/requirements-convert_hf_to_gguf.txt\n"
+        f"  {shlex.join(command)}"
+    )
 
 
 def _target(options: Options) -> Path:
-    if not options.run or not options.export.dir:
-        raise ConfigFault("stage=export needs run=<fingerprint> and export.dir=<folder to write>")
+    if not (options.run or options.adapter_paths) or not options.export.dir:
+        raise ConfigFault(
+            "stage=export needs run=<fingerprint> and export.dir=<folder to write>; or adapter_path instead of run"
+        )
+    find_converter(options.export.converter)
     from harness.models import quantization
 
     quantization.require_bitsandbytes(options.export.quantization, "export.quantization")

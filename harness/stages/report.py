@@ -45,6 +45,7 @@ def request_for(options: Options, chosen: Chosen) -> Request:
         command=shlex.join(["python", "-m", "harness", *arguments]),
         reference=options.report.reference,
         minimum_effect=options.report.minimum_effect,
+        sections=tuple(options.report.sections),
         paper=_paper(options),
     )
     if chosen.sweep is not None:

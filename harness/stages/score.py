@@ -1,7 +1,9 @@
-"""stage=score: score an exported model and compare it with the run it came from."""
+"""stage=score: an exported model beside the run that it came from; or adapters from elsewhere, beside each other."""
 
 import json
+import math
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,65 @@ from harness.record.files import write_json
 from harness.stages.export import note_name
 
 if TYPE_CHECKING:
+    from harness.pipeline.cache import ProcessCache
     from harness.scoring.score import Scores
+
+
+def score_adapters(plan: Plan, options: Options, cache: "ProcessCache") -> None:
+    """Score the adapters of ``adapter_path`` by the protocol of this command; each leaves a record, as a run does.
+
+    Raises:
+        ModelFault: one of them cannot be read, or does not fit the base.
+    """
+    from harness.adapters.external import find_adapter
+    from harness.pipeline.adapter_scores import score_adapter
+
+    found = [find_adapter(path) for path in options.adapter_paths]  # all, before the first is scored
+    records = [score_adapter(plan, adapter, options, cache) for adapter in found]
+    table = {"before": records[0]["scores"]["before"]}
+    for record in records:
+        table[f"{record['external']['name']} {record['fingerprint'][:4]}"] = record["scores"]["after"]
+    _show(table, f"adapters on {plan.model.name}, {plan.data.name}, {plan.scoring.split} split")
+    for line in paired_lines(options.runs_dir, records):
+        print(line)
+    runs = ",".join(dict.fromkeys(record["fingerprint"] for record in records))
+    print(f"{options.runs_dir}: recorded as {runs}; stage=report shows them beside the runs of the same protocol")
+
+
+def paired_lines(runs_dir: Path, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How far each adapter is from the first, row by row, for scores that are means over rows."""
+    first, *others = records
+    here = _row_scores(runs_dir, first)
+    for other in others:
+        there = _row_scores(runs_dir, other)
+        for name in sorted(here.keys() & there.keys()):
+            pairs = list(zip(here[name], there[name], strict=True))
+            mean, half = paired_difference(pairs)
+            yield (
+                f"{name}: {other['external']['name']} minus {first['external']['name']} is {mean:+.2f} \u00b1 "
+                f"{half:.2f} (95 % interval over {len(pairs)} rows; other training seeds are not in it)"
+            )
+
+
+def paired_difference(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean of second minus first, and the half-width of its 95 % interval by the normal approximation."""
+    differences = [there - here for here, there in pairs]
+    mean = math.fsum(differences) / len(differences)
+    if len(differences) < 2:
+        return mean, math.inf
+    variance = math.fsum((each - mean) ** 2 for each in differences) / (len(differences) - 1)
+    return mean, 1.96 * math.sqrt(variance / len(differences))
+
+
+def _row_scores(runs_dir: Path, record: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Of each score that is a mean over rows, its values after training, in the order of the rows."""
+    if record["predictions"] is None:
+        return {}
+    file = store.record_path(runs_dir, record["fingerprint"]).parent / record["predictions"]
+    with file.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    names = list(rows[0].get("scores", {}).get("after", {})) if rows else []
+    return {name: [row["scores"]["after"][name] for row in rows] for name in names}
 
 
 def score_export(options: Options) -> None:
@@ -28,7 +88,10 @@ def score_export(options: Options) -> None:
         DataFault: the rows are not those that the run was scored on.
     """
     if not options.run or not options.export.dir:
-        raise ConfigFault("stage=score needs run=<fingerprint> and export.dir=<folder written by stage=export>")
+        raise ConfigFault(
+            "stage=score needs run=<fingerprint> and export.dir=<folder written by stage=export>; or adapter_path="
+            "<folder or hub name> for an adapter from elsewhere"
+        )
     record = find_record(options)
     plan = plan_of_record(record)
     folder = Path(options.export.dir).expanduser().absolute()
@@ -107,6 +170,6 @@ def _show(scores: dict[str, dict[str, float]], title: str) -> None:
     table = plain_table(title)
     for column in ("score", *scores):
         table.add_column(column, justify="left" if column == "score" else "right")
-    for name in scores["export"]:
+    for name in list(scores.values())[-1]:
         table.add_row(name, *(f"{values[name]:.4f}" if name in values else "-" for values in scores.values()))
     Console(file=sys.stdout).print(table)

@@ -46,8 +46,7 @@ def _sent(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
     if is_tracked(tracker, former):
         # A second run of the same result would look like a replicate.
         store.say_once(
-            f"{fingerprint}: reused, and already in {tracker.name.value} as {former['id']}"
-            f"{_in_group(former)}: not sent again"
+            f"{fingerprint}: reused, and already in {tracker.name} as {former['id']}{_in_group(former)}: not sent again"
         )
         return {}
     sent = send_record(
@@ -58,7 +57,7 @@ def _sent(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
         name=run_name(cell.plan, cell.name),
         tags=[cell.plan.method, cell.plan.model.name],
     )
-    log.info("%s: reused, and sent to %s as %s", fingerprint, tracker.name.value, sent.id)
+    log.info("%s: reused, and sent to %s as %s", fingerprint, tracker.name, sent.id)
     notes = [*record["notes"], f"sent to {sent.name} as {sent.id} when it was reused"]
     if former.get("id"):
         notes.append(f"tracked before by {former['name']} as {former['id']}")
@@ -67,7 +66,7 @@ def _sent(cell: Cell, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_tracked(tracker: Tracker, former: Mapping[str, Any]) -> bool:
     """Whether the tracked run that a record names is where this command's tracker would put it."""
-    if former.get("name") != tracker.name.value or not former.get("id") or in_sweep_of_wandb():
+    if former.get("name") != tracker.name or not former.get("id") or in_sweep_of_wandb():
         return False
     if any(key in former and former[key] != getattr(tracker, key) for key in ("project", "entity")):
         return False

@@ -135,7 +135,11 @@ def _written_report(cells: Sequence[Cell], folder: Path, not_started: Collection
     """
     sweep = content_of(cells, folder)
     shown = [fingerprint for fingerprint in sweep.cells if fingerprint not in not_started]
-    request = Request(chosen=f"all runs of the sweep in {short_path(folder)}", command=f"{AGAIN}{folder}")
+    request = Request(
+        chosen=f"all runs of the sweep in {short_path(folder)}",
+        command=f"{AGAIN}{folder}",
+        sections=tuple(cells[0].options.report.sections),
+    )
     try:
         runs = runs_of(cells[0].options.runs_dir, shown)
         report = build_report(runs, sweep.added_to(request, frozenset(run.fingerprint for run in runs), not_started))

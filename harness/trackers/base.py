@@ -1,4 +1,6 @@
-"""Experiment trackers: W&B, Trackio, TensorBoard or none; one tracked run per plan, closed with its true state.
+"""Experiment trackers: W&B, Trackio, TensorBoard, one of the user's own, or none.
+
+There is one tracked run per plan, closed with its true state.
 
 A tracker shows what the record holds; nothing is read back from it. W&B is offline by default, so that nothing
 needs a login; ``wandb sync DIR`` uploads later. No library is imported unless it is used.
@@ -11,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.config.schema import Tracker, Tracking
-from harness.errors import RunFault
+from harness.errors import RunFault, first_line
+from harness.extensions import imports
 from harness.record.redact import clean, redactor
 from harness.record.run_record import Tracked
 from harness.runtime import distributed
@@ -84,12 +87,29 @@ def start_tracker(
         tags=[*map(redact, tags), *settings.tags],
         run_id=run_id,
     )
+    if imports.is_import_path(tracker.name):
+        return _own_run(settings, start)
     match tracker.name:
         case Tracking.wandb:
             return WandbRun(settings, start)
         case Tracking.trackio:
             return TrackioRun(settings, start)
     return TensorBoardRun(settings, start)
+
+
+def _own_run(settings: Tracker, start: Start) -> TrackerRun:
+    """A run in the user's own tracker.
+
+    Raises:
+        RunFault: it cannot start.
+    """
+    try:
+        run: TrackerRun = imports.load("tracker.name", settings.name)(settings=settings, start=start)
+    except Exception as error:  # whatever a class of others raises
+        raise RunFault(
+            f"tracker.name={settings.name} cannot start ({first_line(error)}); fix it, or set tracker=none"
+        ) from error
+    return run
 
 
 _SENT = ("project", "entity", "tags", "notes", "job_type")  # settings that a tracker shows
@@ -109,8 +129,8 @@ def _without_seed(name: str) -> str:
 def tracked(tracker: Tracker, run: TrackerRun, group: str) -> Tracked:
     """The run as its record names it."""
     if run.id is None:
-        return Tracked(tracker.name.value, None)
-    return Tracked(tracker.name.value, run.id, tracker.project, tracker.entity, group, run.url)
+        return Tracked(str(tracker.name), None)
+    return Tracked(str(tracker.name), run.id, tracker.project, tracker.entity, group, run.url)
 
 
 class NoRun:

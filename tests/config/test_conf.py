@@ -71,6 +71,14 @@ def has_defaults(group: str, name: str) -> bool:
     return "defaults" in OmegaConf.load(CONF / group / f"{name}.yaml")
 
 
+# What these options say that they need, where ??? would not replace the value of the option that they extend.
+LACKS = {
+    ("scoring", "choices"): ("data.options=[no,yes]",),
+    ("scoring", "judge"): ("scoring.metrics=[]",),
+    ("scoring", "lm_eval"): ("scoring.lm_eval.tasks=[]",),
+}
+
+
 def test_every_group_is_found():
     assert {"model", "peft", "data", "trainer", "scoring", "tracker", "hydra/launcher"} <= {
         group for group, _ in OPTIONS
@@ -81,6 +89,7 @@ def test_every_group_is_found():
 def test_option_becomes_a_plan_or_lacks_only_what_it_declares(group, name, weightless):
     # Runs over several processes are for commands that torchrun starts; to plan them takes one.
     words = (*option(group, name), *(["stage=plan"] if group == "trainer/parallel" else []))
+    words += LACKS.get((group, name), ())
     values = leaves(composed(*words))
     declared = [f"{key} has no value" for key, value in values.items() if value == "???"]
     config = copy.deepcopy(composed_once(*words))

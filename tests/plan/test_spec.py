@@ -88,6 +88,7 @@ EFFECTIVE = [
     "data.columns.input=null",
     "data.columns.output=instruction",
     "data.columns.target=output",
+    "data.columns.keep=[output]",
     "data.template=alpaca",
     "data.max_tokens=64",
     "data.truncate=true",

@@ -30,7 +30,7 @@ CHATML = (
 
 def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> schema.Data:
     """``schema.Data`` of one file that is split into three, with ``changes`` (nested nodes as tuples or values)."""
-    names: dict[str, str | None] = dict.fromkeys(("instruction", "input", "output", "messages", "target"))
+    names: dict[str, str | None] = dict.fromkeys(("instruction", "input", "output", "messages", "target", "options"))
     values: dict[str, Any] = {
         "name": "test",
         "format": "messages" if "messages" in columns else "alpaca",
@@ -42,6 +42,7 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "split_seed": 0,
         "limits": (None, None, None),
         "instruction": None,
+        "options": None,
         "train_on": "last",
         "group_by_prompt": True,
         "template": "lesson_exact",  # its texts can be counted by hand
@@ -53,14 +54,12 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "tokenize": "auto",
         **changes,
     }
-    values["format"] = schema.RowFormat(values["format"])
-    values["template"] = schema.Template(values["template"])
     values["train_on"] = schema.TrainOn(values["train_on"])
     values["on_bad_row"] = schema.OnBadRow(values["on_bad_row"])
     values["splits"] = schema.SplitNames(**dict(zip(SPLITS, values["splits"], strict=True)))
     values["fractions"] = schema.Fractions(**dict(zip(SPLITS[1:], values["fractions"], strict=True)))
     values["limits"] = schema.Limits(**dict(zip(SPLITS, values["limits"], strict=True)))
-    return schema.Data(columns=schema.Columns(**{**names, **columns}), **values)
+    return schema.Data(columns=schema.Columns(**{**names, "keep": [], **columns}), **values)
 
 
 def jsonl(folder: Path, rows: list, name: str = "rows.jsonl") -> Path:

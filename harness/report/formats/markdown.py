@@ -36,6 +36,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from ("Shared by all runs: " + facts_text(report.facts), "")
     for group in report.groups:
         yield from _group(group)
+    yield from _sections(report)
     if report.failures:
         yield from ("## Runs without a result", "", *(f"- {escaped(failure_text(run))}" for run in report.failures), "")
     yield from ("## How this was made", "", *(f"- {escaped(note)}" for note in report.notes))
@@ -43,6 +44,18 @@ def _lines(report: Report) -> Iterator[str]:
         if command:
             yield from ("", "```sh", command.replace("```", "` ` `"), "```")
     yield from ("", f"{escaped(report.created)}")
+
+
+def _sections(report: Report) -> Iterator[str]:
+    """What functions of the user's own add."""
+    for section in report.sections:
+        yield from (f"## {escaped(section.title)}", "")
+        for paragraph in section.text:
+            yield from (escaped(paragraph), "")
+        if section.columns:
+            rows = [[escaped(cell) for cell in row] for row in section.rows]
+            yield from markdown_table([(escaped(name), True) for name in section.columns], rows)
+            yield ""
 
 
 def _shapes(report: Report) -> Iterator[str]:

@@ -20,7 +20,7 @@ from harness.report import alike
 from harness.report.fields import method_name
 from harness.report.statistics.model import RunScores
 from harness.scoring.catalog import SCORES
-from harness.scoring.text import items, overlap
+from harness.scoring.text import mathematics, overlap
 
 SAME_MEAN = 1e-6  # in the score's unit
 
@@ -153,6 +153,8 @@ def _row_score(metric: str, tokenize: str | None) -> Callable[[str, tuple[str, .
         return _exact_match
     if metric == "final_number":
         return _final_number
+    if metric == "math_answer":
+        return _math_answer
     if tokenizer is None:
         return None
     if metric == "rouge_l":
@@ -169,8 +171,13 @@ def _exact_match(answer: str, references: tuple[str, ...]) -> float:
 
 @cache
 def _final_number(answer: str, references: tuple[str, ...]) -> float:
-    expected = {items.final_number(text) for text in references} - {None}
-    return float(items.final_number(answer) in expected)
+    expected = {mathematics.final_number(text) for text in references} - {None}
+    return float(mathematics.final_number(answer) in expected)
+
+
+@cache
+def _math_answer(answer: str, references: tuple[str, ...]) -> float:
+    return float(any(mathematics.same_answer(answer, text) for text in references))
 
 
 @cache

@@ -1,33 +1,11 @@
-"""What an answer lists: the number that it ends in, and its items, from JSON or from lines."""
+"""What an answer lists: its items, from JSON or from lines."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from harness.scoring.text.normalization import ANSWER, normalize
-
-_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
-_MARK = "####"  # GSM8K writes it before the result
-
-
-def final_number(text: str) -> Decimal | None:
-    """The number after the last ``####``, else the last number of the text; None if there is none.
-
-    ``1,000``, ``1000`` and ``1000.0`` are the same number.
-    """
-    normal = normalize(text, "nfkc")
-    found = _NUMBER.findall(normal.rpartition(_MARK)[2] if _MARK in normal else normal)
-    if not found:
-        return None
-    # The first after the mark: models go on after the result.
-    number = found[0] if _MARK in normal else found[-1]
-    try:
-        return Decimal(number.replace(",", ""))
-    except InvalidOperation:
-        return None
 
 
 def items(text: str) -> Counter[tuple[str, str]]:

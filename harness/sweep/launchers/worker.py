@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigFault, HeldByAnotherProcess, Paused
+from harness.extensions import imports
 from harness.pipeline.cache import ProcessCache
 from harness.record import provenance, store
 from harness.record.files import atomic_write_text
@@ -178,6 +179,7 @@ def _in_folder(job: WorkerJob) -> Iterator[None]:
     before = os.getcwd()
     try:
         os.chdir(job.source.cwd)
+        imports.begin(Path(job.source.cwd))  # code that settings name by import path
     except OSError as error:
         raise ConfigFault(
             f"{job.source.cwd}: {error.strerror} on {provenance.owner()['host']}; start the sweep in a folder that "

@@ -6,12 +6,12 @@ import evaluate
 
 # If harness is missing, evaluate tells the user to "pip install" what follows "From:", which is this checkout.
 from harness.scoring.metrics import inputs  # From: .
-from harness.scoring.text import items  # From: .
+from harness.scoring.text import mathematics  # From: .
 
 _DESCRIPTION = """
 Percentage of predictions whose final number is that of any of their references (final_number in
-harness.scoring.text.items): the number after the last ####, else the last number. A row whose references hold no
-number counts as wrong. Signature: numbers (rows that have one), match, nrefs.
+harness.scoring.text.mathematics): after the last ####, else in the last \\boxed{}, else the last number. A row whose
+references hold no number counts as wrong. Signature: numbers (rows that have one), match, nrefs.
 """
 
 _INPUTS = """
@@ -42,11 +42,11 @@ class FinalNumber(evaluate.Metric):
 
     def _compute(self, predictions: Any = None, references: Any = None) -> dict[str, Any]:
         options = inputs.reference_lists(references)
-        expected = [{items.final_number(text) for text in row} - {None} for row in options]
+        expected = [{mathematics.final_number(text) for text in row} - {None} for row in options]
         scores = [
-            float(items.final_number(prediction) in numbers)
+            float(mathematics.final_number(prediction) in numbers)
             for prediction, numbers in zip(predictions, expected, strict=True)
         ]
         count = sum(bool(numbers) for numbers in expected)
-        signature = f"numbers:{count}|match:after-####-or-last|nrefs:{inputs.reference_count(options)}"
+        signature = f"numbers:{count}|match:after-####-or-boxed-or-last|nrefs:{inputs.reference_count(options)}"
         return {"final_number": inputs.percent(scores), "signature": signature, "rows": inputs.percents(scores)}
