@@ -82,8 +82,8 @@ def main() -> None:
     from harness.runtime import distributed, threads
 
     imports.begin(Path.cwd())
-    if sys.argv[1:2] == ["new"]:
-        sys.exit(_new(sys.argv[2:]))
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
     threads.reset()
     threads.begin()
     cache = ProcessCache()
@@ -116,6 +116,26 @@ def _new(arguments: list[str]) -> int:
     shown = "".join(f"  {path.relative_to(Path.cwd())}\n" for path in written)
     sys.stdout.write(f"{shown}next: cd {name} && python -m harness -m experiment={name}\n")
     return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    """``peft-harness doctor``."""
+    from harness.config.messages import explain
+    from harness.errors import ConfigFault
+    from harness.runtime.terminal import sturdy_streams
+    from harness.stages.doctor import examine, read_arguments, show
+
+    try:
+        runs_dir = read_arguments(arguments)
+    except ConfigFault as fault:
+        sys.stderr.write(f"{explain(fault)}\n")
+        return 2
+    with sturdy_streams():
+        return show(examine(runs_dir))
+
+
+# Commands that compose no configuration: the first word, and what gets the others.
+COMMANDS = {"new": _new, "doctor": _doctor}
 
 
 if __name__ == "__main__":

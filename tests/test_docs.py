@@ -15,6 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.__main__ import COMMANDS
 from harness.config.compose import register_schema
 from harness.config.free_text import quote_free_text
 from tests.support.configs import CONF
@@ -28,6 +29,11 @@ SOURCES = [
 ]
 PLANTED = {"harness/extra/new.py"}  # test_architecture plants a wrong import there
 MENTION = r"(?<![\w/.-])((?:docs|scripts|tests|conf|harness)/[\w/.-]*\w\.(?:md|py|yaml|json))(?!\w)"
+
+# What follows `-m harness` in a command, in PowerShell, too.
+HARNESS = r"^ *(?:\.venv\\Scripts\\)?(?:python|torchrun|accelerate) .*?-m harness(?![\w.])(.*)$"
+POWERSHELL = re.compile(r"^```powershell\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CHINESE = ROOT / "README.zh-CN.md"
 
 
 @pytest.fixture
@@ -61,9 +67,10 @@ def documented_commands():
         if page.stem == "extending":  # its files are not here; test_extending runs its commands beside them
             continue
         text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^ *(?:python|torchrun|accelerate) .*?-m harness(?![\w.])(.*)$", text, re.MULTILINE):
+        for line in re.findall(HARNESS, text, re.MULTILINE):
             words = shlex.split(re.sub(r"<[^>]*>", "x", line), comments=True)
-            yield tuple(word for word in words if word not in ("-m", "--help"))
+            if not COMMANDS.keys() & set(words[:1]):  # of no stage: test_main and the tests of each run them
+                yield tuple(word for word in words if word not in ("-m", "--help"))
 
 
 @pytest.mark.slow
@@ -77,6 +84,40 @@ def test_documented_command_composes(words):
         ]
         [[first, *_]] = BasicSweeper.split_arguments(parsed, None)
         assert compose("config", overrides=list(first), return_hydra_config=True).stage
+
+
+def commands_of(text):
+    """The words of every command in the indented blocks of a text, without comments."""
+    joined = POWERSHELL.sub("", text).replace("\\\n", " ")
+    lines = re.findall(
+        r"^ {4,}((?:python|torchrun|accelerate|peft-harness|pip|scripts/\w+)\b.*)$", joined, re.MULTILINE
+    )
+    return [tuple(shlex.split(line, comments=True)) for line in lines]
+
+
+def test_both_readmes_give_the_same_commands():
+    english, chinese = (path.read_text(encoding="utf-8") for path in (ROOT / "README.md", CHINESE))
+    ours = commands_of(chinese)
+    assert [words for words in ours if words not in commands_of(english)] == []
+    usage = re.search(r"^## Usage\n(.*?)^## ", english, re.MULTILINE | re.DOTALL).group(1)
+    wanted = [*commands_of(english.partition("## Usage")[0]), *commands_of(usage)]
+    assert len(wanted) > 20
+    assert [words for words in wanted if words not in ours] == []
+
+
+def test_each_readme_leads_to_the_other():
+    for page, other in (("README.md", "README.zh-CN.md"), ("README.zh-CN.md", "README.md")):
+        assert f"]({other})" in "".join((ROOT / page).read_text(encoding="utf-8").splitlines(keepends=True)[:4])
+
+
+def test_commands_for_powershell_are_those_of_the_readme_with_lists_in_quotes():
+    [block] = POWERSHELL.findall(CHINESE.read_text(encoding="utf-8"))
+    commands = re.findall(r"^\.venv\\Scripts\\(python -m harness .*)$", block, re.MULTILINE)
+    known = commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(commands) == 3
+    assert [line for line in commands if tuple(shlex.split(line)) not in known] == []
+    # PowerShell makes several arguments of a list without quotes.
+    assert not any("," in re.sub("'[^']*'", "", line) for line in commands)
 
 
 def test_readme_lists_the_pages_of_docs():
