@@ -221,6 +221,7 @@ def test_other_arguments_are_refused():
             doctor.read_arguments(words)
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_torch_and_leaves_1_for_a_fault(tmp_path):
     program = (
         "import sys; sys.argv[1:] = ['doctor', 'runs_dir=r']\n"
