@@ -49,7 +49,7 @@ def lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for each in judged:
         low, high = each["interval"] or (None, None)
         yield row(
-            each["setting"]["words"] if "words" in each["setting"] else claimed(each),
+            f"`{each['claim']['text']}`",
             f"**{each['verdict']}**",
             f"{each['estimate']:+.4f}",
             "-" if low is None else f"{low:+.4f} to {high:+.4f}",
@@ -60,16 +60,6 @@ def lines(judged: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for each in judged:
         yield ""
         yield f"> {each['paragraph']}"
-
-
-def claimed(result: Mapping[str, Any]) -> str:
-    """The claim in short."""
-    claim, arms = result["claim"], result["arms"]
-    names = [arm["name"] for arm in (arms.values() if isinstance(arms, dict) else arms)]
-    sign, margin = ("==" if claim["relation"] == "equal" else ">"), claim.get("margin")
-    within = f" within {margin:g}" if margin else ""
-    equal = " at equal budget" if claim.get("equal_budget") else ""
-    return f"`{names[0]} {sign} {names[1]} on {claim['metric']}{within}{equal}`"
 
 
 if __name__ == "__main__":
