@@ -22,7 +22,7 @@ from harness.errors import ModelFault, first_line
 from harness.estimate import costs
 from harness.estimate.allocation import LiveBytes, without_numbers
 from harness.methods.registry import changes_base, hooks_of
-from harness.models.network import base_network
+from harness.models.network import base_network, checkpoint_layers
 from harness.plan.spec import Plan
 from harness.scoring.losses import can_skip_logits
 from harness.training.fused.head import HeadLoss, fused_head
@@ -175,7 +175,7 @@ def _run(model: Any, plan: Plan, stored: _Stored, batch: Batch, checkpointing: b
             module.forward = partial(_dequantizing, module)  # type: ignore[method-assign]
     without_numbers(model, mode, stored.dtype_of)
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        checkpoint_layers(model, preserve_rng_state=False)
     model.train()
     live = LiveBytes()
     live.ignore(iter([*model.parameters(), *model.buffers()]))

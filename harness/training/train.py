@@ -17,7 +17,7 @@ from harness.errors import Paused
 from harness.methods.hooks import Hooks
 from harness.methods.registry import hooks_of, traits_of
 from harness.models.counts import Counts, count
-from harness.models.network import base_network
+from harness.models.network import checkpoint_layers
 from harness.plan.spec import Plan, epoch_steps, optimizer_steps
 from harness.runtime import distributed, signals
 from harness.scoring.losses import can_skip_logits, mean_completion_loss
@@ -108,10 +108,7 @@ def train(
     """
     observers = observers or Observers()
     if plan.trainer.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # Reentrant checkpointing would need gradients of the embeddings; here they would only draw the backward pass
-        # down through layers below the lowest weight that trains.
-        base_network(model).disable_input_require_grads()
+        checkpoint_layers(model)
     steps = optimizer_steps(plan.trainer, len(inputs.rows))
     hooks = hooks_of(plan.method, plan.settings)
     tokens = TokenCounter(next(model.parameters()).device, plan.trainer.objective is not Objective.lesson)
