@@ -41,7 +41,15 @@ def script(monkeypatch):
     """Imports a script of scripts/docs/ by name."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "docs"))
     yield importlib.import_module
-    for name in ("capability_table", "metrics_table", "learning_rates", "experiment_costs", "ablation", "sections"):
+    for name in (
+        "capability_table",
+        "claims_table",
+        "metrics_table",
+        "learning_rates",
+        "experiment_costs",
+        "ablation",
+        "sections",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -126,7 +134,8 @@ def test_readme_lists_the_pages_of_docs():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param("capability_table", marks=pytest.mark.slow), "metrics_table", "learning_rates"]
+    "name",
+    [pytest.param("capability_table", marks=pytest.mark.slow), "claims_table", "metrics_table", "learning_rates"],
 )
 def test_generated_tables_are_up_to_date(script, monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--check"])

@@ -11,7 +11,7 @@ from harness.config.schema import Paper
 from harness.report.fields import flat, plan_fields
 from harness.report.shape.arms import arms_with, paper_faults, settings_of
 from tests.support.paths import ROOT
-from tests.support.runs import command, records_of
+from tests.support.runs import command
 
 FOLDER = ROOT / "conf" / "experiment"
 # Cells at scale=smoke: arms x rates x other settings x seeds.
@@ -71,26 +71,6 @@ def test_experiment_has_its_cells(name, tmp_path):
         # alpha = r is alpha = 32 where r is 32.
         assert len(own) == 1 or (name in ("early_rank", "scaling") and len(own) == 2), own
     assert {arm for own in found.values() for arm in own} == set(arms)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CELLS)
-def test_experiment_runs_at_the_smallest_scale(name, tmp_path):
-    """Every cell that is planned finishes, and a paper's rules are judged."""
-    words = ("-m", f"experiment={name}", "scale=smoke", "trainer.threads=1", f"runs_dir={tmp_path}")
-    with mock.patch("harness.stages.plan.show_plan") as shown:
-        command(*words, "stage=plan")
-    planned = {cell.plan.fingerprint for cell in shown.call_args.args[0]}
-    done = command(*words)
-    assert done.code == 0, done.err[-2000:]
-    records = records_of(tmp_path)
-    assert records.keys() == planned
-    assert {record["status"] for record in records.values()} == {"finished"}
-    [report] = tmp_path.glob("sweeps/*/report.md")
-    judged = report.read_text(encoding="utf-8")
-    for rule in paper_of(name).expect if name in PAPERS else []:
-        assert f"| {rule} | " in judged
-    assert ("shape " in done.out) == (name in PAPERS)
 
 
 @pytest.mark.parametrize("name", PAPERS)

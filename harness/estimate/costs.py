@@ -15,6 +15,7 @@ from harness.methods.context import for_counting
 from harness.methods.registry import changes_base
 from harness.models import skeleton as model_skeleton
 from harness.models import sources as model_sources
+from harness.models.network import checkpoint_layers
 from harness.plan.spec import Plan, digest, optimizer_steps, plain
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _pass_flops(model: "PeftModel", plan: Plan, length: int, completion: int) ->
     size = (plan.trainer.batch_size, length)
     ids = torch.zeros(size, dtype=torch.long, device="meta")
     if plan.trainer.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model)
     model.train()
     try:
         with _unread_masks(), FlopCounterMode(display=False) as counter:

@@ -17,16 +17,16 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.adapters.attach import wrap_model
-from harness.config.schema import Kernels, Objective, Quantization, Strategy
+from harness.config.schema import Objective, Quantization
 from harness.errors import ModelFault, first_line
 from harness.estimate import costs
 from harness.estimate.allocation import LiveBytes, without_numbers
 from harness.methods.registry import changes_base, hooks_of
-from harness.models.network import base_network
+from harness.models.network import base_network, checkpoint_layers
 from harness.plan.spec import Plan
 from harness.scoring.losses import can_skip_logits
 from harness.training.fused.head import HeadLoss, fused_head
-from harness.training.fused.low_rank import fused_lora
+from harness.training.fused.passes import fused_passes
 
 MOMENTS = 8  # bytes of AdamW's two moments of a trained number, float32
 # Bytes of a weight as bitsandbytes stores it: nf4 has a scale of 8 bits for 64 weights and one of 32 bits for 256
@@ -175,7 +175,7 @@ def _run(model: Any, plan: Plan, stored: _Stored, batch: Batch, checkpointing: b
             module.forward = partial(_dequantizing, module)  # type: ignore[method-assign]
     without_numbers(model, mode, stored.dtype_of)
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        checkpoint_layers(model, preserve_rng_state=False)
     model.train()
     live = LiveBytes()
     live.ignore(iter([*model.parameters(), *model.buffers()]))
@@ -195,14 +195,8 @@ def _run(model: Any, plan: Plan, stored: _Stored, batch: Batch, checkpointing: b
 @contextmanager
 def _written_out(model: Any, plan: Plan, own_loss: bool) -> Iterator[bool]:
     """The passes that training writes out; gives whether the model returns hidden states instead of logits."""
-    sharded = plan.trainer.parallel.strategy not in (Strategy.none, Strategy.ddp)
-    if plan.trainer.kernels is Kernels.plain or sharded:
-        yield False
-        return
-    with ExitStack() as stack:
-        stack.enter_context(fused_lora(model))
-        whole = plan.trainer.objective in (Objective.completion, Objective.full_sequence) and not own_loss
-        yield stack.enter_context(fused_head(model)) if whole else False
+    with fused_passes(model, plan.trainer) as without_logits, ExitStack() as stack:
+        yield stack.enter_context(fused_head(model)) if without_logits and not own_loss else False
 
 
 def _loss(model: Any, plan: Plan, batch: Batch, fused: bool, own_loss: bool, live: LiveBytes) -> torch.Tensor:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.models.network import kept_numbers
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -15,11 +17,8 @@ TOKENS_THAT_PAY = {"cpu": 768}
 # Of the memory that is free when the first run has its first batch, how much the pack may take.
 MEMORY_SHARE = 0.7
 
-# Numbers that a pass keeps for its backward pass, by token and layer, in units of the hidden and of the inner size:
-# inputs of the norms and of the adapters, queries, keys, values and output of attention; gate, up projection, their
-# product. By position whose logits are needed, in units of the vocabulary: logits, their exponentials, their gradient.
-# tests/estimate/test_packing.py holds them against what torch keeps.
-HIDDEN_PER_TOKEN, INNER_PER_TOKEN, VOCABULARY_PER_POSITION = 10, 4, 3
+# By position whose logits are needed, in units of the vocabulary: logits, their exponentials, their gradient.
+VOCABULARY_PER_POSITION = 3
 
 # Of each trained number: its value, gradient and AdamW's two moments, in float32.
 BYTES_PER_TRAINED = 16
@@ -77,8 +76,5 @@ def bytes_of_run(
 ) -> int:
     """Memory that one more run takes within a pass over so many of its tokens: activations, logits, adapter."""
     text = config.get_text_config()
-    hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
-    inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
-    kept = layers * (HIDDEN_PER_TOKEN * hidden + INNER_PER_TOKEN * inner)
     logits = VOCABULARY_PER_POSITION * int(text.vocab_size) * 4 if logits_kept else 0  # losses are float32
-    return tokens * (kept * element_bytes + logits) + trained * BYTES_PER_TRAINED
+    return tokens * (kept_numbers(config) * element_bytes + logits) + trained * BYTES_PER_TRAINED

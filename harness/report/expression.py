@@ -9,11 +9,12 @@ structure; nothing is evaluated but comparisons, ``and``, ``or`` and ``not``.
 import ast
 import operator
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from harness.config.names import closest
 from harness.errors import ConfigFault, brief
+from harness.report.placeholders import parsed, tokens, word_of
 
 EXAMPLE = '"method in [lora, ia3] and model.name == tiny and seed < 3"'
 
@@ -49,12 +50,7 @@ class Condition:
 
     def __init__(self, text: str, key: str = "report.where") -> None:
         self._text, self._key = text, key
-        self._words: list[str] = []  # by the number in the placeholder that stands for each
-        source = self._with_placeholders()
-        try:
-            self._tree = ast.parse(source, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._fault("is not a condition") from error
+        self._tree, self._words = parsed(self._tokens(), _LOGIC, self._fault, "is not a condition")
         self._check(self._tree)
 
     def check_fields(self, known: Collection[str]) -> None:
@@ -75,23 +71,11 @@ class Condition:
         """
         return bool(self._value(self._tree, fields, known))
 
-    def _with_placeholders(self) -> str:
-        """The text with every word that is not Python's replaced by a name, so that Python can parse it."""
-        parts, place = [], 0
-        while place < len(self._text):
-            match = _TOKEN.match(self._text, place)
-            if match is None:
-                raise self._fault(f"cannot be read at {brief(self._text[place:])!r}")
-            token = match[0]
+    def _tokens(self) -> Iterator[re.Match[str]]:
+        for match in tokens(self._text, _TOKEN, self._fault):
             if match["sign"] == "=":
                 raise self._fault("has a single =; write == to compare")
-            if match["word"] and token not in _LOGIC:
-                parts.append(f" _{len(self._words)} ")
-                self._words.append(token)
-            else:
-                parts.append(" " if match["space"] else f" {token} ")
-            place = match.end()
-        return "".join(parts).strip()
+            yield match
 
     def _check(self, node: ast.expr, inside: bool = False) -> None:
         """Refuse whatever is not a condition; ``inside`` a comparison values are expected."""
@@ -175,7 +159,7 @@ class Condition:
 
     def _word(self, node: ast.expr) -> str:
         assert isinstance(node, ast.Name)
-        return self._words[int(node.id.removeprefix("_"))]
+        return word_of(node, self._words)
 
     def _fault(self, what: str) -> ConfigFault:
         return ConfigFault(f"{self._key}={brief(self._text)} {what}; write, for example, {self._key}={EXAMPLE}")

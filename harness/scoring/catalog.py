@@ -7,7 +7,7 @@ the columns of a table; when a terminal is too narrow, the last ones are left ou
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -81,6 +81,17 @@ class Score:
         """Column heading, with an arrow towards better values."""
         return f"{self.label or self.name} {'↓' if self.lower_is_better else '↑'}"
 
+
+# The other shares of rows whose most probable option is right differ in how options are weighed.
+_CHOICE_ACC = Score(
+    name="choice_acc",
+    description="rows whose most probable option is right",
+    direction="maximize",
+    unit="percent",
+    aggregation="mean over rows",
+    decimals=1,
+    needs="options",
+)
 
 _ROWS = (
     Score(
@@ -176,53 +187,29 @@ _ROWS = (
         decimals=1,
         needs="judge",
     ),
-    Score(
-        name="choice_acc",
-        description="rows whose most probable option is right",
-        direction="maximize",
-        unit="percent",
-        aggregation="mean over rows",
-        decimals=1,
-        needs="options",
-    ),
-    Score(
+    _CHOICE_ACC,
+    replace(
+        _CHOICE_ACC,
         name="choice_acc_tokens",
         description="likewise, by log-probability per token",
-        direction="maximize",
-        unit="percent",
-        aggregation="mean over rows",
-        decimals=1,
-        needs="options",
         repeats="choice_acc",
     ),
-    Score(
+    replace(
+        _CHOICE_ACC,
         name="choice_acc_chars",
         description="likewise, per character, as acc_norm of lm-evaluation-harness",
-        direction="maximize",
-        unit="percent",
-        aggregation="mean over rows",
-        decimals=1,
-        needs="options",
         repeats="choice_acc",
     ),
-    Score(
+    replace(
+        _CHOICE_ACC,
         name="choice_acc_bytes",
         description="likewise, per byte of UTF-8",
-        direction="maximize",
-        unit="percent",
-        aggregation="mean over rows",
-        decimals=1,
-        needs="options",
         repeats="choice_acc",
     ),
-    Score(
+    replace(
+        _CHOICE_ACC,
         name="choice_acc_pmi",
         description="likewise, relative to the option's probability without a prompt",
-        direction="maximize",
-        unit="percent",
-        aggregation="mean over rows",
-        decimals=1,
-        needs="options",
         repeats="choice_acc",
     ),
     Score(

@@ -27,9 +27,9 @@ from harness.scoring.choice_scores import choice_scores, needs_unconditional
 from harness.scoring.choices import weigh
 from harness.scoring.compute import compute_with_rows
 from harness.scoring.custom import columns_of, definitions
-from harness.scoring.generate import generate, reference_text
+from harness.scoring.generate import Answer, generate, reference_text
 from harness.scoring.judge import grade
-from harness.scoring.lm_harness import run_tasks, task_scores
+from harness.scoring.lm_harness import Results, run_tasks, task_scores
 from harness.scoring.losses import Told, mean_completion_loss, untold
 from harness.scoring.merging import can_merge, merged
 
@@ -69,40 +69,7 @@ def score(
     seed: int,
     told: Told = untold,
 ) -> Scores:
-    """Score the rows as ``score_rows`` does, then run the tasks of lm-evaluation-harness.
-
-    Raises:
-        RunFault: the loss on ``examples`` is not finite, or a task fails.
-    """
-    found = score_rows(
-        model, tokenizer, examples, held_out, scoring, stops=stops, equal_lengths=equal_lengths, seed=seed, told=told
-    )
-    tasks = run_tasks(model, tokenizer, scoring.lm_eval, one_by_one=equal_lengths)
-    if not tasks.values:
-        return found
-    return replace(
-        found,
-        values=found.values | tasks.values,
-        signatures=found.signatures | tasks.signatures,
-        definitions=found.definitions | {name: definition(score) for name, score in task_scores(tasks).items()},
-        details=found.details | {"lm_eval": tasks.details},
-        errors=tasks.errors,
-    )
-
-
-def score_rows(
-    model: "PreTrainedModel | PeftModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Sequence[TokenizedRow],
-    held_out: Sequence[TokenizedRow],
-    scoring: schema.Scoring,
-    *,
-    stops: Sequence[int],
-    equal_lengths: bool,
-    seed: int,
-    told: Told = untold,
-) -> Scores:
-    """Score ``examples`` by loss and by generated answers, and ``held_out`` text by loss only.
+    """Score ``examples`` by loss, options and generated answers, ``held_out`` text by loss only, then run tasks.
 
     Args:
         examples: rows of the scored split.
@@ -115,27 +82,42 @@ def score_rows(
         told: is told how many rows have a loss, then how many are answered.
 
     Raises:
-        RunFault: the loss on ``examples`` is not finite, so that no score would mean anything.
+        RunFault: the loss on ``examples`` is not finite, so that no score would mean anything; or a task of
+            lm-evaluation-harness fails.
     """
     model.eval()
     with _as_merged(model, examples, int(tokenizer.pad_token_id)) as scored:
         check = check_batches(scored, tokenizer, examples, scoring, stops=stops, equal_lengths=equal_lengths)
-        values = _losses(scored, tokenizer, examples, held_out, scoring, check, told)
-        chosen = _choices(scored, tokenizer, examples, scoring, check, told)
-        if not any(map(reads_answers, scoring.metrics)):
-            return replace(chosen, values=values | chosen.values, notes=list(check.notes))
-        torch.manual_seed(seed)
-        single = check.answers is Batching.single
-        answers = generate(
-            scored,
-            tokenizer,
-            [prompt_of(example) for example in examples],
-            replace(scoring.generation, batch_size=1) if single else scoring.generation,
-            stops=stops,
-            equal_lengths=check.answers is Batching.equal,
-            refill=check.answers is Batching.refilled,
-            told=told,
-        )
+        losses = _losses(scored, tokenizer, examples, held_out, scoring, check, told)
+        found = _choices(scored, tokenizer, examples, scoring, check, told)
+        answers = None
+        if any(map(reads_answers, scoring.metrics)):
+            torch.manual_seed(seed)
+            single = check.answers is Batching.single
+            answers = generate(
+                scored,
+                tokenizer,
+                [prompt_of(example) for example in examples],
+                replace(scoring.generation, batch_size=1) if single else scoring.generation,
+                stops=stops,
+                equal_lengths=check.answers is Batching.equal,
+                refill=check.answers is Batching.refilled,
+                told=told,
+            )
+    if answers is not None:
+        found = _with_answers(found, answers, examples, tokenizer, scoring)
+    found = replace(found, values=losses | found.values, notes=list(check.notes))
+    return _with_tasks(found, run_tasks(model, tokenizer, scoring.lm_eval, one_by_one=equal_lengths))
+
+
+def _with_answers(
+    found: Scores,
+    answers: Sequence[Answer],
+    examples: Sequence[TokenizedRow],
+    tokenizer: "PreTrainedTokenizerBase",
+    scoring: schema.Scoring,
+) -> Scores:
+    """The scores with those of metrics that read answers."""
     references = [[reference_text(text, tokenizer) for text in example.row.all_references] for example in examples]
     targets = [example.row.target or "" for example in examples]
     texts = [answer.text for answer in answers]
@@ -147,16 +129,28 @@ def score_rows(
     if JUDGE in scoring.metrics:
         grades = grade(scoring.judge, [example.row for example in examples], references, texts)
         metrics[JUDGE], signatures[JUDGE], of_rows[JUDGE] = grades.value, grades.signature, grades.rows
-    return Scores(
-        values | metrics | chosen.values,
-        signatures | chosen.signatures,
-        texts,
-        sum(answer.cut for answer in answers),
-        list(check.notes),
-        of_rows | chosen.rows,
-        definitions(metrics),
-        chosen.choices,
-        chosen.details,
+    return replace(
+        found,
+        values=metrics | found.values,
+        signatures=signatures | found.signatures,
+        answers=texts,
+        cut=sum(answer.cut for answer in answers),
+        rows=of_rows | found.rows,
+        definitions=definitions(metrics),
+    )
+
+
+def _with_tasks(found: Scores, tasks: Results) -> Scores:
+    """The scores with those of lm-evaluation-harness."""
+    if not tasks.values:
+        return found
+    return replace(
+        found,
+        values=found.values | tasks.values,
+        signatures=found.signatures | tasks.signatures,
+        definitions=found.definitions | {name: definition(score) for name, score in task_scores(tasks).items()},
+        details=found.details | {"lm_eval": tasks.details},
+        errors=tasks.errors,
     )
 
 

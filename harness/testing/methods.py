@@ -22,6 +22,7 @@ from harness.data.collate import collate
 from harness.errors import Paused
 from harness.methods.registry import METHODS, changes_base, hooks_of, traits_of
 from harness.models.base import Base, fingerprint_weights, fork, load_base
+from harness.models.network import checkpoint_layers
 from harness.pipeline import steps, tune
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.values import AuditedRows
@@ -202,7 +203,7 @@ def gradient_checkpointing(subject: Subject) -> str:
     if not subject.traits.checkpointing:
         raise NotClaimed
     plain, checkpointed = subject.attached(), subject.attached()
-    checkpointed.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    checkpoint_layers(checkpointed)
     first, second = _gradients(subject, plain), _gradients(subject, checkpointed)
     if first.keys() != second.keys():
         raise Broken(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from harness.config.schema import Kernels, Objective, Strategy, Trainer
+from harness.config.schema import Objective, Trainer
 from harness.data import collate as data_collate
 from harness.data.tokenize import TokenizedRow
 from harness.errors import Paused
 from harness.methods.hooks import Hooks
 from harness.methods.registry import hooks_of, traits_of
 from harness.models.counts import Counts, count
-from harness.models.network import base_network
+from harness.models.network import checkpoint_layers
 from harness.plan.spec import Plan, epoch_steps, optimizer_steps
 from harness.runtime import distributed, signals
 from harness.scoring.losses import can_skip_logits, mean_completion_loss
@@ -27,7 +27,7 @@ from harness.training.arguments import training_arguments
 from harness.training.checkpoint_timing import CheckpointWhenDue, paused_at
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.counters import StepTimer, TokenCounter
-from harness.training.fused.low_rank import fused_lora
+from harness.training.fused.passes import fused_passes
 from harness.training.method_hooks import MethodHooks
 from harness.training.progress import LogCurve, WriteProgress, curve_of
 from harness.training.state import CallbackState
@@ -108,10 +108,7 @@ def train(
     """
     observers = observers or Observers()
     if plan.trainer.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # Reentrant checkpointing would need gradients of the embeddings; here they would only draw the backward pass
-        # down through layers below the lowest weight that trains.
-        base_network(model).disable_input_require_grads()
+        checkpoint_layers(model)
     steps = optimizer_steps(plan.trainer, len(inputs.rows))
     hooks = hooks_of(plan.method, plan.settings)
     tokens = TokenCounter(next(model.parameters()).device, plan.trainer.objective is not Objective.lesson)
@@ -123,7 +120,10 @@ def train(
     if start:
         observers.note(f"resuming from the checkpoint at optimizer step {checkpoints.step_of(start)} of {steps}")
     with _stopping_after_checkpoint(checkpoint):
-        with _fused(model, plan) as fused, sharding.subject(model, plan.trainer.parallel, inputs.idle) as subject:
+        with (
+            fused_passes(model, plan.trainer) as fused,
+            sharding.subject(model, plan.trainer.parallel, inputs.idle) as subject,
+        ):
             trainer = HarnessTrainer(
                 model=subject,
                 args=training_arguments(plan, next(model.parameters()).device, inputs.dtype, steps, folder),
@@ -156,17 +156,6 @@ def train(
         if checkpoint and not done:
             _write_end(trainer, gathered, checkpoint)
     return _result(trainer, gathered, counts)
-
-
-@contextmanager
-def _fused(model: "PeftModel", plan: Plan) -> Iterator[bool]:
-    """Write out passes where that is faster; gives whether losses may do without logits, too."""
-    sharded = plan.trainer.parallel.strategy not in (Strategy.none, Strategy.ddp)
-    if plan.trainer.kernels is Kernels.plain or sharded:
-        yield False
-        return
-    with fused_lora(model):
-        yield plan.trainer.objective in (Objective.completion, Objective.full_sequence)
 
 
 def _with_axes(log: Log, tokens: TokenCounter, steps_per_epoch: int) -> Log:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sections import row, update
 
-from harness.scoring.catalog import SCORES, TOKENIZE
+from harness.scoring.catalog import BUILT_IN, TOKENIZE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "docs/metrics.md"
@@ -27,14 +27,14 @@ def scores() -> Iterator[str]:
     """Lines of the table of all scores."""
     yield row("score", "what it is", "better", "unit", "aggregation", "compares answers with")
     yield row(*["---"] * 6)
-    for name, score in SCORES.items():
+    for name, score in BUILT_IN.items():
         better = "lower" if score.lower_is_better else "higher"
         yield row(f"`{name}`", score.description, better, score.unit, score.aggregation, score.needs or "–")
 
 
 def tokenizers() -> Iterator[str]:
     """Lines of the table of what each value of ``scoring.tokenize`` means to a metric."""
-    tokenizing = {name: score.tokenizers for name, score in SCORES.items() if score.tokenizers}
+    tokenizing = {name: score.tokenizers for name, score in BUILT_IN.items() if score.tokenizers}
     yield row("`tokenize`", *(f"`{name}`" for name in tokenizing), "for")
     yield row(*["---"] * (len(tokenizing) + 2))
     for value, purpose in TOKENIZE.items():

@@ -267,7 +267,7 @@ def test_plan_survives_pickling_and_copying(base):
         lambda kept: kept.pop("settings"),
         lambda kept: kept["trainer"].update(gone=1),
         lambda kept: kept["trainer"].update(epochs="many"),
-        lambda kept: kept["data"].update(template="gone"),
+        lambda kept: kept["trainer"].update(kernels="gone"),
         lambda kept: kept.update(model=None),
         lambda kept: kept.update(settings=None),
         lambda kept: kept.update(model=[1]),

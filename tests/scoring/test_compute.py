@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.scoring.catalog import SCORES, metric_names
+from harness.scoring.catalog import SCORES, answer_metrics
 from harness.scoring.compute import compute_metrics, compute_with_rows, metric_folder
 from harness.scoring.text import tokenization
 from tests.support.answers import ANSWERS, WORDY
 from tests.support.paths import ROOT
 
-ALL = list(metric_names())
+ALL = list(answer_metrics())
 
 
 def test_bleu_and_chrf_equal_the_values_in_sacrebleus_readme() -> None:
@@ -102,7 +102,7 @@ def test_catalog_lists_the_modules_on_disk() -> None:
 
 
 def test_a_mean_over_rows_comes_with_the_value_of_each_row():
-    names = [name for name in metric_names() if SCORES[name].aggregation == "mean over rows"]
+    names = [name for name in answer_metrics() if SCORES[name].aggregation == "mean over rows"]
     predictions, references = ["the sky is blue", "4"], [["the sky is grey"], ["4"]]
     values, _, rows = compute_with_rows([*names, "bleu"], predictions, references, ["sky", "5"], "13a")
     assert set(rows) == set(names)

@@ -35,7 +35,7 @@ def own(tmp_path):
 
 
 @pytest.mark.parametrize("check", metrics.CHECKS)
-@pytest.mark.parametrize("name", [*catalog.metric_names(), "own_c:good", "own_c:spoils"])
+@pytest.mark.parametrize("name", [*catalog.answer_metrics(), "own_c:good", "own_c:spoils"])
 def test_ours_and_a_good_one_keep_the_contract(name, check):
     if check == "direction" and name == "names_target":
         pytest.skip("right answers here do not name the targets")

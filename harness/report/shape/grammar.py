@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import ConfigFault, brief
+from harness.report.placeholders import parsed, tokens, word_of
 
 EXAMPLE = '"within(best_rate(lora) / best_rate(full), 5, 20)"'
 HIGHEST, LOWEST = "highest", "lowest"  # of the values that an axis has among the runs of an arm
@@ -173,12 +174,8 @@ def parse_rule(text: str, key: str = "paper.expect") -> Rule:
 class _Parser:
     def __init__(self, text: str, key: str) -> None:
         self._text, self._key = text, key
-        self._words: list[str] = []  # by the number in the placeholder that stands for each
-        source = self._with_placeholders()
-        try:
-            self._tree = ast.parse(source, mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise self._fault("is not a rule") from error
+        matches = tokens(text, _TOKEN, self._fault)
+        self._tree, self._words = parsed(matches, ("in", "not"), self._fault, "is not a rule")
         self._numbers: dict[str, Callable[[list[ast.expr]], Number]] = {
             "best_rate": lambda parts: BestRate(self._selection(parts, "best_rate")),
             "best": lambda parts: Best(self._first(parts, "best"), self._selection(parts[1:], "best")),
@@ -324,22 +321,8 @@ class _Parser:
 
     def _word(self, node: ast.expr) -> str:
         if isinstance(node, ast.Name):
-            return self._words[int(node.id.removeprefix("_"))]
+            return word_of(node, self._words)
         raise self._fault("has something else in a place where it needs a name")
-
-    def _with_placeholders(self) -> str:
-        parts, place = [], 0
-        while place < len(self._text):
-            match = _TOKEN.match(self._text, place)
-            if match is None:
-                raise self._fault(f"cannot be read at {brief(self._text[place:])!r}")
-            if match["word"] and match[0] not in ("in", "not"):
-                parts.append(f" _{len(self._words)} ")
-                self._words.append(match[0])
-            else:
-                parts.append(" " if match["space"] else f" {match[0]} ")
-            place = match.end()
-        return "".join(parts).strip()
 
     def _fault(self, what: str) -> ConfigFault:
         return ConfigFault(f"{self._key}: {brief(self._text)} {what}; a rule is, for example, {EXAMPLE}")

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from harness.data.tokenize import IGNORED
-from harness.models.network import base_network
+from harness.models.network import base_network, kept_numbers
 from harness.training.fused.head import SUPPORTED
 
 ATTENTION = "rows_apart"  # its name among transformers' implementations
@@ -31,7 +31,6 @@ INPUTS = frozenset({"input_ids", "attention_mask", "labels", "shift_labels", "lo
 # bytes anyhow, by a rough count of the numbers that a layer keeps for each token.
 TOKENS_AT_ONCE = 512
 KEPT_ANYHOW = 256 << 20
-HIDDEN_KEPT, INNER_KEPT = 10, 4  # in units of the hidden and of the inner size
 
 Inputs = dict[str, Any]
 
@@ -118,10 +117,8 @@ def _cut(lengths: Sequence[int], tokens: int) -> list[slice]:
 
 def tokens_at_once(model: nn.Module) -> int:
     """How many tokens a pass should have at most."""
-    config = base_network(model).config
-    numbers = HIDDEN_KEPT * config.hidden_size + INNER_KEPT * config.intermediate_size
-    kept_bytes = numbers * config.num_hidden_layers * next(model.parameters()).element_size()
-    return max(TOKENS_AT_ONCE, KEPT_ANYHOW // int(kept_bytes))
+    kept_bytes = kept_numbers(base_network(model).config) * next(model.parameters()).element_size()
+    return max(TOKENS_AT_ONCE, KEPT_ANYHOW // kept_bytes)
 
 
 def lengths_of(inputs: Inputs) -> list[int]:

@@ -13,10 +13,10 @@ def value(name: str, predictions: list[str], references: list[list[str]]) -> tup
 def test_final_number_counts_results_however_they_are_reached() -> None:
     references = [["2+2=4\n#### 4"], ["#### 1,000"], ["#### 7"], ["#### 8"]]
     found = value("final_number", ["It is 4.", "#### 1000 dollars", "7, no, 9", "nothing"], references)
-    assert found == (50.0, "numbers:4|match:after-####-or-last|nrefs:1")
+    assert found == (50.0, "numbers:4|match:after-####-or-boxed-or-last|nrefs:1")
     assert value("final_number", ["5"], [["#### 4", "#### 5"]])[0] == 100.0
     without = value("final_number", ["4", "five"], [["4"], ["five"]])
-    assert without == (50.0, "numbers:1|match:after-####-or-last|nrefs:1")
+    assert without == (50.0, "numbers:1|match:after-####-or-boxed-or-last|nrefs:1")
 
 
 def test_item_f1_is_micro_averaged_over_rows() -> None:

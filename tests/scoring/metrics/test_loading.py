@@ -18,11 +18,11 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.getaddrinfo = refuse
 
 import evaluate
-from harness.scoring.catalog import metric_names
+from harness.scoring.catalog import answer_metrics
 from harness.scoring.compute import metric_folder
 
 for _ in range(3):
-    for name in metric_names():
+    for name in answer_metrics():
         for path in (metric_folder(name), metric_folder(name) / f"{name}.py"):
             metric = evaluate.load(str(path), keep_in_memory=True)
             assert metric.name == name and metric.description and metric.citation

@@ -51,7 +51,9 @@ def test_a_command_that_is_stopped_and_then_killed_ends_as_the_other_launchers_d
     for fingerprint, record in records.items():
         alone = in_process[fingerprint]
         assert record["packed"]["runs"] == 2
-        assert (record["audit"], record["plan"]) == (alone["audit"], alone["plan"])
+        # Shared passes have padding, which a run alone has not on a CPU.
+        own, other = (each["audit"] | {"trained_padding_tokens": None} for each in (record, alone))
+        assert (own, record["plan"]) == (other, alone["plan"])
         assert record["scores"]["after"] == pytest.approx(alone["scores"]["after"], rel=1e-3)
         for point, other in zip(record["training"]["curve"], alone["training"]["curve"], strict=True):
             assert point == pytest.approx(other, rel=1e-4)
