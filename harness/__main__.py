@@ -78,12 +78,18 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
 def main() -> None:
     """The console script. Of several processes the main one is the command, and the others follow its runs."""
     from harness.extensions import imports
-    from harness.pipeline.cache import ProcessCache
-    from harness.runtime import distributed, threads
 
     imports.begin(Path.cwd())
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
+    _compose_and_run()
+
+
+def _compose_and_run() -> None:
+    """The command in ``sys.argv``, which composes a configuration."""
+    from harness.pipeline.cache import ProcessCache
+    from harness.runtime import distributed, threads
+
     threads.reset()
     threads.begin()
     cache = ProcessCache()
@@ -134,8 +140,27 @@ def _doctor(arguments: list[str]) -> int:
         return show(examine(runs_dir))
 
 
-# Commands that compose no configuration: the first word, and what gets the others.
-COMMANDS = {"new": _new, "doctor": _doctor}
+def _demo(arguments: list[str]) -> int:
+    """``peft-harness demo``."""
+    from harness.config.messages import explain
+    from harness.errors import ConfigFault
+    from harness.runtime.terminal import sturdy_streams
+    from harness.stages.demo import follow_up, read_arguments
+
+    try:
+        request = read_arguments(arguments)
+        sys.argv[1:] = request.words
+        _compose_and_run()
+        with sturdy_streams():
+            follow_up(request)
+    except ConfigFault as fault:
+        sys.stderr.write(f"{explain(fault)}\n")
+        return 2
+    return 0
+
+
+# Commands that are a first word instead of a configuration, and what gets the words after it.
+COMMANDS = {"new": _new, "doctor": _doctor, "demo": _demo}
 
 
 if __name__ == "__main__":

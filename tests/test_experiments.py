@@ -22,6 +22,7 @@ CELLS = {
     "best_rates": 12,
     "bias_and_norms": 12,
     "ceiling": 6,
+    "demo": 6,
     "early_rank": 8,
     "every_method": 30,
     "ia3_few_rows": 16,

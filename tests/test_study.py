@@ -4,16 +4,10 @@ The environment is fresh but for the libraries, which come from this one: nothin
 """
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
-import venv
-from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.wheel import installed_wheel, run_installed
 
 pytest.importorskip("hatchling", reason="builds the wheel; pip install 'peft-harness[dev]' has it")
 
@@ -56,33 +50,15 @@ FAST = ("trainer.max_steps=2", "trainer.evaluations=1", "trainer.threads=1", "sc
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """The bin folder of a fresh environment with the wheel."""
-    folder = tmp_path_factory.mktemp("fresh")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, text=True)
-    venv.create(folder / "venv", with_pip=False)
-    python = folder / "venv" / "bin" / "python"
-    [site] = (folder / "venv" / "lib").glob("python*/site-packages")
-    (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    [wheel] = (folder / "dist").glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True, text=True)
-    return python.parent
-
-
-def run(environment: Path, here: Path, *words: str, code: int = 0) -> str:
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PEFT_HARNESS_PROJECT")}
-    kept |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    done = subprocess.run(list(words), cwd=here, capture_output=True, text=True, env=kept, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return installed_wheel(tmp_path_factory.mktemp("fresh"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # seven commands in processes of their own: 40 s on a quiet core
 def test_a_study_from_the_wheel_runs_with_code_of_its_own(environment, tmp_path):
     command = str(environment / "peft-harness")
-    run(environment, tmp_path, command, "new", "my_study")
-    assert "nothing in it is overwritten" in run(environment, tmp_path, command, "new", "my_study", code=2)
+    run_installed(tmp_path, command, "new", "my_study")
+    assert "nothing in it is overwritten" in run_installed(tmp_path, command, "new", "my_study", code=2)
     study = tmp_path / "my_study"
     package = study / "my_study"
     for file, text in (("methods.py", METHOD), ("metrics.py", METRIC)):
@@ -97,7 +73,7 @@ def test_a_study_from_the_wheel_runs_with_code_of_its_own(environment, tmp_path)
     own = ("data=my_study", "data.template=my_study.templates:ASK")
     metrics = "scoring.metrics=[exact_match,my_study.metrics:mentions,my_study.metrics:wordiness]"
     sweep = ("-m", "peft=my_study_lora,scales", "hydra/launcher=joblib", "hydra.launcher.engine.n_jobs=1")
-    shown = run(environment, study, command, *sweep, *own, metrics, *FAST)
+    shown = run_installed(study, command, *sweep, *own, metrics, *FAST)
     assert "2 runs: 2 finished" in shown
     records = [json.loads(file.read_text(encoding="utf-8")) for file in (study / "runs").glob("*/record.json")]
     assert {record["method"] for record in records} == {"my_study_lora", "scales"}
@@ -106,13 +82,13 @@ def test_a_study_from_the_wheel_runs_with_code_of_its_own(environment, tmp_path)
         assert record["scores"]["definitions"]["wordiness"]["direction"] == "minimize"
         assert {each["kind"] for each in record["extensions"]} == {"method", "metric", "template"}
         assert "method_code" in record["plan"]["inputs"]
-    run(environment, study, command, "stage=report", "report.where=status == finished")
+    run_installed(study, command, "stage=report", "report.where=status == finished")
     page = (study / "runs" / "report" / "report.md").read_text(encoding="utf-8")
     assert "wordiness ↓" in page
     assert "scales" in page
 
-    again = run(environment, study, command, *sweep, *own, metrics, *FAST)
+    again = run_installed(study, command, *sweep, *own, metrics, *FAST)
     assert "2 of them finished earlier" in again
     (package / "metrics.py").write_text((package / "metrics.py").read_text() + "\n# edited\n")
-    planned = run(environment, study, command, "stage=plan", *sweep[:2], *own, metrics, *FAST)
+    planned = run_installed(study, command, "stage=plan", *sweep[:2], *own, metrics, *FAST)
     assert "yes" not in planned.splitlines()[-2]
