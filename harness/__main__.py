@@ -24,6 +24,7 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages import export, generate, status
     from harness.stages.archive import archive_runs
     from harness.stages.bundle import bundle_runs
+    from harness.stages.chat import chat
     from harness.stages.claim import judge_claim
     from harness.stages.diff import show_difference
     from harness.stages.import_results import import_results
@@ -70,6 +71,8 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
             verify_bundle(options, cache)
         case Stage.status:
             status.show_status(options.runs_dir, options.sweep_name, options.watch)
+        case Stage.chat:
+            chat(plan, options, task_overrides())
         case Stage.claim:
             judge_claim(options.claim, partial(task, cache=cache))
     return None

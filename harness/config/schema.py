@@ -30,6 +30,8 @@ class Stage(Enum):
     bundle = "bundle"  # one archive of runs, with all that it takes to repeat them
     verify = "verify"  # repeat the runs of a bundle, and compare their figures
     status = "status"  # how far a sweep has come, seen from another terminal
+    chat = "chat"  # talk to base and tuned model in this terminal
+    serve = "serve"  # talk to them on a page in the browser
     claim = "claim"  # judge whether one setting is better than another, or equal to it
 
 
@@ -589,6 +591,22 @@ class BundleSettings(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class ChatSettings(ConfigNode):
+    """A conversation with base and tuned model, for stage=chat and stage=serve."""
+
+    history: bool | None  # false: each message is answered by itself; null: by the run's rows and template
+
+
+@dataclass(kw_only=True)
+class ServeSettings(ConfigNode):
+    """The page of stage=serve."""
+
+    host: str = text()  # address to listen on
+    port: int  # 0: a free one
+    allow_remote: bool  # false: refuse to listen on an address that other machines reach
+
+
+@dataclass(kw_only=True)
 class Paper(ConfigNode):
     """A published finding, and what it leads one to expect of the runs of an experiment; changes no result."""
 
@@ -617,9 +635,9 @@ class Common(ConfigNode):
     runs_dir: str = text()
     rerun: bool
     keep: Keep
-    run: str | None = text(Text.verbatim)  # stage=generate, export, score and push: fingerprint of the run
-    adapter_path: Any = text()  # stage=score and export: an adapter from elsewhere, or a list; folders or hub names
-    prompt: str | None = text(Text.verbatim)  # stage=generate: the instruction
+    run: str | None = text(Text.verbatim)  # stage=generate, chat, serve, export, score and push: a run's fingerprint
+    adapter_path: Any = text()  # stage=score, export, chat and serve: adapters from elsewhere, by folder or hub name
+    prompt: str | None = text(Text.verbatim)  # stage=generate, chat and serve: the instruction
     input: str | None = text(Text.verbatim)  # stage=generate: the input beside it
     note: str | None = text(Text.verbatim)  # kept in the records of the runs, and searchable
     tags: list[str] = text()  # likewise
@@ -642,6 +660,8 @@ class Common(ConfigNode):
     archive: ArchiveSettings
     import_results: ImportSettings
     bundle: BundleSettings
+    chat: ChatSettings
+    serve: ServeSettings
     confirm: bool  # stage=archive: do what cannot be undone
     scale: Scale | None  # null: the grid as the experiment has it
     levels: Levels

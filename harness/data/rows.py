@@ -55,7 +55,7 @@ def with_references(row: Row, texts: Sequence[str]) -> Row:
 
 def _up_to(row: Row, at: int) -> Row:
     messages = row.messages[: at + 1]
-    instruction, input = _flat(messages[:-1])
+    instruction, input = flat_history(messages[:-1])
     return replace(row, instruction=instruction, input=input, output=messages[-1].content, messages=messages)
 
 
@@ -217,7 +217,7 @@ def _references(value: Any, what: str) -> list[str]:
 def _messages_row(fields: dict[str, Any], number: int, source: str, data: Data) -> Row:
     column = data.columns.messages or ""
     messages = conversation(_find(fields, column), column)
-    instruction, input = _flat(messages[:-1])
+    instruction, input = flat_history(messages[:-1])
     output = messages[-1].content
     row = Row(
         number, source, instruction, input, output, messages, _target(fields, data.columns), tools=tools_of(fields)
@@ -276,7 +276,7 @@ def _with_options(row: Row, options: Options | None) -> Row:
     return replace(row, options=options.texts)
 
 
-def _flat(history: Sequence[Message]) -> tuple[str, str]:
+def flat_history(history: Sequence[Message]) -> tuple[str, str]:
     """Instruction and input of a conversation, for templates without turns.
 
     A system message becomes the instruction and the rest its input; without one, the rest is the instruction. A

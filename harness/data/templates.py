@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.config.schema import Template
 from harness.data import chat_fields, own_templates
-from harness.data.rows import Row, question
+from harness.data.messages import Message
+from harness.data.rows import Row, flat_history, question
 from harness.data.values import Unusable, shown
 from harness.errors import DataFault, ModelFault
 
@@ -95,6 +96,18 @@ def _own(
         raise DataFault(str(fault)) from fault
 
 
+def _own_question(template: str, instruction: str, input: str, messages: list[dict[str, Any]], tokenizer: Any) -> str:
+    """The prompt by a template of the user's own, for what is asked outside of any data."""
+    try:
+        prompt, separator = _own(template, instruction, input, messages, (), {})
+    except DataFault as fault:
+        raise DataFault(
+            f"data.template: {fault}; a question has no columns of data.columns.keep, so test for them in the "
+            "template: {% if columns.name %}"
+        ) from fault
+    return prompt + _own_border(template, separator, tokenizer)[0]
+
+
 def _turns(row: Row) -> list[dict[str, Any]]:
     """The messages before the answer, as chat templates take them."""
     return [{"role": turn.role, "content": turn.content, **turn.fields} for turn in row.messages[:-1]]
@@ -123,18 +136,42 @@ def render_question(instruction: str, input: str, template: str, tokenizer: Any)
     """The prompt of one question, equal to that of a row with the same instruction and input."""
     if own_templates.is_own(template):
         messages = [{"role": "user", "content": question(instruction, input)}]
-        try:
-            prompt, separator = _own(template, instruction, input, messages, (), {})
-        except DataFault as fault:
-            raise DataFault(
-                f"data.template: {fault}; a question has no columns of data.columns.keep, so test for them in the "
-                "template: {% if columns.name %}"
-            ) from fault
-        return prompt + _own_border(template, separator, tokenizer)[0]
+        return _own_question(template, instruction, input, messages, tokenizer)
     if template is not Template.chat:
         return _plain(instruction, input, template) + _separator(template, tokenizer)[0]
     require_template(template, tokenizer)
     return _chat([{"role": "user", "content": question(instruction, input)}], tokenizer, ask=True)
+
+
+def render_conversation(
+    instruction: str, turns: Sequence[str], template: str, tokenizer: Any, *, as_system: bool
+) -> str:
+    """The prompt for the next answer of a conversation, in the form that rows of messages have under this template.
+
+    A single turn is the question with that instruction and input; a plain template gets a longer conversation as a
+    transcript with the roles' names (``rows.flat_history``).
+
+    Args:
+        instruction: what stands before the conversation; "" for nothing.
+        turns: by the user and the assistant in alternation; the first and the last are the user's.
+        as_system: under ``chat``, the instruction is a system message, not the start of the first turn.
+    """
+    if len(turns) == 1 and not (as_system and instruction):
+        first = (instruction, turns[0]) if instruction else (turns[0], "")
+        return render_question(*first, template, tokenizer)
+    spoken = [Message(("user", "assistant")[at % 2], text) for at, text in enumerate(turns)]
+    system = [Message("system", instruction)] if instruction else []
+    asked = [*system, *spoken]
+    if not as_system and instruction:
+        asked = [Message("user", question(instruction, turns[0])), *spoken[1:]]
+    messages = [{"role": turn.role, "content": turn.content} for turn in asked]
+    if template is Template.chat:
+        require_template(template, tokenizer)
+        return _chat(messages, tokenizer, ask=True)
+    flat = flat_history([*system, *spoken])
+    if own_templates.is_own(template):
+        return _own_question(template, *flat, messages, tokenizer)
+    return _plain(*flat, template) + _separator(template, tokenizer)[0]
 
 
 def require_template(template: str, tokenizer: Any) -> None:

@@ -14,6 +14,8 @@ from harness.record import store
 from harness.record.redact import REDACTED
 from harness.runtime.accelerator import accelerator
 
+LISTED = 8  # runs that an error names
+
 
 def find_record(options: Options) -> dict[str, Any]:
     """The finished record whose fingerprint starts with ``run``.
@@ -21,14 +23,15 @@ def find_record(options: Options) -> dict[str, Any]:
     Raises:
         ConfigFault: no run or several runs match, or the run is not finished.
     """
-    matches = sorted(
-        path.parent.name
-        for path in options.runs_dir.glob(f"*/{store.RECORD_NAME}")
-        if path.parent.name.startswith(str(options.run))
-    )
+    known = sorted(path.parent.name for path in options.runs_dir.glob(f"*/{store.RECORD_NAME}"))
+    matches = [name for name in known if name.startswith(str(options.run))]
     if len(matches) != 1:
         what = f"{len(matches)} runs: {', '.join(matches)}" if matches else "no run"
-        raise ConfigFault(f"run={options.run} matches {what} in {options.runs_dir}; give the whole fingerprint of one")
+        more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+        there = "" if matches or not known else f" (it has {', '.join(known[:LISTED])}{more})"
+        raise ConfigFault(
+            f"run={options.run} matches {what} in {options.runs_dir}{there}; give the whole fingerprint of one"
+        )
     record = store.read_record(options.runs_dir, matches[0])
     if record is None or record["status"] != "finished":
         status = record["status"] if record else "unreadable"

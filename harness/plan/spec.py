@@ -185,6 +185,8 @@ class Options:
     archive: schema.ArchiveSettings
     import_results: schema.ImportSettings
     bundle: schema.BundleSettings
+    chat: schema.ChatSettings
+    serve: schema.ServeSettings
     confirm: bool
     report: schema.ReportSettings
     select: schema.SelectSettings

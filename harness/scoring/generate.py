@@ -69,11 +69,12 @@ def generate(
     return [answers[index] for index in range(len(prompts))]
 
 
-def continuations(model: Any, prompts: Sequence[Sequence[int]], decoding: Any) -> Any:
+def continuations(model: Any, prompts: Sequence[Sequence[int]], decoding: Any, streamer: Any = None) -> Any:
     """What ``generate`` of transformers returns for one batch, its ``sequences`` without the prompts.
 
     Args:
         decoding: a ``GenerationConfig``; nothing comes from the model's own.
+        streamer: gets the ids of a single prompt and of its answer as they are written.
     """
     device = next(model.parameters()).device
     width = max(len(prompt) for prompt in prompts)
@@ -90,6 +91,7 @@ def continuations(model: Any, prompts: Sequence[Sequence[int]], decoding: Any) -
             input_ids=torch.tensor(ids_bt, device=device),
             attention_mask=torch.tensor(mask_bt, device=device),
             generation_config=decoding,
+            **({} if streamer is None else {"streamer": streamer}),
         )
     output.sequences = output.sequences[:, width:]
     return output

@@ -22,6 +22,8 @@ OVERRIDES_WITHOUT_EFFECT = (
         "archive.",
         "import_results.",
         "bundle.",
+        "chat.",
+        "serve.",
     ),
     *("trainer.threads=", "trainer.checkpoint_", "trainer.on_oom="),
 )

@@ -4,7 +4,7 @@ import pytest
 
 from harness.config.schema import Template
 from harness.data import templates
-from harness.data.rows import Row, question
+from harness.data.rows import Row, flat_history, question
 from harness.errors import DataFault, ModelFault
 from tests.support.data_cases import CHATML, byte_tokenizer, qwen_tokenizer, turns
 
@@ -127,3 +127,44 @@ def test_a_template_that_refuses_a_row_or_cannot_be_split_is_a_fault() -> None:
 def test_a_tokenizer_without_chat_template_names_the_remedy() -> None:
     with pytest.raises(ModelFault, match=r"data\.template=chat: .* set data\.template=lesson"):
         templates.render_question("q", "", Template.chat, byte_tokenizer())
+
+
+@pytest.mark.parametrize("template", [Template.lesson, Template.lesson_exact, Template.alpaca, Template.chat])
+@pytest.mark.parametrize("instruction", ["", "翻译"])
+def test_one_turn_of_a_conversation_is_the_question_of_a_row(template: Template, instruction: str) -> None:
+    tokenizer = qwen_tokenizer()
+    asked = templates.render_conversation(instruction, ["你好"], template, tokenizer, as_system=False)
+    words = (instruction, "你好") if instruction else ("你好", "")
+    assert asked == templates.render_question(*words, template, tokenizer)
+
+
+@pytest.mark.parametrize("template", [Template.lesson, Template.alpaca, Template.chat])
+@pytest.mark.parametrize("system", ["", "Be brief."])
+def test_a_longer_conversation_is_the_prompt_of_a_row_of_messages(template: Template, system: str) -> None:
+    tokenizer = qwen_tokenizer()
+    spoken = ("user", "Hi"), ("assistant", "Hello!"), ("user", "And?"), ("assistant", "Well.")
+    messages = turns(*([("system", system)] if system else []), *spoken)
+    instruction, input = flat_history(messages[:-1])
+    trained = Row(1, "here", instruction, input, "Well.", messages, None)
+    prompt = templates.render_row(trained, template, tokenizer)[0]
+    said = [text for _, text in spoken[:-1]]
+    assert templates.render_conversation(system, said, template, tokenizer, as_system=True) == prompt
+
+
+def test_an_instruction_of_rows_without_turns_begins_the_first_turn_under_chat() -> None:
+    tokenizer = qwen_tokenizer()
+    asked = templates.render_conversation("翻译", ["你好", "hello", "再见"], Template.chat, tokenizer, as_system=False)
+    first = templates.render_question("翻译", "你好", Template.chat, tokenizer)
+    assert asked.startswith(first.rpartition("<|im_start|>")[0])
+    assert "hello<|im_end|>" in asked
+    assert "system\n翻译" not in asked
+
+
+def test_a_template_of_ones_own_gets_the_conversation_as_messages_and_as_a_transcript() -> None:
+    own = "{% for turn in messages %}[{{ turn.role }}] {{ turn.content }}\n{% endfor %}>{{ output }}"
+    asked = templates.render_conversation("Be brief.", ["a", "b", "c"], own, byte_tokenizer(), as_system=True)
+    assert asked == "[system] Be brief.\n[user] a\n[assistant] b\n[user] c\n>"
+    flat = templates.render_conversation(
+        "", ["a", "b", "c"], "{{ instruction }} =>{{ output }}", byte_tokenizer(), as_system=True
+    )
+    assert flat == "User: a\nAssistant: b\nUser: c =>"

@@ -124,10 +124,11 @@ def test_what_is_no_adapter_is_refused_with_a_remedy(scored, made_elsewhere, ran
     words, _, _ = scored
     path = made_elsewhere[2][0]
     for more, message in (
-        ([f"adapter_path={path}"], "is for stage=score and stage=export"),
+        ([f"adapter_path={path}"], "is for stage=score, export, chat and serve"),
         ([f"adapter_path={path}", "stage=score", "run=abc"], "both name an adapter"),
         (["adapter_path=[]", "stage=score"], "is no folder or hub name"),
         ([f"adapter_path=[{path},{path}]", "stage=export"], "name one adapter"),
+        ([f"adapter_path=[{path},{path}]", "stage=chat"], "talks to one adapter"),
         (["push.really=true"], "it belongs to stage=push"),
         (["export.gguf=f16", "export.quantization=nf4"], "is made of plain weights"),
     ):
