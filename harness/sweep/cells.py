@@ -23,7 +23,6 @@ OVERRIDES_WITHOUT_EFFECT = (
         "import_results.",
         "bundle.",
         "chat.",
-        "serve.",
     ),
     *("trainer.threads=", "trainer.checkpoint_", "trainer.on_oom="),
 )
