@@ -178,7 +178,7 @@ def test_in_a_terminal_the_answers_stand_side_by_side_and_ctrl_c_leaves(runs):
     os.close(theirs)
     screen = b""
 
-    def until(mark, seconds=120.0):
+    def until(mark, seconds=240.0):
         nonlocal screen
         start, end = len(screen), time.monotonic() + seconds
         while mark not in screen[start:]:
@@ -189,7 +189,7 @@ def test_in_a_terminal_the_answers_stand_side_by_side_and_ctrl_c_leaves(runs):
     try:
         until(b"\n> ")
         os.write(ours, b"sky 1\n")
-        until(b"\n> ")
+        until(b"?25h> ")  # the cursor is back, and so is the prompt
         text = screen.decode()
         assert "before: random" in text
         assert "after: lora r=4" in text.split("before: random")[1].split("\n")[0]
