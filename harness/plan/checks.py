@@ -4,6 +4,7 @@ Each check yields sentences that name key, value and remedy. The types of all va
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from harness.config.schema import (
     SHEETS,
@@ -141,21 +142,39 @@ def _quantization(config: Config) -> Iterator[str]:
 
 def _paths(config: Config) -> Iterator[str]:
     """Paths that cannot exist, and a folder for records that cannot be written."""
-    paths = {"runs_dir": config.runs_dir, "data.path": config.data.path, "model.path": config.model.path}
-    paths["scoring.forgetting"] = config.scoring.forgetting
-    paths["scoring.lm_eval.include_path"] = config.scoring.lm_eval.include_path
-    paths["export.dir"] = config.export.dir
-    paths |= {"report.dir": config.report.dir, "archive.dir": config.archive.dir}
-    paths |= {"import_results.path": config.import_results.path}
-    paths |= {"bundle.path": config.bundle.path, "bundle.dir": config.bundle.dir}
+    paths: dict[str, Any] = {
+        "runs_dir": config.runs_dir,
+        "adapter_path": config.adapter_path,
+        "data.path": config.data.path,
+        "model.path": config.model.path,
+        "model.config_only": config.model.config_only,
+        "scoring.forgetting": config.scoring.forgetting,
+        "scoring.judge.model": config.scoring.judge.model,
+        "scoring.lm_eval.include_path": config.scoring.lm_eval.include_path,
+        "export.dir": config.export.dir,
+        "export.converter": config.export.converter,
+        "report.dir": config.report.dir,
+        "report.runs_dirs": config.report.runs_dirs,
+        "archive.dir": config.archive.dir,
+        "import_results.path": config.import_results.path,
+        "bundle.path": config.bundle.path,
+        "bundle.dir": config.bundle.dir,
+        "bundle.files": config.bundle.files,
+    }
+    paths |= {f"data.splits.{name}": split for name, split in vars(config.data.splits).items()}
     if config.tracker.name is not Tracking.none:
         paths["tracker.dir"] = config.tracker.dir
-    impossible = [fault for key, path in paths.items() if path for fault in path_faults(key, path)]
+    impossible = [fault for key, given in paths.items() for path in _named(given) for fault in path_faults(key, path)]
     yield from impossible
     if not config.runs_dir:
         yield "runs_dir is empty; name the folder for records, e.g. runs_dir=runs"
     elif not impossible and is_text(config.runs_dir):
         yield from unwritable_folder(config.runs_dir, config.stage)
+
+
+def _named(given: Any) -> list[str]:
+    """The paths of a setting that takes one, or a list of them."""
+    return [path for path in (given if isinstance(given, list) else [given]) if isinstance(path, str) and path]
 
 
 def _trainer(config: Config) -> Iterator[str]:
@@ -328,14 +347,27 @@ def _housekeeping(config: Config) -> Iterator[str]:
         yield "import_results.path is null; name a result file of PEFT's method_comparison, or a folder of them"
     yield from _bundle(config)
     yield from _talking(config)
-    yield from device_faults(config.plan.device)
-    yield from at_least("plan.tokens", config.plan.tokens, 2)
-    if config.plan.capacity and config.stage is not Stage.plan:
-        yield "plan.capacity=true belongs to stage=plan; add stage=plan, or leave it out"
+    yield from _planning(config)
     yield from _adapters(config)
     yield from _publishing(config)
     if config.confirm and not config.archive.delete:
         yield "confirm=true has nothing to confirm; it belongs to stage=archive archive.delete=true"
+
+
+def _planning(config: Config) -> Iterator[str]:
+    """stage=plan alone reads these settings, and the length of the longest row matters only on a device."""
+    plan, planning = config.plan, config.stage is Stage.plan
+    yield from device_faults(plan.device)
+    yield from at_least("plan.tokens", plan.tokens, 2)
+    given = {"device": plan.device, "tokens": plan.tokens, "capacity": "true" if plan.capacity else None}
+    for name, value in given.items():
+        if value is not None and not planning:
+            yield f"plan.{name}={brief(str(value))} belongs to stage=plan; add stage=plan, or leave it out"
+    if plan.tokens is not None and planning and plan.device is None:
+        yield (
+            f"plan.tokens={plan.tokens} has no effect without a device, on which a pass of that length is costed; add "
+            "plan.device=here or a device's name, or leave it out"
+        )
 
 
 def _publishing(config: Config) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from harness.frozen import ConfigNode
 NAME_BYTES = 255  # of one file name, on every common file system
 
 PATH_BYTES = 4095  # of a whole path, on Linux
+
+# s3://bucket/runs, https://host/rows.jsonl, file:///data; a drive of Windows has one letter.
+_ADDRESS = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/")
+WRITTEN = ("runs_dir", "report.runs_dirs", "archive.dir", "bundle.dir")  # folders of runs
 
 
 def value_faults(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -60,6 +65,7 @@ def path_faults(key: str, path: str) -> Iterator[str]:
         yield f"{key}={brief(path)} has a part of more than {NAME_BYTES} bytes; use a shorter name"
     elif len(path.encode()) > PATH_BYTES:
         yield f"{key}={brief(path)} has more than {PATH_BYTES} bytes; use a shorter path"
+    yield from _address_faults(key, path)
     if path.startswith("~") and os.path.expanduser(path) == path:
         yield f"{key}={brief(path)} starts with the home of an unknown user; write out the path"
 
@@ -72,3 +78,23 @@ def unwritable_folder(runs_dir: str, stage: Stage) -> Iterator[str]:
         yield f"runs_dir={runs_dir} cannot be created: {place} is not a folder; name another folder"
     elif stage in (Stage.run, Stage.score, Stage.import_results) and not os.access(place, os.W_OK | os.X_OK):
         yield f"runs_dir={runs_dir} cannot be written: no permission in {place}; name another folder"
+
+
+def _address_faults(key: str, path: str) -> Iterator[str]:
+    """Paths are of this machine; an address would become a folder of that name here."""
+    found = _ADDRESS.match(path)
+    if found is None:
+        return
+    scheme = found["scheme"].lower()
+    if scheme == "file":
+        remedy = f"write {key}={path.partition(':')[2].replace('///', '/') or '/'}"
+    elif key in WRITTEN:
+        remedy = (
+            "runs need atomic renames, exclusive locks and fsync, which object stores lack: use a folder of this "
+            "machine or of a shared file system, and copy finished runs (docs/object_storage.md)"
+        )
+    elif key in ("model.path", "data.path", "adapter_path"):
+        remedy = "name a local path, or what is on the hub as org/name; copy anything else here first"
+    else:
+        remedy = "use a path of this machine, and copy from or to there (docs/object_storage.md)"
+    yield f"{key}={brief(path)} is an address ({scheme}), not a path of this machine; {remedy}"

@@ -1,4 +1,4 @@
-"""Rewrite the tables of docs/planning.md from what scripts/bench/planning.py measured.
+"""Rewrite the tables of docs/planning.md from what scripts/bench/planning.py and published_peaks.py found.
 
 python scripts/docs/planning_table.py [--check]
 """
@@ -13,16 +13,21 @@ from sections import row, update
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "planning.jsonl"
+PUBLISHED = ROOT / "docs" / "results" / "planning-published.jsonl"
 BANDS = {"tiny": 0.25, "smollm2_135m": 0.15, "gemma3_270m": 0.15}  # of the peak, either way
 FLOPS_BAND = 0.03
+PUBLISHED_BAND = 0.15
 
 
 def main() -> int:
     """Rewrite, or with ``--check`` report what is stale."""
-    measured = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    measured, published = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in (RESULTS, PUBLISHED)
+    )
     sections = [
         ("docs/planning.md", "measured", lines(measured)),
         ("docs/planning.md", "verdict", [verdict(measured)]),
+        ("docs/planning.md", "published", published_lines(published)),
     ]
     return update(ROOT, sections, "scripts/docs/planning_table.py", __doc__)
 
@@ -43,6 +48,21 @@ def lines(measured: list[Mapping[str, Any]]) -> Iterator[str]:
             f"{off(each, 'flops'):+.1%}",
             f"{each['seconds']:.2f} ({each['forecast_seconds']:.2f})",
             "" if not misses(each) else f"outside: {', '.join(misses(each))}",
+        )
+
+
+def published_lines(published: list[Mapping[str, Any]]) -> Iterator[str]:
+    """One line a published run."""
+    yield row("experiment", "overrides", "trained", "peak GB", "forecast", "off")
+    yield row("---", "---", "--:", "--:", "--:", "--:")
+    for each in published:
+        yield row(
+            each["experiment"],
+            f"`{' '.join(each['overrides'])}`",
+            f"{each['trained']:,}",
+            f"{each['peak'] / 1e9:.2f}",
+            f"{each['forecast_peak'] / 1e9:.2f}",
+            f"{off(each, 'peak'):+.1%}",
         )
 
 

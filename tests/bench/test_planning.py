@@ -9,6 +9,10 @@ import pytest
 from tests.support.paths import ROOT
 
 
+# Of the result files of June 2025, with older versions of every library: the same runs.
+EARLIER = {"lora rank32": 22_273_851_392, "ia3 default": 23_137_878_016}
+
+
 @pytest.fixture
 def table(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "docs"))
@@ -37,3 +41,22 @@ def test_the_page_shows_the_results_that_are_kept(table, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["planning_table.py", "--check"])
     assert table.main() == 0
     assert all("peak" in json.loads(each) for each in table.RESULTS.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", list(EARLIER))
+def test_published_peaks_are_forecast_within_their_band(experiment, table, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "bench"))
+    peaks = importlib.import_module("published_peaks")
+    found = peaks.forecast(experiment)
+    kept = {each["experiment"]: each for each in map(json.loads, peaks.RESULTS.read_text(encoding="utf-8").splitlines())}
+    assert found == kept[experiment]
+    assert found["forecast_trained"] == found["trained"]
+    assert abs(found["forecast_peak"] / EARLIER[experiment] - 1) < table.PUBLISHED_BAND
+
+
+def test_every_published_peak_of_the_page_is_within_the_band_that_it_states(table):
+    lines = [json.loads(line) for line in table.PUBLISHED.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 9
+    assert all(abs(table.off(each, "peak")) < table.PUBLISHED_BAND for each in lines)
+    assert all(each["trained"] == each["forecast_trained"] for each in lines)

@@ -208,3 +208,34 @@ def test_faults_of_all_groups_come_together():
         "scoring.split",
         "lora.r",
     ]
+
+
+# Every setting that takes a path, or a list of them.
+PATHS = (
+    *("runs_dir", "adapter_path", "data.path", "data.splits.train", "data.splits.validation", "data.splits.test"),
+    *("model.path", "model.config_only", "scoring.forgetting", "scoring.judge.model", "scoring.lm_eval.include_path"),
+    *("export.dir", "export.converter", "report.dir", "report.runs_dirs", "archive.dir", "import_results.path"),
+    *("bundle.path", "bundle.dir", "bundle.files", "tracker.dir"),
+)
+LISTS = ("adapter_path", "report.runs_dirs")
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_an_address_instead_of_a_path_is_refused_for_every_setting(key):
+    for value in ("s3://bucket/x", "[a, s3://bucket/x]")[: 1 + (key in LISTS)]:
+        found = [fault for fault in faults_of("tracker.name=tensorboard", f"{key}={value}") if "is an address" in fault]
+        assert len(found) == 1, value
+        assert found[0].startswith(f"{key}=s3://bucket/x is an address (s3)")
+
+
+def test_the_settings_above_are_all_that_take_a_path():
+    """A setting whose name says that it is one, and that is not listed, would not be checked."""
+    config = OmegaConf.to_container(composed_once(), resolve=False, enum_to_str=True)
+
+    def leaves(node, prefix=""):
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+
+    ends = ("path", "dir", "dirs", "files", "converter")
+    named = {key for key in leaves(config) if key.split(".")[-1].rpartition("_")[2] in ends}
+    assert named - set(PATHS) <= {"data.columns.path", "hydra.run.dir", "hydra.sweep.dir"}

@@ -49,6 +49,8 @@ def test_records_need_a_folder_that_can_be_written(tmp_path, monkeypatch):
         ("药" * 90, "has a part of more than 255 bytes"),
         ("x/" * 3000, "has more than 4095 bytes"),
         ("~nobody_of_that_name/x", "starts with the home of an unknown user"),
+        ("https://host/rows.jsonl", "is an address (https), not a path of this machine"),
+        ("file:///data/rows.jsonl", "write data.path=/data/rows.jsonl"),
     ],
 )
 def test_path_that_cannot_exist_is_refused_briefly(path, message):
@@ -58,6 +60,14 @@ def test_path_that_cannot_exist_is_refused_briefly(path, message):
     assert len(fault) < 500
 
 
-@pytest.mark.parametrize("path", ["a/b.jsonl", "~/runs", "药.csv", "x" * 255, "\udce4"])
+@pytest.mark.parametrize("path", ["a/b.jsonl", "~/runs", "C:/runs", "a:b/c", "org/name", "药.csv", "x" * 255, "\udce4"])
 def test_path_that_can_exist_passes(path):
     assert list(values.path_faults("data.path", path)) == []
+
+
+@pytest.mark.parametrize("key", values.WRITTEN)
+def test_folder_of_runs_in_an_object_store_is_refused_with_the_reason(key):
+    [fault] = values.path_faults(key, "s3://bucket/runs")
+    assert fault.startswith(f"{key}=s3://bucket/runs is an address (s3)")
+    assert "exclusive locks" in fault
+    assert "docs/object_storage.md" in fault

@@ -49,8 +49,27 @@ def test_capacity_sets_bits_of_the_rows_against_those_of_the_adapter(sweep):
     assert "below it, size binds the method" in done.out
 
 
+def test_capacity_is_shown_beside_costs_and_for_every_run(sweep):
+    done = sweep("stage=plan", "peft=lora,ia3", "seed=0", "plan.capacity=true", "plan.device=h100")
+    assert done.code == 0, done.err
+    assert "memory of a pass on h100" in done.out
+    capacity = done.out.partition("capacity: bits of the training rows")[2].splitlines()
+    assert sum(line.split()[0].isalnum() and len(line.split()[0]) == 12 for line in capacity if line.strip()) == 2
+
+
 def test_faults_of_the_plan_settings_are_said_together(sweep):
     done = sweep("stage=run", "seed=0", "plan.device=h1000", "plan.capacity=true", "plan.tokens=1")
     assert done.code != 0
-    for words in ("plan.device=h1000 is unknown", "plan.capacity=true belongs to stage=plan", "plan.tokens=1"):
+    for words in (
+        "plan.device=h1000 is unknown",
+        "plan.device=h1000 belongs to stage=plan",
+        "plan.capacity=true belongs to stage=plan",
+        "plan.tokens=1 belongs to stage=plan",
+    ):
         assert words in done.err
+
+
+def test_tokens_without_a_device_are_refused_and_not_ignored(sweep):
+    done = sweep("stage=plan", "seed=0", "plan.tokens=64")
+    assert done.code != 0
+    assert "plan.tokens=64 has no effect without a device" in done.err
