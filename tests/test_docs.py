@@ -44,6 +44,7 @@ def script(monkeypatch):
     for name in (
         "capability_table",
         "claims_table",
+        "combinations_table",
         "metrics_table",
         "learning_rates",
         "experiment_costs",
@@ -135,11 +136,26 @@ def test_readme_lists_the_pages_of_docs():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("capability_table", marks=pytest.mark.slow), "claims_table", "metrics_table", "learning_rates"],
+    [
+        pytest.param("capability_table", marks=pytest.mark.slow),
+        "claims_table",
+        pytest.param("combinations_table", marks=pytest.mark.slow),
+        "metrics_table",
+        "learning_rates",
+    ],
 )
 def test_generated_tables_are_up_to_date(script, monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--check"])
     assert script(name).main() == 0, capsys.readouterr().err
+
+
+def test_pairs_that_exclude_each_other_are_answered_by_the_command_itself(script):
+    answer = script("combinations_table").answer
+    assert answer("fsdp", "quantized").reason.startswith("model.quantization=nf4 packs weights, which fsdp cannot")
+    assert answer("ray", "ddp").reason.startswith("hydra/launcher starts its own processes, but torchrun")
+    assert answer("packed", "checkpointing").mark == "alone"
+    assert answer("fsdp", "resume").mark == "no"
+    assert answer("slurm", "prune").mark == "yes"
 
 
 def test_stale_table_is_reported_by_check_and_rewritten_without_it(script, monkeypatch, tmp_path):

@@ -684,3 +684,8 @@ def zero_stage(deepspeed: dict[str, Any]) -> Any:
 def shards(strategy: Strategy, deepspeed: dict[str, Any]) -> bool:
     """Whether the weights are sharded in training, so that no process has a whole one."""
     return strategy is Strategy.fsdp or (strategy is Strategy.deepspeed and zero_stage(deepspeed) == 3)
+
+
+def can_checkpoint(strategy: Strategy) -> bool:
+    """Whether a run with this strategy writes checkpoints, from which it resumes; shards are not checkpointed."""
+    return strategy in (Strategy.none, Strategy.ddp)

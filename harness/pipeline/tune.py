@@ -9,7 +9,7 @@ import torch
 
 from harness.adapters import attach as adapter_attach
 from harness.adapters import save_load
-from harness.config.schema import Objective, Strategy
+from harness.config.schema import Objective, can_checkpoint
 from harness.data.collate import collate
 from harness.errors import Paused
 from harness.frozen import freeze
@@ -146,7 +146,7 @@ def with_smaller_batch(plan: Plan) -> Plan | None:
 def _checkpoint_settings(this: Attempt) -> CheckpointSettings | None:
     """Where this run's checkpoints are, and how often they are written; None: shards are not checkpointed."""
     strategy, options = this.plan.trainer.parallel.strategy, this.options
-    if strategy not in (Strategy.none, Strategy.ddp):
+    if not can_checkpoint(strategy):
         this.note(
             f"trainer.parallel.strategy={strategy.value} cannot checkpoint: an interrupted run restarts from the "
             "beginning"

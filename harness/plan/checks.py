@@ -16,10 +16,10 @@ from harness.config.schema import (
     Prune,
     Quantization,
     Stage,
-    Strategy,
     Template,
     Tracking,
     TrainOn,
+    can_checkpoint,
 )
 from harness.data.checks import data_faults, own_or_one_of, template_faults
 from harness.errors import above, at_least, brief, fraction, one_of
@@ -444,7 +444,7 @@ def _sweep(config: Config) -> Iterator[str]:
             f"{config.trainer.evaluations} measures none before the end; set trainer.evaluations=8"
         )
     strategy = config.trainer.parallel.strategy
-    if strategy not in (Strategy.none, Strategy.ddp):
+    if not can_checkpoint(strategy):
         yield (
             f"sweep.prune=halving pauses runs at checkpoints, which trainer.parallel.strategy={strategy.value} cannot "
             "write; set sweep.prune=none"

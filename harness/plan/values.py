@@ -90,7 +90,7 @@ def _address_faults(key: str, path: str) -> Iterator[str]:
         remedy = f"write {key}={path.partition(':')[2].replace('///', '/') or '/'}"
     elif key in WRITTEN:
         remedy = (
-            "runs need atomic renames, exclusive locks and fsync, which object stores lack: use a folder of this "
+            "records and locks need atomic renames of folders, which object stores lack: use a folder of this "
             "machine or of a shared file system, and copy finished runs (docs/object_storage.md)"
         )
     elif key in ("model.path", "data.path", "adapter_path"):

@@ -4,9 +4,9 @@
     python scripts/bench/published_peaks.py
 
 The runs are those of PEFT's method_comparison (MetaMathQA, one L40S): Llama 3.2 3B in bfloat16, 4 rows of at most 768
-tokens in a pass, loss on every token. Their peak is what PyTorch's allocator has reserved at the end of a step, at most,
-over 5,000 steps. Forecasts go to docs/results/planning-published.jsonl, and python scripts/docs/planning_table.py writes
-the table of docs/planning.md. Takes two minutes on one core.
+tokens in a pass, loss on every token. Their peak is what PyTorch's allocator has reserved at the end of a step, at
+most, over 5,000 steps. Forecasts go to docs/results/planning-published.jsonl, and python scripts/docs/planning_table.py
+writes the table of docs/planning.md. Takes two minutes on one core.
 """
 
 import argparse

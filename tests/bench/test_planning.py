@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.paths import ROOT
 
-
 # Of the result files of June 2025, with older versions of every library: the same runs.
 EARLIER = {"lora rank32": 22_273_851_392, "ia3 default": 23_137_878_016}
 
@@ -49,7 +48,9 @@ def test_published_peaks_are_forecast_within_their_band(experiment, table, monke
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "bench"))
     peaks = importlib.import_module("published_peaks")
     found = peaks.forecast(experiment)
-    kept = {each["experiment"]: each for each in map(json.loads, peaks.RESULTS.read_text(encoding="utf-8").splitlines())}
+    kept = {
+        each["experiment"]: each for each in map(json.loads, peaks.RESULTS.read_text(encoding="utf-8").splitlines())
+    }
     assert found == kept[experiment]
     assert found["forecast_trained"] == found["trained"]
     assert abs(found["forecast_peak"] / EARLIER[experiment] - 1) < table.PUBLISHED_BAND

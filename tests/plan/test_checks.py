@@ -223,8 +223,9 @@ LISTS = ("adapter_path", "report.runs_dirs")
 @pytest.mark.parametrize("key", PATHS)
 def test_an_address_instead_of_a_path_is_refused_for_every_setting(key):
     for value in ("s3://bucket/x", "[a, s3://bucket/x]")[: 1 + (key in LISTS)]:
-        found = [fault for fault in faults_of("tracker.name=tensorboard", f"{key}={value}") if "is an address" in fault]
-        assert len(found) == 1, value
+        said = faults_of("tracker.name=tensorboard", "tracker.dir=t", f"{key}={value}")
+        found = [fault for fault in said if "is an address" in fault]
+        assert len(found) == 1, said
         assert found[0].startswith(f"{key}=s3://bucket/x is an address (s3)")
 
 

@@ -69,5 +69,5 @@ def test_path_that_can_exist_passes(path):
 def test_folder_of_runs_in_an_object_store_is_refused_with_the_reason(key):
     [fault] = values.path_faults(key, "s3://bucket/runs")
     assert fault.startswith(f"{key}=s3://bucket/runs is an address (s3)")
-    assert "exclusive locks" in fault
+    assert "atomic renames of folders" in fault
     assert "docs/object_storage.md" in fault
