@@ -4,12 +4,14 @@
 python scripts/docs/experiment_costs.py           # rewrites the section between the markers
 python scripts/docs/experiment_costs.py --check   # writes nothing, exits with 1 if it is stale
 
-Counted from the files alone. The forecast is for SmolLM2-135M in float32 on two cores, from measured rates; what is
-assumed rather than measured is named below. ``stage=plan`` and the first run's ``left: about`` know better.
+Counted from the files alone; the verdicts are those of docs/ablations/. The forecast is for SmolLM2-135M in float32 on
+two cores, from measured rates; what is assumed rather than measured is named below. ``stage=plan`` and the first run's
+``left: about`` know better.
 """
 
 import itertools
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,11 +51,23 @@ def main() -> int:
 
 def table() -> Iterator[str]:
     """Lines of the table: one row for each experiment of a paper."""
-    yield row("experiment", "grid", "around the best rates", "forecast")
-    yield "|---|--:|--:|--:|"
+    yield row("experiment", "grid", "around the best rates", "forecast", "run here")
+    yield "|---|--:|--:|--:|---|"
     for name in papers():
         cost = cost_of(name)
-        yield row(f"`{name}`", str(cost.grid), f"at most {cost.more}" if cost.more else "–", in_words(cost.seconds))
+        more = f"at most {cost.more}" if cost.more else "–"
+        yield row(f"`{name}`", str(cost.grid), more, in_words(cost.seconds), answer_of(name))
+
+
+def answer_of(name: str) -> str:
+    """A link to the page of the experiment, which is the verdict; a dash if it has none."""
+    page = ROOT / "docs" / "ablations" / f"{name}.md"
+    if not page.is_file():
+        return "–"
+    found = re.search(r"^\*\*(?:The shape )?([^.:*]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        sys.exit(f"{page} has no verdict; write it by scripts/docs/ablation.py")
+    return f"[{found[1].lower()}](ablations/{name}.md)"
 
 
 def papers() -> list[str]:
