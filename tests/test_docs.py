@@ -209,7 +209,11 @@ def ablation_report(rates):
     run = {"costs": {"train_s": 1800.0}, "state": "finished", "code": "c0de"}
     group = {"key": "k", "title": "tiny on medicine", "configurations": rows, "runs": [run, run]}
     shapes = [{**shape, "verdict": "agrees", "rules": [rule]}]
-    return {"shapes": shapes, "groups": [{"key": "other"}, group], "commands": ["python -m harness -m x"]}
+    return {
+        "shapes": shapes,
+        "groups": [{"key": "other"}, group],
+        "commands": ["python -m harness -m x data.path=/a/b runs_dir=/c"],
+    }
 
 
 def test_the_page_of_an_ablation_has_question_command_picture_and_answer(script, tmp_path, monkeypatch):
@@ -222,16 +226,29 @@ def test_the_page_of_an_ablation_has_question_command_picture_and_answer(script,
     assert ablation.main() == 0
     page = (tmp_path / "rank.md").read_text()
     assert page.startswith("# Rank helps\n")
-    order = ("    python -m harness -m x", "(rank.svg)", "**The shape agrees.**", "2 runs, 1.0 hours", "## Limits")
+    order = (
+        "    python -m harness -m x data.path=<folder>\n",
+        "(rank.svg)",
+        "**The shape agrees.**",
+        "2 runs, 1.0 hours",
+        "## Limits",
+    )
     assert sorted(order, key=page.index) == list(order)
-    picture = ElementTree.parse(tmp_path / "rank.svg").getroot()
-    texts = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"lora r=4", "lora r=16", "0.001", "0.01", "0.1", "learning rate"} <= set(texts)
-    heights = [float(each.get("cy")) for each in picture.iter("{http://www.w3.org/2000/svg}circle")]
-    assert min(heights) >= ablation.TOP - 20
+    drawn = ElementTree.parse(tmp_path / "rank.svg").iter()
+    texts = [each.text for each in drawn if each.tag.endswith("text")]
+    assert {"lora r=4", "lora r=16", "learning rate", "loss"} <= set(texts)
+    axes = ablation.picture(report["groups"][1]).axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylim()[1] < 90  # diverged runs do not squeeze the others
     (tmp_path / "rank.md").write_text(page.replace("Not written yet.", "By hand."))
     ablation.main()
     assert "By hand." in (tmp_path / "rank.md").read_text()
+
+
+def test_settings_with_one_rate_are_rows_of_the_picture(script):
+    axes = script("ablation").picture(ablation_report({0.01: 2.0})["groups"][1]).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["lora r=4", "lora r=16"]
+    assert axes.get_xscale() == "linear"
 
 
 def test_an_ablation_without_runs_or_a_verdict_is_refused(script, tmp_path, monkeypatch):
