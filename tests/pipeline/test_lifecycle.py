@@ -14,25 +14,8 @@ from harness.runtime import threads
 from harness.scoring import score as scoring_score
 from harness.trackers.tensorboard import TensorBoardRun
 from harness.training import train
-from tests.support.runs import command, overrides, plan_of, records_of, write_rows
+from tests.support.runs import command, overrides, plan_of, records_of
 from tests.support.wandb_files import closed, offline_files
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def run(random_qwen2, rows, tmp_path):
-    """Runs a command over the small rows; returns its outcome and its one record."""
-
-    def go(*words):
-        done = command(*overrides(random_qwen2, rows, tmp_path / "runs"), *words)
-        found = list(records_of(tmp_path / "runs").values())
-        return done, found[-1] if found else None
-
-    return go
 
 
 def test_a_failure_after_training_is_recorded_and_leaves_no_scratch(run, tmp_path):

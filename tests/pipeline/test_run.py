@@ -7,24 +7,7 @@ import pytest
 from harness.models.base import fingerprint_weights
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.run import run as run_plan
-from tests.support.runs import command, overrides, plan_of, records_of, write_rows
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def run(random_qwen2, rows, tmp_path):
-    """Runs a command over the small rows; returns its outcome and its one record."""
-
-    def go(*words):
-        done = command(*overrides(random_qwen2, rows, tmp_path / "runs"), *words)
-        found = list(records_of(tmp_path / "runs").values())
-        return done, found[-1] if found else None
-
-    return go
+from tests.support.runs import overrides, plan_of
 
 
 def test_a_finished_run_leaves_record_adapter_and_predictions_and_nothing_else(run, tmp_path):

@@ -8,24 +8,7 @@ import torch
 from harness.pipeline import tune
 from harness.pipeline.tune import with_smaller_batch
 from harness.training import trainer
-from tests.support.runs import command, overrides, plan_of, records_of, write_rows
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def run(random_qwen2, rows, tmp_path):
-    """Runs a command over the small rows; returns its outcome and its one record."""
-
-    def go(*words):
-        done = command(*overrides(random_qwen2, rows, tmp_path / "runs"), *words)
-        found = list(records_of(tmp_path / "runs").values())
-        return done, found[-1] if found else None
-
-    return go
+from tests.support.runs import plan_of
 
 
 def out_of_memory_above(rows: int):
