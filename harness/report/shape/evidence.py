@@ -96,7 +96,7 @@ class Evidence:
             case BestRate():
                 return self._best_rate(number.of)
             case Best():
-                return self._mean(self._best_cell(number.of, number.metric), number.metric)
+                return self._at_best_rate(number.of, number.metric)
             case Gap():
                 return self.gap(number)
             case Spread():
@@ -114,10 +114,7 @@ class Evidence:
     def gap(self, gap: Gap, axis: str | None = None, at: Any = None) -> Estimate:
         """How much worse the first arm is; with ``axis``, at one of its values."""
         where = () if axis is None else ((axis, at),)
-        one, other = (
-            self._mean(self._best_cell(Selection(each.arm, where), gap.metric), gap.metric)
-            for each in (gap.one, gap.other)
-        )
+        one, other = (self._at_best_rate(Selection(each.arm, where), gap.metric) for each in (gap.one, gap.other))
         sign = 1.0 if lower_is_better(gap.metric) else -1.0
         return Estimate(sign * (one.value - other.value), sign * (one.draws - other.draws))
 
@@ -126,8 +123,8 @@ class Evidence:
         if not self.arms:
             raise Insufficient("the experiment declares no arms")
         if rate_of is None:
-            return [self._mean(self._best_cell(Selection(arm), metric), metric) for arm in self.arms]
-        rate = self._best_cell(rate_of, metric).key[1]
+            return [self._at_best_rate(Selection(arm), metric) for arm in self.arms]
+        rate = self._inner_best_cell(rate_of, metric).key[1]
         found = []
         for arm in self.arms:
             runs = [run for run in self._selected(Selection(arm), metric) if math.isclose(run.rate, rate)]
@@ -139,7 +136,7 @@ class Evidence:
     def along(self, axis: str, metric: str, of: Selection) -> list[tuple[Any, Estimate]]:
         """The score at each value of an axis, rising, each at its best rate."""
         return [
-            (value, self._mean(self._best_cell(Selection(of.arm, (*of.where, (axis, value))), metric), metric))
+            (value, self._at_best_rate(Selection(of.arm, (*of.where, (axis, value))), metric))
             for value in self.values_of(axis, of, metric)
         ]
 
@@ -178,6 +175,18 @@ class Evidence:
 
     def _best_cell(self, of: Selection, metric: str) -> _Cell:
         return _lowest(self._selected(of, metric))
+
+    def _at_best_rate(self, of: Selection, metric: str) -> Estimate:
+        return self._mean(self._inner_best_cell(of, metric), metric)
+
+    def _inner_best_cell(self, of: Selection, metric: str) -> _Cell:
+        """The best cell, whose rate has others on both sides unless its setting was run at one rate only."""
+        runs = self._selected(of, metric)
+        cell = _lowest(runs)
+        rates = sorted({run.rate for run in runs if run.curve == cell.key[0]})
+        if len(rates) > 1:
+            _refuse_edge(rates, rates.index(cell.key[1]), of)
+        return cell
 
     def _mean(self, cell: _Cell, metric: str) -> Estimate:
         values, (sd, df) = cell.values(metric), self._spread_over_seeds(cell.method, metric)
@@ -289,9 +298,7 @@ def _around_lowest(runs: Sequence[Observation], by: str, of: Selection) -> list[
         raise Insufficient(f"{len(rates)} learning rates of {of}; a parabola needs at least three")
     means = [float(np.mean(over[rate])) for rate in rates]
     best = int(np.argmin(means))
-    if best in (0, len(rates) - 1):
-        side = "below" if best == 0 else "above"
-        raise Insufficient(f"the best rate of {of}, {rates[best]:.4g}, is at the edge of the grid; add rates {side} it")
+    _refuse_edge(rates, best, of)
     limit = STEEPEST * max(means[best - 1] - means[best], means[best + 1] - means[best])
     kept = {rates[best - 1], rates[best], rates[best + 1]}
     for place in (best - FARTHEST, best + FARTHEST):
@@ -303,3 +310,10 @@ def _around_lowest(runs: Sequence[Observation], by: str, of: Selection) -> list[
 def _random(*key: str) -> "np.random.Generator":
     """The same draws for the same part of a rule, whatever else is drawn."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("\n".join(key).encode()).digest()[:8], "big"))
+
+
+def _refuse_edge(rates: Sequence[float], best: int, of: Selection) -> None:
+    """Beyond the edge of a grid there may be a better rate."""
+    if best in (0, len(rates) - 1):
+        side = "below" if best == 0 else "above"
+        raise Insufficient(f"the best rate of {of}, {rates[best]:.4g}, is at the edge of the grid; add rates {side} it")

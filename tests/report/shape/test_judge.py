@@ -56,7 +56,11 @@ def test_noise_makes_a_rule_underpowered_and_not_wrong():
         ("monotone(loss, lora.r)", "fewer than two values"),
         ("best(loss, single) < 1", "nothing is known about the spread"),
         ("best_rate(single) < 1", "too few runs around the best rate"),
-        ("spread(loss, lora) < 1", "no finished run of full at the learning rate"),
+        ("spread(loss, single) < 1", "at the learning rate 0.003"),
+        ("best(loss, lora) < 1", "0.3162, is at the edge of the grid; add rates above it"),
+        ("gap(loss, lora, single) < 1", "add rates above it"),
+        ("spread(loss) < 1", "add rates above it"),
+        ("spread(loss, lora) < 1", "add rates above it"),
     ],
 )
 def test_what_is_missing_is_said(text, said):
