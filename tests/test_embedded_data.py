@@ -52,6 +52,19 @@ def test_files_match_their_sources(script):
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale; run scripts/embedded/make_data.py"
 
 
+def test_pairs_of_answers_are_about_the_same_questions_and_reject_another_medicine():
+    for split, count in (("train", 144), ("validation", 72), ("test", 72)):
+        text = (DATA / "medicine_preference" / f"{split}.jsonl").read_text(encoding="utf-8")
+        pairs = [json.loads(line) for line in text.splitlines()]
+        answers = {row["input"]: row for row in rows(split)}
+        assert len(pairs) == count
+        for pair in pairs:
+            own = answers[pair["input"]]
+            assert (pair["chosen"], pair["medicine"]) == (own["output"], own["medicine"])
+            assert pair["rejected"] != pair["chosen"]
+            assert own["medicine"] not in pair["rejected"]
+
+
 def test_sizes_and_fields():
     counts = {split: len(rows(split)) for split in SPLITS}
     assert sum(counts.values()) >= 900

@@ -11,6 +11,7 @@ from harness.adapters import initializers
 from harness.config.schema import ModelSource
 from harness.errors import ModelFault
 from harness.methods.registry import hooks_of
+from harness.models.peft_adapters import ADAPTER_NOTE, CONFIG, stored_numbers
 from harness.plan.spec import Plan
 from harness.record.files import file_sha256, partial_path, redact_json, remove, replacing, write_json
 from harness.runtime import distributed
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-ADAPTER_NOTE = "harness.json"
-CONFIG = "adapter_config.json"
 START = "start"
 PARTIAL_TAG = "saving"
 # What PEFT keeps in sets, and so writes in another order in every process.
@@ -130,18 +129,3 @@ def load_adapter(model: "PreTrainedModel", folder: Path, plan: Plan) -> "PeftMod
             f"the adapter in {folder} is of run {trained_by}, not of {plan.fingerprint}; run the plan again"
         )
     return load_peft_model(model, folder)
-
-
-def stored_numbers(folder: Path) -> int:
-    """How many numbers the safetensors files store, read from their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in folder.rglob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-                size = 1
-                for length in file.get_slice(key).get_shape():
-                    size *= length
-                total += size
-    return total

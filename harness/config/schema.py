@@ -74,6 +74,7 @@ class RowFormat(StrEnum):
     """Shape of a data row."""
 
     alpaca = "alpaca"  # instruction, input, output
+    preference = "preference"  # a prompt with a chosen and a rejected answer
     messages = "messages"  # a list of {role, content}, the last one by the assistant
     snips = "snips"  # files of the SNIPS benchmark: utterances by intent, as columns input and output
     tcm_ner = "tcm_ner"  # Chinese medical text, tagged by character or as instructions; columns input and output
@@ -119,6 +120,7 @@ class Objective(Enum):
     completion = "completion"  # cross-entropy on the completion and its end-of-text token
     lesson = "lesson"  # the published lesson's labels, misaligned and padded, for comparison only
     full_sequence = "full_sequence"  # cross-entropy on the prompt, too; validated and scored on the completion alone
+    dpo = "dpo"  # of two answers the chosen one likelier than the rejected one, relative to a reference
     distill = "distill"  # the completion's cross-entropy, mixed with the divergence from a teacher
 
 
@@ -279,6 +281,8 @@ class Columns(ConfigNode):
     target: str | None = text()  # short answer that the completion must name, for scoring.metrics=names_target
     keep: list[str] = text()  # further columns, for metrics and templates of your own
     options: str | None = text()  # a list of texts one of which is the output, for the choice_ metrics
+    rejected: str | None = text()  # format=preference: the answer that is worse than the output
+    weight: str | None = text()  # a number above 0: how much the row counts in training
 
 
 @dataclass(kw_only=True)
@@ -297,6 +301,7 @@ class Data(ConfigNode):
     columns: Columns
     instruction: str | None = text()  # of rows that have none of their own
     options: list[str] | None = text()  # of all rows: the output is one of them, or its number from 0
+    class_weights: Any  # {output: weight}: how much such rows count in training, times their own weight; null: alike
     train_on: TrainOn
     group_by_prompt: bool  # validation and test: rows with one prompt are one row with several references
     template: str = named(Template)  # or text for Jinja, or an import path of either that text or a function
@@ -329,13 +334,31 @@ class Parallel(ConfigNode):
 
 
 @dataclass(kw_only=True)
+class EarlyStopping(ConfigNode):
+    """When training ends before its last step, because the validation loss no longer falls."""
+
+    patience: int | None  # evaluations in a row without a lower loss; null: train to the end
+    min_change: float  # by which a loss must be lower to count, in nats per completion token
+
+
+@dataclass(kw_only=True)
+class Dpo(ConfigNode):
+    """Direct preference optimization, for objective=dpo."""
+
+    beta: float  # how dear it is to leave the reference
+    label_smoothing: float  # share of pairs that are the wrong way round, 0 to below 0.5
+
+
+@dataclass(kw_only=True)
 class Trainer(ConfigNode):
     """Optimization; fields mean what they mean in transformers."""
 
     objective: Objective
     teacher: str | None = text()  # objective=distill: a model folder, a hub name or a run's fingerprint
+    continue_from: str | None = text()  # a run's fingerprint, an adapter's folder or hub name; null: from the start
     distill_temperature: float
     distill_weight: float  # of the teacher's term, 0 to 1
+    dpo: Dpo
     epochs: float
     max_steps: int | None  # optimizer steps; null: by epochs
     batch_size: int  # rows per device and forward pass
@@ -348,6 +371,9 @@ class Trainer(ConfigNode):
     gradient_checkpointing: bool
     evaluations: int  # times the validation split is scored during training
     keep_best: bool  # end with the weights of the lowest validation loss
+    early_stopping: EarlyStopping
+    log_every: int | None  # optimizer steps between two points of the curve; null: about 50 points
+    neftune_alpha: float | None  # of noise on the embeddings while training; null: none
     deterministic: bool
     kernels: Kernels
     threads: int | None  # CPU threads; null: one per core that is free when the command starts

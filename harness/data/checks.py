@@ -3,11 +3,12 @@
 import difflib
 from collections.abc import Iterator
 from enum import Enum
+from typing import Any
 
 from harness.config.schema import Data, RowFormat, Template
 from harness.data import own_templates
 from harness.data.splits import SPLITS
-from harness.errors import at_least, brief, fraction
+from harness.errors import above, at_least, brief, fraction
 from harness.extensions import imports
 
 
@@ -25,11 +26,19 @@ def data_faults(data: Data) -> Iterator[str]:
         yield "data.instruction is empty; give the text that stands before every row's input, or null"
     if data.instruction is not None and data.format is RowFormat.messages:
         yield "data.instruction is not for data.format=messages; put a system message into the rows, or set it to null"
+    if data.format is RowFormat.preference and data.group_by_prompt:
+        yield "data.group_by_prompt=true would merge pairs of answers with one prompt; set data.group_by_prompt=false"
+    if data.columns.rejected is not None and data.format is not RowFormat.preference:
+        yield (
+            f"data.columns.rejected={brief(data.columns.rejected)} is for data.format=preference, not {data.format}; "
+            "set data=preference, or data.columns.rejected=null"
+        )
     if data.options is not None:
         if data.columns.options is not None:
             yield f"data.options and data.columns.options={data.columns.options} both name options; set one to null"
         if len(set(data.options)) < max(2, len(data.options)) or not all(text.strip() for text in data.options):
             yield f"data.options={data.options} must be two or more different texts; write data.options=[no,yes]"
+    yield from _class_weight_faults(data.class_weights)
     if not data.path:
         yield "data.path is empty; name a file, a folder or a data set on the hub, e.g. data.path=rows.jsonl"
     fractions = {name: getattr(data.fractions, name) for name in ("validation", "test")}
@@ -40,6 +49,20 @@ def data_faults(data: Data) -> Iterator[str]:
     for split in SPLITS:
         yield from at_least(f"data.limits.{split}", getattr(data.limits, split), 1)
     yield from at_least("data.max_tokens", data.max_tokens, 4)
+
+
+def _class_weight_faults(weights: Any) -> Iterator[str]:
+    if weights is None:
+        return
+    if not isinstance(weights, dict) or not weights:
+        shown = brief(str(weights))
+        yield f"data.class_weights={shown} is no weight by output; write data.class_weights={{yes: 2}}, or null"
+        return
+    for output, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            yield f"data.class_weights.{brief(str(output))}={brief(str(weight))} is not a number; use one above 0"
+        else:
+            yield from above(f"data.class_weights.{brief(str(output))}", weight, 0)
 
 
 def _format_faults(format: str) -> Iterator[str]:
@@ -80,4 +103,6 @@ def needed_columns(format: str) -> tuple[str, ...]:
     """The keys of ``data.columns`` that must name a column."""
     if imports.is_import_path(format):
         return ()
+    if format is RowFormat.preference:
+        return ("instruction", "output", "rejected")
     return ("messages",) if format is RowFormat.messages else ("instruction", "output")

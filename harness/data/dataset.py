@@ -15,6 +15,7 @@ from harness.data.checks import data_faults
 from harness.data.formats import read_file
 from harness.data.hub import read_hub
 from harness.data.json_rows import RawRow
+from harness.data.row_weights import refuse_missing_weights, weighted
 from harness.data.rows import BadRow, Row, check_all
 from harness.data.sources import locate_data, split_files
 from harness.data.splits import SPLITS, count_duplicates, cut, grouped, limited, one_reference_each
@@ -56,6 +57,8 @@ def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
         splits[split], refused, read = [], [], 0
         for source, raw_rows in sources:
             checked = check_all(raw_rows, source, data)
+            if split == "train":
+                refuse_missing_weights(raw_rows, source, data)
             splits[split] += checked.rows
             refused += checked.bad
             notes += checked.notes
@@ -78,6 +81,7 @@ def read_splits(data: Data, cache: Path | None = None) -> SplitRows:
                 f"{name}: {merged} rows have the prompt of an earlier row; each prompt is one row with all its"
                 " references"
             )
+    cuts["train"] = weighted(cuts["train"], data)
     drawn = {name: limited(cuts[name], getattr(data.limits, name), data.split_seed, name) for name in SPLITS}
     return SplitRows(drawn, tuple(bad), count_duplicates(drawn), tuple(dict.fromkeys(notes)))
 

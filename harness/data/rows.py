@@ -1,5 +1,6 @@
 """One row: what it holds, and the checks that accept it or say why it cannot be used."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,8 @@ class Row:
     tools: tuple[Any, ...] = field(default=(), hash=False)  # that the assistant may call, for chat templates
     options: tuple[str, ...] = ()  # texts that an answer may be, its references among them; empty: any text
     kept: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further columns, by data.columns.keep
+    weight: float = 1.0  # in training, relative to other rows
+    rejected: str | None = None  # an answer that is worse than the output, for preferences
 
     @property
     def all_references(self) -> tuple[str, ...]:
@@ -97,7 +100,10 @@ def check_all(raw_rows: Sequence[RawRow], source: str, data: Data) -> Checked:
             if not isinstance(value, dict):
                 raise Unusable(f"the row is {kind_of(value)}, not an object with named fields")
             check = _messages_row if _holds_messages(value, data) else _instruction_row
-            rows.append(replace(check(value, number, source, data), kept=_kept(value, data.columns)))
+            check = _preference_row if data.format is RowFormat.preference else check
+            row = check(value, number, source, data)
+            weight = _weight(value, data.columns.weight)
+            rows.append(replace(row, kept=_kept(value, data.columns), weight=weight))
         except Unusable as fault:
             bad.append(BadRow(source, number, str(fault)))
     return Checked(rows, bad, _unread_columns(values, source, data))
@@ -135,6 +141,20 @@ def _kept(fields: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {name: None if value is ABSENT else value for name, value in found.items()}
 
 
+def _weight(fields: dict[str, Any], column: str | None) -> float:
+    """The row's weight; 1 if it has none."""
+    value = ABSENT if column is None else _find(fields, column)
+    if value in (ABSENT, None, ""):
+        return 1.0
+    try:
+        weight = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise Unusable(f"field {column!r} is {shown(value)}, not a weight above 0; leave out such rows")
+    return weight
+
+
 def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> None:
     """A column that no row has is a wrong setting, not many bad rows."""
     fields: tuple[str, ...] = ("instruction", "input", "output")
@@ -145,6 +165,7 @@ def _refuse_missing_columns(values: Sequence[dict[str, Any]], source: str, data:
         for name in data.columns.keep
         if values and all(_find(value, name) is ABSENT for value in values)
     ]
+    fields += ("rejected",) if data.format is RowFormat.preference else ()
     for key in (*fields, "target", "options"):
         column = getattr(data.columns, key)
         optional = (key == "instruction" and data.instruction) or (key == "input" and data.format in _OWN_INPUT)
@@ -167,10 +188,16 @@ _TELLING = {
 def _unread_columns(values: Sequence[dict[str, Any]], source: str, data: Data) -> list[str]:
     columns = data.columns
     read = {columns.instruction, columns.input, columns.output, columns.messages, columns.target, columns.options}
+    read |= {columns.weight, columns.rejected}
     read |= {"tools"} if data.format is RowFormat.messages else set()
     heads = {column.split(".")[0] for column in read if column}
     unread = sorted({key for value in values for key in value if key in _TELLING and not is_blank(value[key])} - heads)
     return [f"{source}: the column {', '.join(unread)} is not read and has no effect"] if unread else []
+
+
+def has_column(fields: dict[str, Any], column: str) -> bool:
+    """Whether the row has a value under that name, dotted or not."""
+    return _find(fields, column) is not ABSENT
 
 
 def _find(fields: dict[str, Any], column: str) -> Any:
@@ -203,6 +230,17 @@ def _instruction_row(fields: dict[str, Any], number: int, source: str, data: Dat
     messages = (Message("user", question(instruction, input)), Message("assistant", texts[0]))
     row = Row(number, source, instruction, input, texts[0], messages, _target(fields, columns))
     return _with_options(with_references(row, texts), options)
+
+
+def _preference_row(fields: dict[str, Any], number: int, source: str, data: Data) -> Row:
+    """A row whose output is the chosen answer, with the rejected one; both are text, and differ."""
+    column = data.columns.rejected or ""
+    text_of(_find(fields, data.columns.output or ""), f"field {data.columns.output!r}")
+    rejected = text_of(_find(fields, column), f"field {column!r}")
+    row = _instruction_row(fields, number, source, data)
+    if rejected == row.output:
+        raise Unusable(f"fields {data.columns.output!r} and {column!r} are the same answer, so neither is preferred")
+    return replace(row, rejected=rejected)
 
 
 def _references(value: Any, what: str) -> list[str]:

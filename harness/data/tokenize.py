@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config.schema import Data, OnBadRow, Template, TrainOn
+from harness.config.schema import Data, OnBadRow, RowFormat, Template, TrainOn
 from harness.data import token_cache
 from harness.data.dataset import SplitRows, bad_rows_fault
 from harness.data.json_rows import parse_json
@@ -40,6 +40,8 @@ class TokenizedRow:
     start: int = 0  # 1 if the first id is the start token that the tokenizer adds
     spanned: bool = False  # in its whole text, a token spans the border; its completion is tokenized on its own
     turns: tuple[tuple[int, int], ...] = ()  # of the prompt, start and end of earlier turns that are trained too
+    rejected_ids: tuple[int, ...] = ()  # like ``input_ids``, with the rejected answer; empty: none
+    place: int = -1  # among the training rows, where that matters
     options: tuple[tuple[int, ...], ...] = ()  # ids of each of the row's options after the prompt, without an end
 
     @property
@@ -50,6 +52,10 @@ class TokenizedRow:
     def trained_whole(self) -> "TokenizedRow":
         """The row with its prompt trained, too; nothing predicts the first id."""
         return replace(self, turns=((1, self.prompt_length),)) if self.prompt_length > 1 else self
+
+    def with_rejected(self) -> "TokenizedRow":
+        """The row with its rejected answer in place of the chosen one."""
+        return replace(self, input_ids=self.rejected_ids, rejected_ids=())
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -96,6 +102,9 @@ def tokenize_splits(rows: SplitRows, data: Data, tokenizer: Any) -> TokenizedSpl
         every_turn = name == "train" and data.train_on is TrainOn.all
         tokenize = _tokenize_turns if every_turn else _tokenize
         splits[name], refused[name] = tokenize(rows.splits[name], data, tokenizer)
+        if data.format is RowFormat.preference:
+            splits[name], stray = _with_rejected(splits[name], data, tokenizer)
+            refused[name] += stray
         if name != "train":
             splits[name], stray = _with_options(splits[name], data, tokenizer)
             refused[name] += stray
@@ -150,6 +159,22 @@ def option_ids(
         own = [next(pairs) for _ in row.options]
         found.append((tuple(own[0][0]) if own else (), tuple(tuple(ids) for _, (ids, _) in own)))
     return found
+
+
+def _with_rejected(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
+    """The rows with the ids of their rejected answers; and those whose rejected answer cannot be used."""
+    answers, faults = _tokenize([row.row.answered(row.row.rejected or "") for row in rows], data, tokenizer)
+    bad = {(fault.source, fault.number): fault for fault in faults}
+    pairs = zip((row for row in rows if (row.row.source, row.row.number) not in bad), answers, strict=True)
+    found = []
+    for row, answer in pairs:
+        if answer.input_ids == row.input_ids:
+            reason = "the chosen and the rejected answer are the same tokens"
+            bad[row.row.source, row.row.number] = BadRow(row.row.source, row.row.number, reason)
+        else:
+            found.append(replace(row, rejected_ids=answer.input_ids, cut=row.cut or answer.cut))
+    reasons = [replace(fault, reason=f"its rejected answer: {fault.reason}") for fault in bad.values()]
+    return found, reasons
 
 
 def _with_options(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:

@@ -200,7 +200,8 @@ def _written_out(model: Any, plan: Plan, own_loss: bool) -> Iterator[bool]:
 
 
 def _loss(model: Any, plan: Plan, batch: Batch, fused: bool, own_loss: bool, live: LiveBytes) -> torch.Tensor:
-    ids = torch.zeros((batch.rows, batch.tokens), dtype=torch.long)
+    pairs = plan.trainer.objective is Objective.dpo  # a row is two answers
+    ids = torch.zeros((batch.rows * (2 if pairs else 1), batch.tokens), dtype=torch.long)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     if batch.padded:
         inputs["attention_mask"] = torch.ones_like(ids)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.adapters.external import ExternalAdapter, load_external, other_base, reads_prompts_apart
+from harness.adapters.external import load_external, other_base, reads_prompts_apart
 from harness.errors import DataFault
+from harness.models.peft_adapters import ExternalAdapter
 from harness.pipeline import steps
 from harness.pipeline.cache import ProcessCache
 from harness.pipeline.fill import fill

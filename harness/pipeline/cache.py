@@ -125,6 +125,7 @@ class ProcessCache:
 
 
 def _key(plan: "Plan", *parts: Any) -> str:
-    from harness.plan.spec import digest, plain
+    from harness.plan.spec import CONTINUE_FROM, digest, plain
 
-    return digest([plain(part) for part in parts] + [dict(plan.inputs)])
+    inputs = {name: value for name, value in plan.inputs.items() if name != CONTINUE_FROM}  # neither base nor rows
+    return digest([plain(part) for part in parts] + [inputs])

@@ -117,6 +117,9 @@ def _(value: Trained, record: RunRecord) -> None:
         validation=result.validation,
         figures=value.figures,
     )
+    if result.stopped_early is not None:
+        record.training.stopped_early = result.stopped_early.as_dict()
+        add_note(record, result.stopped_early.words)
 
 
 @fill.register

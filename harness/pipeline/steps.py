@@ -27,6 +27,7 @@ from harness.scoring.judging import require_judge
 from harness.scoring.losses import Told, untold
 from harness.trackers.base import TrackerRun
 from harness.trackers.send import send_predictions
+from harness.training.preferences import both
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -49,10 +50,18 @@ def tokenize(plan: Plan, cache: ProcessCache, base: Base) -> AuditedRows:
     rows, objective = cache.rows(plan, base), plan.trainer.objective
     distributed.broadcast_from_main(lambda: lm_harness.require_tasks(plan.scoring.lm_eval))
     distributed.broadcast_from_main(lambda: require_judge(plan.scoring.judge))
-    audit = label_audit(rows.splits["train"], rows.refused, objective)
+    trained = rows.splits["train"]
+    audit = label_audit(both(trained) if objective is Objective.dpo else trained, rows.refused, objective)
+    if objective is Objective.dpo:
+        audit["rows"] = len(trained)
     notes = [cut_warning(rows, plan), *custom.tried(plan.scoring.metrics, rows.scored[plan.scoring.split])]
     if objective is Objective.lesson:
         notes.append("trainer.objective=lesson: prompts as the lesson published them (data.template=lesson_exact)")
+    weights = [row.row.weight for row in rows.splits["train"]]
+    if any(weight != 1.0 for weight in weights):
+        mean = sum(weights) / len(weights)
+        audit["row_weights"] = f"{min(weights):g} to {max(weights):g}, mean {mean:g}"
+        notes.append(f"training rows count by their weights ({audit['row_weights']}); validation and scores do not")
     return AuditedRows(rows, {"labels": objective.value, **audit}, tuple(filter(None, notes)))
 
 

@@ -3,22 +3,25 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from harness.adapters import attach as adapter_attach
 from harness.adapters import save_load
+from harness.adapters.continuation import begin_with
 from harness.config.schema import Objective, can_checkpoint
 from harness.data.collate import collate
-from harness.errors import Paused
+from harness.errors import ModelFault, Paused
 from harness.frozen import freeze
 from harness.methods.registry import caveat, changes_base, hooks_of
 from harness.models import base as model_base
 from harness.models.base import Base
 from harness.pipeline.lifecycle import Attempt
 from harness.pipeline.values import Attached, AuditedRows, SmallerBatch, Trained, Tuned
-from harness.plan.spec import Plan, optimizer_steps, rows_per_step
+from harness.plan.continuation import KEY, Source, find_source
+from harness.plan.spec import CONTINUE_FROM, Plan, optimizer_steps, rows_per_step
 from harness.runtime import distributed, memory
 from harness.runtime.seeding import seed_everything
 from harness.training import train as training_train
@@ -46,17 +49,23 @@ def tune(this: Attempt, base: Base, rows: AuditedRows, member: "Member | None" =
     if plan.trainer.objective is Objective.distill:
         inputs = replace(inputs, teacher=this.keep(this.cache.teacher(plan, options.runs_dir, base.tokenizer)))
     checkpoints = _checkpoint_settings(this)
+    source = _source(plan, options.runs_dir)
     if options.budget:
         this.record.inferred["budget"] = options.budget.as_dict()
         this.note(options.budget.words)
     if options.rate_rule:
         this.record.inferred["learning_rate_rule"] = options.rate_rule
         this.note(f"learning rate {plan.learning_rate:g}: {options.rate_rule}")
+        if plan.trainer.objective is Objective.dpo:
+            this.note(
+                "the rule of the learning rate was measured on completions; trainer.objective=dpo usually needs a "
+                "lower one: set trainer.learning_rate"
+            )
     observers = Observers(this.tracker.log, this.note, this.progress)
     attached: Attached | None = None
     while True:
         try:
-            attached = this.keep(attach(this.plan, base, rows))
+            attached = this.keep(attach(this.plan, base, rows, source))
             write = save_load.adapter_writer(attached.model, this.scratch)
             this.enter("training")
             with memory.peak_memory(base.device.type) as peak:
@@ -91,11 +100,29 @@ def tune(this: Attempt, base: Base, rows: AuditedRows, member: "Member | None" =
         this.keep(SmallerBatch(plan, reason))
 
 
-def attach(plan: Plan, base: Base, rows: AuditedRows) -> Attached:
-    """The method on a fork of the base, seeded, ready to train.
+def _source(plan: Plan, runs_dir: Path) -> Source | None:
+    """Where the first weights come from; None for a training from the start.
 
     Raises:
-        ModelFault: the method does not fit the model.
+        ModelFault: they are no longer those that the plan was made for.
+    """
+    name = plan.trainer.continue_from
+    if name is None:
+        return None
+    source = find_source(name, runs_dir)
+    if source.digest != plan.inputs[CONTINUE_FROM]:
+        raise ModelFault(f"{KEY}={name}: its weights have changed since the command began; run it again")
+    return source
+
+
+def attach(plan: Plan, base: Base, rows: AuditedRows, source: Source | None = None) -> Attached:
+    """The method on a fork of the base, seeded, ready to train.
+
+    Args:
+        source: of the first weights.
+
+    Raises:
+        ModelFault: the method does not fit the model, or the source not the method.
     """
     steps = optimizer_steps(plan.trainer, len(rows.splits["train"]))
     batches = partial(_batches, rows.splits["train"], plan.trainer.batch_size, int(base.tokenizer.pad_token_id))
@@ -104,6 +131,8 @@ def attach(plan: Plan, base: Base, rows: AuditedRows) -> Attached:
     fork = model_base.fork(base, changes_base(plan.method, plan.settings))
     model = adapter_attach.attach(fork, plan.method, plan.settings, context)
     _detach_from_base(model, base)
+    if source is not None:
+        begin_with(model, source)
     resolved = adapter_attach.inferred(model, plan.settings)
     inferred = {f"{plan.method}.{key}": value for key, value in resolved.items()} | {
         "learning_rate": plan.learning_rate,
@@ -113,6 +142,12 @@ def attach(plan: Plan, base: Base, rows: AuditedRows) -> Attached:
         "attn_implementation": base.model.config._attn_implementation,
     }
     notes = [caveat(plan.method, plan.settings)]
+    if plan.trainer.objective is Objective.dpo:
+        which = "the untouched base" if source is None else "the weights with which training begins"
+        notes.append(f"trainer.objective=dpo: the reference is {which}; validation losses are of pairs, not of tokens")
+    if source is not None:
+        inferred[CONTINUE_FROM] = source.as_dict()
+        notes.append(source.words)
     if changes_base(plan.method, plan.settings):
         notes.insert(0, f"{plan.method} writes into base weights: disabling the adapter does not give the base model")
     return Attached(model, inferred, tuple(filter(None, notes)))
@@ -125,6 +160,7 @@ def training_inputs(base: Base, rows: AuditedRows) -> TrainingInputs:
         validation=rows.splits["validation"],
         pad_id=int(base.tokenizer.pad_token_id),
         dtype=base.dtype,
+        base=base.model,
         idle=(base.model,),
     )
 

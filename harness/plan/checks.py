@@ -15,6 +15,7 @@ from harness.config.schema import (
     OnOom,
     Prune,
     Quantization,
+    RowFormat,
     Stage,
     Template,
     Tracking,
@@ -195,6 +196,13 @@ def _trainer(config: Config) -> Iterator[str]:
         yield f"seed={config.seed} must be at least 0 and at most {2**32 - 1}"
     if trainer.keep_best and trainer.evaluations < 1:
         yield "trainer.keep_best=true needs trainer.evaluations of at least 1; raise it, or set trainer.keep_best=false"
+    yield from at_least("trainer.log_every", trainer.log_every, 1)
+    yield from above("trainer.neftune_alpha", trainer.neftune_alpha, 0)
+    yield from _early_stopping(config)
+    yield from _row_weights(config)
+    yield from _preferences(config)
+    if trainer.continue_from is not None and not trainer.continue_from:
+        yield "trainer.continue_from is empty; give a run's fingerprint, an adapter's folder or hub name, or null"
     yield from _checkpointing(config)
     yield from _halving(config)
     yield from _distillation(config)
@@ -207,6 +215,72 @@ def _trainer(config: Config) -> Iterator[str]:
         yield (
             f"trainer.objective=lesson reproduces the lesson with its own prompt, not data.template="
             f"{config.data.template}; set data.template=lesson_exact"
+        )
+
+
+def _early_stopping(config: Config) -> Iterator[str]:
+    """Training can end early only between two evaluations of the validation loss, of which there must be enough."""
+    evaluations, stopping = config.trainer.evaluations, config.trainer.early_stopping
+    yield from at_least("trainer.early_stopping.patience", stopping.patience, 1)
+    yield from at_least("trainer.early_stopping.min_change", stopping.min_change, 0)
+    if stopping.patience is None:
+        if stopping.min_change > 0:
+            yield (
+                f"trainer.early_stopping.min_change={stopping.min_change} has no effect without "
+                "trainer.early_stopping.patience; set that, or leave it out"
+            )
+        return
+    start, needed = f"trainer.early_stopping.patience={stopping.patience}", stopping.patience + 2
+    if evaluations < needed:  # one to begin with, those without a lower loss, and the last one, which ends training
+        yield (
+            f"{start} cannot end training before its end with trainer.evaluations={evaluations}; set "
+            f"trainer.evaluations={needed} or more, or trainer.early_stopping.patience=null"
+        )
+    data = config.data
+    if data.splits.validation is None and not data.fractions.validation:
+        yield (
+            f"{start} needs validation rows, of which data.splits.validation=null and data.fractions.validation=0.0 "
+            "leave none; set one of them"
+        )
+
+
+def _row_weights(config: Config) -> Iterator[str]:
+    """Weights of rows need a loss that is a sum over tokens."""
+    column = config.data.columns.weight
+    if column is None and not config.data.class_weights:
+        return
+    given = f"data.columns.weight={brief(column)}" if column is not None else "data.class_weights"
+    if config.trainer.objective in (Objective.lesson, Objective.distill, Objective.dpo):
+        yield (
+            f"{given} cannot weigh trainer.objective={config.trainer.objective.value}; set "
+            "trainer.objective=completion, or leave the weights out"
+        )
+    if hooks_of(config.peft.method, vars(getattr(config, config.peft.method))).own_loss:
+        yield f"{given} cannot weigh the loss that peft={config.peft.method} brings itself; leave the weights out"
+
+
+def _preferences(config: Config) -> Iterator[str]:
+    """DPO needs pairs of answers, and a model whose loss is nothing but theirs."""
+    trainer, method = config.trainer, config.peft.method
+    yield from above("trainer.dpo.beta", trainer.dpo.beta, 0)
+    if not 0 <= trainer.dpo.label_smoothing < 0.5:
+        yield f"trainer.dpo.label_smoothing={trainer.dpo.label_smoothing} must be at least 0 and below 0.5"
+    if trainer.objective is not Objective.dpo:
+        return
+    start = "trainer.objective=dpo"
+    if config.data.format is not RowFormat.preference:
+        yield (
+            f"{start} needs pairs of answers, which data.format={config.data.format} has not; set data=preference "
+            "data.path=<file>, or data=medicine_preference"
+        )
+    hooks = hooks_of(method, vars(getattr(config, method)))
+    if hooks.own_loss or hooks.penalties:
+        what = "trains on its own loss" if hooks.own_loss else "adds a penalty to the loss of completions"
+        yield f"{start} has a loss of pairs alone, but peft={method} {what}; choose another method"
+    if trainer.parallel.strategy is not Strategy.none:
+        yield (
+            f"{start} trains in one process, not with trainer.parallel.strategy={trainer.parallel.strategy.value}; set "
+            "trainer/parallel=none"
         )
 
 

@@ -111,8 +111,9 @@ def _data(data: dict[str, Any], local: bool) -> dict[str, Any]:
     used["columns"] = {column: name for column, name in data["columns"].items() if column not in unread}
     if keep := used["columns"].pop("keep", None):
         used["columns"]["keep"] = sorted(set(keep))
-    if used["columns"].get("options") is None:
-        used["columns"].pop("options", None)  # records of earlier versions lack it
+    for name in ("options", "rejected", "weight"):
+        if used["columns"].get(name) is None:
+            used["columns"].pop(name, None)  # records of earlier versions lack it
     return used
 
 

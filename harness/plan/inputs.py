@@ -12,7 +12,9 @@ from harness.data.sources import data_sha256, text_sha256
 from harness.errors import ConfigFault
 from harness.models import sources as model_sources
 from harness.models.hub import COMMIT, resolved_commit
+from harness.plan.continuation import source_digest
 from harness.plan.extensions import code_digests
+from harness.plan.spec import CONTINUE_FROM
 from harness.record import store
 from harness.record.adapter_files import require_whole
 from harness.scoring import judging, lm_harness
@@ -31,6 +33,8 @@ def input_digests(config: schema.Config) -> dict[str, str]:
         digests["forgetting"] = text_sha256(config.scoring.forgetting)
     if config.trainer.objective is schema.Objective.distill:
         digests["teacher"] = teacher_digest(str(config.trainer.teacher), Path(config.runs_dir).expanduser().absolute())
+    if config.trainer.continue_from is not None:
+        digests[CONTINUE_FROM] = source_digest(config, digests["model"])
     digests |= code_digests(config)
     if JUDGE in config.scoring.metrics:
         digests["judge"] = judging.judge_digest(config.scoring.judge)

@@ -22,26 +22,31 @@ from harness.plan.extensions import METHOD, MODEL
 
 FINGERPRINT_DIGITS = 12
 
+CONTINUE_FROM = "continue_from"  # of ``inputs``: the weights with which training begins
+
 # What the templates' names meant in earlier records: the published texts. Fingerprints keep that meaning, so that an
 # earlier run is never taken for one whose prompts end elsewhere.
 PUBLISHED_TEMPLATES = {"lesson": "lesson_exact", "alpaca": "alpaca_exact"}
 _TEMPLATE_NAMES = {exact: name for name, exact in PUBLISHED_TEMPLATES.items()}
 _TEMPLATE_NAMES |= {name: f"{name}, border by tokenizer" for name in PUBLISHED_TEMPLATES}
 
+NO_DPO: dict[str, Any] = {"beta": 0.1, "label_smoothing": 0.0}
+
 DISTILLATION = ("teacher", "distill_temperature", "distill_weight")
 
 # The plan has its own learning rate; the others change how a run is executed, not its result.
-TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "checkpoint_steps", "on_oom")
+TRAINER_WITHOUT_EFFECT = ("learning_rate", "threads", "checkpoint_minutes", "checkpoint_steps", "on_oom", "log_every")
 
 # Settings of the model, at the values at which they do nothing.
 MODEL_DEFAULTS_WITHOUT_EFFECT = (("quantization", "none"), ("prune", 0.0))
 
 # Likewise of the data; records that are older than these settings lack them.
-DATA_DEFAULTS_WITHOUT_EFFECT = (
+DATA_DEFAULTS_WITHOUT_EFFECT: tuple[tuple[str, Any], ...] = (
     ("instruction", None),
     ("train_on", schema.TrainOn.last.value),
     ("group_by_prompt", True),
     ("options", None),
+    ("class_weights", None),
 )
 
 NO_TASKS: dict[str, Any] = {
@@ -49,11 +54,24 @@ NO_TASKS: dict[str, Any] = {
     "bootstrap_iters": 1000,
 }  # fmt: skip
 
+NO_STOPPING: dict[str, Any] = {"patience": None, "min_change": 0.0}
+
 NO_JUDGE: dict[str, Any] = {"model": None, "prompt": "", "grades": [], "template": "lesson", "batch_size": 16}
 
 # What plans of earlier versions did where they lack a setting.
 EARLIER: dict[str, dict[str, Any]] = {
-    "data": {**dict(DATA_DEFAULTS_WITHOUT_EFFECT), "tokenize": "auto", "columns": {"options": None, "keep": []}},
+    "data": {
+        **dict(DATA_DEFAULTS_WITHOUT_EFFECT),
+        "tokenize": "auto",
+        "columns": {"options": None, "rejected": None, "weight": None, "keep": []},
+    },
+    "trainer": {
+        "early_stopping": NO_STOPPING,
+        "log_every": None,
+        "continue_from": None,
+        "neftune_alpha": None,
+        "dpo": NO_DPO,
+    },
     "scoring": {"template": None, "choices": {"by": "raw", "bins": 15}, "judge": NO_JUDGE, "lm_eval": NO_TASKS},
 }
 
@@ -106,7 +124,12 @@ class Plan:
     def protocol(self) -> str:
         """Hash of model, data and scoring: plans that share it share their baseline."""
         shared = effective_settings(self.as_dict())
-        shared["inputs"] = {key: value for key, value in shared["inputs"].items() if key != METHOD}
+        idle = (METHOD, CONTINUE_FROM)
+        shared["inputs"] = {key: value for key, value in shared["inputs"].items() if key not in idle}
+        weights = ("class_weights", "columns")  # of training; scores never see them
+        columns = {key: name for key, name in shared["data"]["columns"].items() if key != "weight"}
+        shared["data"] = {key: value for key, value in shared["data"].items() if key not in weights}
+        shared["data"]["columns"] = columns
         return digest(
             {key: shared[key] for key in ("model", "data", "scoring", "inputs")} | {"seed": self.sampling_seed}
         )
@@ -245,6 +268,13 @@ def effective_settings(plan: dict[str, Any]) -> dict[str, Any]:
     trainer = {key: value for key, value in plan["trainer"].items() if key not in TRAINER_WITHOUT_EFFECT}
     if trainer["max_steps"] is not None:
         del trainer["epochs"]
+    if trainer["objective"] != schema.Objective.dpo.value:
+        trainer.pop("dpo", None)
+    if trainer.get("neftune_alpha") is None:
+        trainer.pop("neftune_alpha", None)
+    trainer.pop("continue_from", None)  # the content of its weights is hashed
+    if (trainer.get("early_stopping") or NO_STOPPING)["patience"] is None:
+        trainer.pop("early_stopping", None)
     trainer["parallel"] = {key: trainer["parallel"][key] for key in ("strategy", "processes", "deepspeed")}
     if trainer["parallel"]["strategy"] == schema.Strategy.none.value:
         del trainer["parallel"]

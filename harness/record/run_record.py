@@ -82,6 +82,7 @@ class Training:
     best_step: int | Unset | None = UNSET
     curve: list[dict[str, float]] | Unset = UNSET
     validation: list[dict[str, float]] | Unset = UNSET
+    stopped_early: dict[str, Any] | Unset = UNSET  # where and why, of a run that did not train to its end
     figures: dict[str, Any] = field(default_factory=dict)  # the method's own, written beside the others
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from harness.plan.extensions import METHOD
-from harness.plan.spec import digest, effective_settings
+from harness.plan.spec import CONTINUE_FROM, digest, effective_settings
 from harness.report.fields import Record, flat
 
 # What of a model changes rounding alone; everything else that a plan holds beside the seed makes another configuration.
@@ -17,7 +17,8 @@ NUMERICS_OF_MODEL = ("device", "attn_implementation", "device_map")
 _LOADING = (*NUMERICS_OF_MODEL, "dtype", "quantization", "prune", "trust_remote_code")
 
 _FOLLOWS = ("data.split_seed",)  # settings that are idle in some plans because of another one, which is shown
-_TRAINING_DATA = ("train_on",)  # what of the data does not change the rows that are scored
+OF_TRAINING = ("teacher", METHOD, "adapter", CONTINUE_FROM)  # what a plan reads besides model, data and scoring
+_TRAINING_DATA = ("train_on", "class_weights")  # what of the data does not change the rows that are scored
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ DIFFERENCES = (
     Difference("dtype", "rounding differs", dtype),
     Difference("base weights", "the untouched models differ", lambda record: _inferred(record, "base_weights")),
     Difference("training tokens", "different data or labels", lambda record: _audit(record, "supervised_sha256")),
+    Difference("objective of training", "validation losses of dpo are of pairs", lambda record: _objective(record)),
     Difference("scoring template", "prompts that were not trained", lambda record: _template(record)),
     Difference("kind of memory", "peaks are not comparable", lambda record: record.get("memory_bytes", {}).get("kind")),
 )
@@ -58,6 +60,11 @@ _DECISIVE = ("code", "dtype", "base weights")
 def _template(record: Record) -> str:
     plan = record["plan"]
     return str(plan.get("scoring", {}).get("template") or plan.get("data", {}).get("template"))
+
+
+def _objective(record: Record) -> str:
+    objective = str(record["plan"].get("trainer", {}).get("objective"))
+    return objective if objective == "dpo" else "completions"
 
 
 def _inferred(record: Record, name: str) -> Any:
@@ -90,11 +97,13 @@ def comparable(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plan that runs must share to stand in one table."""
     model = {key: value for key, value in plan.get("model", {}).items() if key not in _LOADING}
     data = {key: value for key, value in plan.get("data", {}).items() if key not in _TRAINING_DATA}
+    if isinstance(data.get("columns"), Mapping):
+        data["columns"] = {name: column for name, column in data["columns"].items() if name != "weight"}
     if isinstance(data.get("limits"), Mapping):
         data["limits"] = {split: limit for split, limit in data["limits"].items() if split != "train"}
         if not data.get("fractions") and not any(data["limits"].values()):
             data.pop("split_seed", None)  # it decides which rows are trained, not which are scored
-    inputs = {key: value for key, value in plan.get("inputs", {}).items() if key not in ("teacher", METHOD, "adapter")}
+    inputs = {key: value for key, value in plan.get("inputs", {}).items() if key not in OF_TRAINING}
     # Batch sizes change no more than rounding; a template other than in training is the setting that is compared.
     own = ("loss_batch_size", "template")
     scoring = {key: value for key, value in plan.get("scoring", {}).items() if key not in own}
@@ -154,6 +163,8 @@ def _leaves(plan: Mapping[str, Any]) -> dict[str, Any]:
     leaves = dict(flat({key: value for key, value in plan.items() if key not in without}))
     template = plan.get("scoring", {}).get("template")  # trained with one template, scored with another
     leaves |= {"scoring.template": template} if template else {}
+    if source := plan.get("inputs", {}).get(CONTINUE_FROM):
+        leaves[f"trainer.{CONTINUE_FROM}"] = source
     return {name: value for name, value in leaves.items() if name not in _NUMERICS}
 
 

@@ -14,7 +14,7 @@ from harness.config.schema import Paper
 from harness.methods.registry import METHODS
 from harness.plan.spec import plain
 from harness.record import provenance
-from harness.record.readings import prune_reason, validation_loss
+from harness.record.readings import continuation_note, prune_reason, stopping_note, validation_loss
 from harness.record.redact import redactor
 from harness.report import alike, published, verdicts
 from harness.report.choose import FoundRun
@@ -258,6 +258,7 @@ def _group(draft: _Draft, common: Mapping[str, Any], reference: str | None, requ
             *classes([(str(number), record) for number, record in rows]),
             *_shared_runs(finished),
             *_pruned(made),
+            *_said_of_runs(configurations, draft.records),
             *draft.scores.notes,
         ),
         runs=tuple(made),
@@ -497,6 +498,16 @@ def _pruned(runs: Sequence[Run]) -> list[str]:
         f"pruned by sweep.prune=halving on validation loss, within each method, and in no comparison: {parts}; the "
         "validation loss of those that were kept is lower than that of a fresh seed would be"
     ]
+
+
+def _said_of_runs(configurations: Sequence[Configuration], records: Mapping[str, Record]) -> list[str]:
+    """Which runs ended by their own validation loss, and which began with weights that others had trained."""
+    named = {
+        (f"{each.number}" if len(each.runs) == 1 else f"{each.number} (seed {seed})"): records[run]
+        for each in configurations
+        for run, seed in zip(each.runs, each.seeds, strict=True)
+    }
+    return [note for note in (stopping_note(named), continuation_note(named)) if note is not None]
 
 
 def _other_code(found: Sequence[FoundRun]) -> list[str]:

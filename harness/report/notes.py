@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.record.readings import continuation_note, stopping_note
 from harness.report.cells import NOT_STARTED, TableCell, TableRow, split_overrides
 from harness.report.measured import classes, standard_errors
 from harness.scoring.catalog import decimals
@@ -26,6 +27,8 @@ def notes_on(rows: Sequence[TableRow], records: Mapping[str, Mapping[str, Any]],
         *_legend(rows),
         *_failures(rows),
         *_pruned(rows),
+        *_stopped_early(finished),
+        *_continued(finished),
         *_other_code(rows),
         *_differences(finished, scores),
     ]
@@ -86,6 +89,18 @@ def _pruned(rows: Sequence[TableRow]) -> Iterator[str]:
             "pruned rows lost to others of their method on validation loss (sweep.prune) and are in no comparison; "
             "sweep.prune=none trains them"
         )
+
+
+def _stopped_early(runs: Sequence[Run]) -> Iterator[str]:
+    """Which runs ended by their own validation loss: finished results, but of less training than planned."""
+    if note := stopping_note({str(row["row"]): record for row, record in runs}):
+        yield note
+
+
+def _continued(runs: Sequence[Run]) -> Iterator[str]:
+    """Which runs began with weights that others had trained."""
+    if note := continuation_note({str(row["row"]): record for row, record in runs}):
+        yield note
 
 
 def _other_code(rows: Sequence[TableRow]) -> Iterator[str]:

@@ -216,6 +216,18 @@ def completion_loss_sum(logits_btv: "torch.Tensor", labels_bt: "torch.Tensor") -
     return loss, labeled_bt.sum()
 
 
+def completion_log_probs(logits_btv: "torch.Tensor", labels_bt: "torch.Tensor") -> "torch.Tensor":
+    """Log-probability (b,) of each row's labeled tokens together, in nats, float32; aligned as in the loss."""
+    import torch
+
+    predicting_btv, next_bt = _aligned(logits_btv, labels_bt)
+    labeled_bt = next_bt != -100
+    logits_nv, targets_n = predicting_btv[labeled_bt].float(), next_bt[labeled_bt]
+    found_n = logits_nv.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(logits_nv, dim=-1)
+    sums_b = torch.zeros(len(next_bt), device=found_n.device)
+    return sums_b.index_add(0, labeled_bt.nonzero()[:, 0], found_n)
+
+
 def can_skip_logits(model: Any) -> bool:
     """Whether the model can compute only the logits of the last positions, and its loss from them.
 

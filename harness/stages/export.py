@@ -73,8 +73,9 @@ def export_external(options: Options, plan: Plan) -> None:
         ConfigFault: a setting is missing, or the folder exists.
         ModelFault: the adapter cannot be read or merged, or the written model has other logits.
     """
-    from harness.adapters.external import find_adapter, load_external, other_base
+    from harness.adapters.external import load_external, other_base
     from harness.models import base as model_base
+    from harness.models.peft_adapters import find_adapter
 
     folder, [path] = _target(options), options.adapter_paths
     adapter = find_adapter(path)
@@ -278,9 +279,9 @@ def _quantize(folder: Path, kind: Quantization, plan: Plan) -> None:
 
 def note_name() -> str:
     """Name of the file that says which run an export is of."""
-    from harness.adapters import save_load
+    from harness.models.peft_adapters import ADAPTER_NOTE
 
-    return save_load.ADAPTER_NOTE
+    return ADAPTER_NOTE
 
 
 def _size(folder: Path) -> int:

@@ -28,7 +28,7 @@ def score_adapters(plan: Plan, options: Options, cache: "ProcessCache") -> None:
     Raises:
         ModelFault: one of them cannot be read, or does not fit the base.
     """
-    from harness.adapters.external import find_adapter
+    from harness.models.peft_adapters import find_adapter
     from harness.pipeline.adapter_scores import score_adapter
 
     found = [find_adapter(path) for path in options.adapter_paths]  # all, before the first is scored

@@ -111,7 +111,7 @@ def _cells(run: RunView) -> dict[str, str]:
     return {
         "run": run.fingerprint,
         "state": _state(run),
-        "step": "" if now is None or now.step is None else f"{now.step}/{now.steps or '?'}",
+        "step": _stop(run) if now is None or now.step is None else f"{now.step}/{now.steps or '?'}",
         "loss": "" if now is None or now.loss is None else f"{now.loss:.3f}",
         "tokens/s": "" if now is None or now.tokens_per_s is None else f"{now.tokens_per_s:.0f}",
         "time left": _time(run),
@@ -139,9 +139,15 @@ def _words(text: str, column: str) -> list[str]:
     return text.split() if column == "setting" else [text]
 
 
+def _stop(run: RunView) -> str:
+    return "" if run.stopped_at is None else f"{run.stopped_at[0]}/{run.stopped_at[1]}"
+
+
 def _state(run: RunView) -> str:
     if run.other_code:
         return f"{run.state} (other code)"
+    if run.stopped_at is not None:
+        return f"{run.state} (stopped early)"
     return f"{run.state}: {run.progress.state}" if run.progress and run.state == RUNNING else run.state
 
 

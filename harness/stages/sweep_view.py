@@ -12,6 +12,7 @@ from harness.errors import ConfigFault
 from harness.estimate import duration
 from harness.record import lock_owners, locks, provenance, store
 from harness.record import progress as progress_file
+from harness.record.readings import stopped_early
 from harness.report.cells import NOT_STARTED, shared_overrides, split_overrides
 from harness.sweep import manifest
 
@@ -30,6 +31,7 @@ class RunView:
     host: str = ""
     progress: progress_file.Progress | None = None
     took_s: float | None = None  # of a finished run
+    stopped_at: tuple[int, int] | None = None  # of a finished run that stopped early: its steps, and the planned ones
     other_code: bool = False  # finished by another code version than the sweep's last command has
 
 
@@ -173,7 +175,9 @@ def _view_run(
     finished = record["status"] == "finished"
     other_code = finished and code is not None and record["code"]["version"] != code
     took = _duration_s(record) if finished else None
-    return RunView(name, fingerprint, record["status"], record["owner"]["host"], took_s=took, other_code=other_code)
+    stop = stopped_early(record) if finished else None
+    stopped_at = None if stop is None else (stop["step"], stop["steps"])
+    return RunView(name, fingerprint, record["status"], record["owner"]["host"], None, took, stopped_at, other_code)
 
 
 def is_paused(record: Mapping[str, Any]) -> bool:

@@ -34,7 +34,13 @@ log = logging.getLogger(__name__)
 RESULT = "verify.json"
 LISTED = 3  # differing versions or figures that a line names
 
-PATHS = (("data", "path"), ("model", "path"), ("scoring", "forgetting"), ("trainer", "teacher"))
+PATHS = (
+    ("data", "path"),
+    ("model", "path"),
+    ("scoring", "forgetting"),
+    ("trainer", "teacher"),
+    ("trainer", "continue_from"),
+)
 
 
 @dataclass(frozen=True)

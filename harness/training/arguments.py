@@ -36,7 +36,7 @@ def training_arguments(
         seed=plan.seed,
         data_seed=plan.seed,
         full_determinism=trainer.deterministic,
-        logging_steps=max(1, steps // 50),
+        logging_steps=trainer.log_every or max(1, steps // 50),
         logging_nan_inf_filter=False,
         save_strategy="no",
         eval_strategy="no",

@@ -27,7 +27,8 @@ class CheckpointWhenDue(TrainerCallback):
         by_steps = bool(self._every_steps) and state.global_step % (self._every_steps or 1) == 0
         due = by_time or by_steps or state.global_step == self._pause
         due, self._stop = _agree_on_saving(args, due, signals.requested())
-        if state.global_step < state.max_steps:  # the end of training has a checkpoint of its own
+        # The end of training has a checkpoint of its own.
+        if state.global_step < state.max_steps and not control.should_training_stop:
             control.should_save = due or self._stop is not None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -56,6 +56,6 @@ class LogCurve(TrainerCallback):
 
 
 def curve_of(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """The training points of Trainer's log: step, loss, learning rate and gradient norm."""
-    keys = ("step", "loss", "learning_rate", "grad_norm")
+    """The training points of Trainer's log: step, loss, learning rate and gradient norm; of preferences two more."""
+    keys = ("step", "loss", "learning_rate", "grad_norm", "margin", "accuracy")
     return [{key: float(entry[key]) for key in keys if key in entry} for entry in history if "loss" in entry]

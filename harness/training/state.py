@@ -19,6 +19,8 @@ from harness.methods.hooks import Hooks
 from harness.runtime import distributed
 from harness.training import sharding
 from harness.training.counters import StepTimer, TokenCounter
+from harness.training.early_stopping import StopEarly
+from harness.training.preferences import Preferences
 from harness.training.validation import KeepBest, Validate
 
 WEIGHTS, METHOD, GATHERED, BEST = "trainable.safetensors", "method.pt", "gathered.json", "best.safetensors"
@@ -35,6 +37,8 @@ class CallbackState:
     best: KeepBest | None
     timer: StepTimer
     tokens: TokenCounter
+    stop: StopEarly | None = None
+    preferences: Preferences | None = None
 
     def values(self, trainer: Any, done: bool) -> dict[str, Any]:
         """What ``write`` stores; all processes of a distributed run must call this."""
@@ -43,6 +47,8 @@ class CallbackState:
             "done": done,
             "validation": self.validate.history,
             "best": self.best.state() if self.best else None,
+            "early_stopping": self.stop.state() if self.stop else None,
+            "preferences": self.preferences.state() if self.preferences else None,
             "step_seconds": self.timer.seconds,
             "tally": self.tokens.state(),
             "train_loss": [losses, trainer._total_loss_scalar, trainer._globalstep_last_logged],
@@ -60,6 +66,10 @@ class CallbackState:
         self.validate.history[:] = values["validation"]
         self.timer.seconds = values["step_seconds"]
         self.tokens.load(values["tally"])
+        if self.stop:
+            self.stop.load(values["early_stopping"])
+        if self.preferences:
+            self.preferences.load(values["preferences"])
         if self.best:
             self.best.load(values["best"])
             if (folder / BEST).exists() and distributed.is_main_process():

@@ -27,9 +27,12 @@ from harness.training.arguments import training_arguments
 from harness.training.checkpoint_timing import CheckpointWhenDue, paused_at
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.counters import StepTimer, TokenCounter
+from harness.training.early_stopping import EarlyStop, StopEarly
 from harness.training.fused.passes import fused_passes
 from harness.training.method_hooks import MethodHooks
+from harness.training.preferences import Preferences, collate_pairs, numbered, reference_log_probs
 from harness.training.progress import LogCurve, WriteProgress, curve_of
+from harness.training.row_weights import with_weights
 from harness.training.state import CallbackState
 from harness.training.trainer import HarnessTrainer
 from harness.training.validation import KeepBest, Log, Validate
@@ -51,6 +54,7 @@ class TrainingInputs:
     pad_id: int
     dtype: torch.dtype  # of the base weights and of the arithmetic; the trainable weights are float32
     teacher: "Teacher | None" = None  # of trainer.objective=distill
+    base: torch.nn.Module | None = None  # the untouched base, the reference of trainer.objective=dpo
     idle: Sequence[torch.nn.Module] = ()  # other models over the same weights, which make room for shards
     member: "Member | None" = None  # of a pack, whose runs share their passes
 
@@ -78,6 +82,7 @@ class TrainingResult:
     validation: list[dict[str, float]]
     best_step: int | None
     parameters: Counts  # when training began, after the optimizer was made: some methods freeze weights there
+    stopped_early: EarlyStop | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -113,7 +118,9 @@ def train(
     hooks = hooks_of(plan.method, plan.settings)
     tokens = TokenCounter(next(model.parameters()).device, plan.trainer.objective is not Objective.lesson)
     observers = replace(observers, log=_with_axes(observers.log, tokens, epoch_steps(plan.trainer, len(inputs.rows))))
-    gathered = _callback_state(model, plan, inputs, folder, observers.log, tokens)
+    preferences = _preferences(model, plan, inputs)
+    rows = inputs.rows if preferences is None else numbered(inputs.rows)
+    gathered = _callback_state(model, plan, inputs, folder, observers.log, tokens, preferences)
     start = distributed.broadcast_from_main(lambda: checkpoints.newest_checkpoint(checkpoint) if checkpoint else None)
     done = start is not None and state.is_end_state(start)  # asked now: newer checkpoints will replace it
     pause = _pause_step(checkpoint, plan.trainer, steps)
@@ -127,7 +134,7 @@ def train(
             trainer = HarnessTrainer(
                 model=subject,
                 args=training_arguments(plan, next(model.parameters()).device, inputs.dtype, steps, folder),
-                train_dataset=[*inputs.rows, None],  # None: fills up a short step that several processes share
+                train_dataset=[*rows, None],  # None: fills up a short step that several processes share
                 data_collator=_collator(plan.trainer.objective, inputs, can_skip_logits(model)),
                 callbacks=_callbacks(hooks, gathered, checkpoint, observers, pause),
                 optimizer=hooks.optimizer(subject, plan.settings, plan.learning_rate, plan.trainer.weight_decay),
@@ -138,6 +145,8 @@ def train(
                 member=inputs.member,
                 fused=fused,
                 joined=fused and traits_of(plan.method, plan.settings).token_wise,
+                preferences=preferences,
+                neftune_alpha=plan.trainer.neftune_alpha,
             )
             trainer.remove_callback(PrinterCallback)
             sharding.confirm_sharded(trainer.accelerator, plan.trainer.parallel.strategy)
@@ -158,6 +167,20 @@ def train(
     return _result(trainer, gathered, counts)
 
 
+def _preferences(model: "PeftModel", plan: Plan, inputs: TrainingInputs) -> Preferences | None:
+    """DPO with the log-probabilities of its reference; None for other objectives."""
+    if plan.trainer.objective is not Objective.dpo:
+        return None
+    # A training that begins with finished weights stays near those.
+    reference: Any = model if plan.trainer.continue_from is not None or inputs.base is None else inputs.base
+    size = plan.scoring.loss_batch_size
+    training, validation = (
+        reference_log_probs(reference, rows, inputs.pad_id, size)
+        for rows in (inputs.rows, inputs.validation if plan.trainer.evaluations else ())
+    )
+    return Preferences(plan.trainer.dpo, training, validation)
+
+
 def _with_axes(log: Log, tokens: TokenCounter, steps_per_epoch: int) -> Log:
     """The log, with what a tracker may plot a point against."""
 
@@ -168,20 +191,32 @@ def _with_axes(log: Log, tokens: TokenCounter, steps_per_epoch: int) -> Log:
 
 
 def _callback_state(
-    model: "PeftModel", plan: Plan, inputs: TrainingInputs, folder: Path, log: Log, tokens: TokenCounter
+    model: "PeftModel",
+    plan: Plan,
+    inputs: TrainingInputs,
+    folder: Path,
+    log: Log,
+    tokens: TokenCounter,
+    preferences: Preferences | None,
 ) -> CallbackState:
     """The callbacks whose state a checkpoint holds."""
     steps = optimizer_steps(plan.trainer, len(inputs.rows))
-    loss = partial(
-        mean_completion_loss,
-        examples=inputs.validation,
-        pad_id=inputs.pad_id,
-        batch_size=plan.scoring.loss_batch_size,
-    )
-    validate = Validate(loss, _validation_steps(plan.trainer, steps), log)
+    size = plan.scoring.loss_batch_size
+
+    def measure(model: Any) -> dict[str, float]:
+        if preferences is not None:
+            return preferences.measure(model, inputs.validation, inputs.pad_id, size)
+        loss = mean_completion_loss(model, examples=inputs.validation, pad_id=inputs.pad_id, batch_size=size)
+        return {"loss": loss}
+
+    validate = Validate(measure, _validation_steps(plan.trainer, steps), log)
     first_step = hooks_of(plan.method, plan.settings).first_keepable_step(model)
     best = KeepBest(validate, folder, first_step) if plan.trainer.keep_best else None
-    return CallbackState(validate, best, StepTimer(), tokens)
+    stopping = plan.trainer.early_stopping
+    stop = None
+    if stopping.patience is not None:
+        stop = StopEarly(validate, stopping.patience, stopping.min_change, first_step)
+    return CallbackState(validate, best, StepTimer(), tokens, stop, preferences)
 
 
 def _callbacks(
@@ -195,6 +230,7 @@ def _callbacks(
     timer, tokens = gathered.timer, gathered.tokens
     callbacks: list[TrainerCallback] = [MethodHooks(hooks), gathered.validate]
     callbacks += [gathered.best] if gathered.best else []
+    callbacks += [gathered.stop] if gathered.stop else []
     callbacks += [timer, LogCurve(observers.log)]
     if checkpoint:
         callbacks.append(CheckpointWhenDue(checkpoint.every_s, checkpoint.every_steps, pause))
@@ -230,6 +266,7 @@ def _result(trainer: HarnessTrainer, gathered: CallbackState, counts: Counts) ->
         validation=gathered.validate.history,
         best_step=gathered.best.step if gathered.best else None,
         parameters=counts,
+        stopped_early=gathered.stop.stop if gathered.stop else None,
     )
 
 
@@ -241,10 +278,14 @@ def _collator(
     Args:
         skip_logits: whether the model can leave out logits that no label needs.
     """
-    if objective is Objective.lesson:
-        labelled: Any = partial(data_collate.lesson_collate, pad_id=inputs.pad_id)
+    if objective is Objective.dpo:
+        labelled: Any = partial(collate_pairs, pad_id=inputs.pad_id)
+    elif objective is Objective.lesson:
+        labelled = partial(data_collate.lesson_collate, pad_id=inputs.pad_id)
     else:
         labelled = partial(data_collate.collate, pad_id=inputs.pad_id, side="right")
+    if any(row.row.weight != 1.0 for row in inputs.rows):
+        labelled = with_weights(labelled)
     collate = sharding.in_step(labelled, inputs.rows[0])
     return (lambda rows: data_collate.with_needed_logits(collate(rows))) if skip_logits else collate
 

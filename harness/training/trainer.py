@@ -21,6 +21,9 @@ from harness.training.checkpoints import CheckpointSettings
 from harness.training.fused import head
 from harness.training.fused.head import fused_head
 from harness.training.fused.rows import INPUTS, joined_rows, joins, tokens_at_once, why_padded
+from harness.training.neftune import noisy_embeddings
+from harness.training.preferences import Preferences, pairs_in
+from harness.training.row_weights import WEIGHTS, weight_of, weighted_loss
 from harness.tuners.select import decayed_names
 
 if TYPE_CHECKING:
@@ -45,9 +48,14 @@ class HarnessTrainer(Trainer):
         member: "Member | None" = None,
         fused: bool = False,
         joined: bool = False,
+        preferences: "Preferences | None" = None,
+        neftune_alpha: float | None = None,
         **kwargs: Any,
     ) -> None:
-        """``fused``: compute losses without all logits, where the model allows it; ``joined``: and without padding."""
+        """``fused``: compute losses without all logits, where the model allows it; ``joined``: and without padding.
+
+        ``neftune_alpha``: of the noise on embeddings; None: no noise.
+        """
         super().__init__(*args, **kwargs)
         rows: Any = self.train_dataset
         lengths = [len(example.input_ids) for example in rows if example is not None]
@@ -61,6 +69,7 @@ class HarnessTrainer(Trainer):
         self.optimizer = optimizer  # not as an argument, which Trainer refuses when it shards
         self._gathered, self._checkpoint, self._teacher = gathered, checkpoint, teacher
         self._member, self._lengths = member, lengths
+        self._alpha, self._preferences = neftune_alpha, preferences
         self._fused = fused and teacher is None and not hooks.own_loss
         self._alone = distributed.processes() == 1 and not is_sharded(self.model)
         network: Any = self.model
@@ -69,6 +78,8 @@ class HarnessTrainer(Trainer):
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
+        if preferences is not None:
+            self.model_accepts_loss_kwargs = True  # a sum over pairs, divided by those of the whole step
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train from there to the end; from the end itself, only restore weights and figures."""
@@ -151,7 +162,16 @@ class HarnessTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """With a teacher, its term replaces part of the cross-entropy; penalties stay."""
+        """With noise and weights of rows; a teacher's term replaces part of the cross-entropy; penalties stay."""
+        inputs = dict(inputs)
+        weights = inputs.pop(WEIGHTS, None)
+        network: Any = self.model
+        with noisy_embeddings(network, self._alpha, inputs), weighted_loss(network, weights):
+            return self._loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool, num_items_in_batch: Any) -> Any:
+        if self._preferences is not None:
+            return self._preferences.loss(model, inputs, num_items_in_batch)
         if self._teacher is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         from harness.training import distillation
@@ -164,6 +184,21 @@ class HarnessTrainer(Trainer):
         shared = 1 if per_batch else distributed.processes()  # gradients are averaged over processes, not summed
         loss = loss + shared * self._teacher.weight * (divergence - cross_entropy) / tokens_in_step
         return (loss, outputs) if return_outputs else loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """What the loss of a step is divided by: its labeled tokens, the sum of their weights, or its pairs."""
+        if batch_samples and self._preferences is not None:
+            return torch.tensor(pairs_in(batch_samples), device=device)
+        if not batch_samples or WEIGHTS not in batch_samples[0] or not self.model_accepts_loss_kwargs:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total = weight_of(batch_samples).to(device)
+        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """With what preferences add to a point of the curve."""
+        if self._preferences is not None and "loss" in logs:
+            logs = {**logs, **self._preferences.figures()}
+        super().log(logs, *args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._gathered.tokens.add(

@@ -21,8 +21,9 @@ Log = Callable[[int, dict[str, float]], None]  # optimizer step, values by name
 class Validate(TrainerCallback):
     """Computes the validation loss after the given optimizer steps; raises RunFault if it is not finite."""
 
-    def __init__(self, loss: Callable[..., float], steps: Sequence[int], log: Log) -> None:
-        self._loss, self._steps, self._log = loss, set(steps), log
+    def __init__(self, measure: Callable[[Any], dict[str, float]], steps: Sequence[int], log: Log) -> None:
+        """``measure``: gives the ``loss`` of a model, and what else of it belongs on the curve."""
+        self._measure, self._steps, self._log = measure, set(steps), log
         self.history: list[dict[str, float]] = []
 
     def on_step_end(
@@ -35,17 +36,20 @@ class Validate(TrainerCallback):
     ) -> None:
         if state.global_step in self._steps:
             # A whole model needs no other process; shards are gathered in all of them at once.
-            loss = (
-                self._loss(model) if is_sharded(model) else distributed.broadcast_from_main(lambda: self._loss(model))
+            found = (
+                self._measure(model)
+                if is_sharded(model)
+                else distributed.broadcast_from_main(lambda: self._measure(model))
             )
+            loss = found["loss"]
             if not math.isfinite(loss):
                 # The last update may have broken the weights, with no training step left to notice it.
                 raise RunFault(
                     f"the validation loss is not finite ({loss}) after optimizer step {state.global_step}; lower "
                     "trainer.learning_rate, raise trainer.warmup_share, or use model.dtype=float32"
                 )
-            self.history.append({"step": state.global_step, "loss": loss})
-            self._log(state.global_step, {"validation/loss": loss})
+            self.history.append({"step": state.global_step, **found})
+            self._log(state.global_step, {f"validation/{name}": value for name, value in found.items()})
 
 
 class KeepBest(TrainerCallback):

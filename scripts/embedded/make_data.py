@@ -1,6 +1,6 @@
-"""Write the embedded medicine questions from their hand-written sources.
+"""Write the embedded medicine questions, and pairs of answers to them, from their hand-written sources.
 
-    python scripts/embedded/make_data.py            # rewrites data/medicine/{train,validation,test}.jsonl
+    python scripts/embedded/make_data.py            # rewrites *.jsonl of data/medicine and data/medicine_preference
     python scripts/embedded/make_data.py --check    # writes nothing, exits with 1 if a file is stale
 
 Sources: data/medicine/lexicon.yaml (complaints in everyday words, per split), medicines.yaml (what each
@@ -13,12 +13,15 @@ import itertools
 import json
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 MEDICINE = Path(__file__).resolve().parents[2] / "data" / "medicine"
+PREFERENCE = MEDICINE.with_name("medicine_preference")
+PAIRS = {"train": 2, "validation": 1, "test": 1}  # of answers per medicine
 SPLITS = {"train": 11, "validation": 2, "test": 3}  # rows per medicine
 SIZES = (2, 3, 3, 4)  # complaints per row, in turn; fewer if the medicine treats fewer
 SEED = 2024
@@ -102,7 +105,24 @@ def rendered() -> dict[Path, str]:
         rows = compose(split, random.Random(SEED + offset))
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         files[MEDICINE / f"{split}.jsonl"] = text
+        pairs = preferences(rows, PAIRS[split], random.Random(SEED + offset))
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
+        files[PREFERENCE / f"{split}.jsonl"] = text
     return files
+
+
+def preferences(rows: list[Row], per_medicine: int, rng: random.Random) -> list[Row]:
+    """The first rows of each medicine as pairs: its answer is chosen, that of another medicine is rejected."""
+    answers = {row["medicine"]: row["output"] for row in rows}
+    counts: Counter[str] = Counter()
+    pairs = []
+    for row in rows:
+        counts[row["medicine"]] += 1
+        if counts[row["medicine"]] <= per_medicine:
+            other = rng.choice([name for name in answers if name != row["medicine"]])
+            asked = {key: row[key] for key in ("instruction", "input")}
+            pairs.append({**asked, "chosen": row["output"], "rejected": answers[other], "medicine": row["medicine"]})
+    return pairs
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ def test_default_configuration_of_every_method_has_no_fault():
         assert faults_of(f"peft.method={method}") == []
 
 
+DPO = ("trainer.objective=dpo", "data.format=preference", "data.columns.rejected=worse", "data.group_by_prompt=false")
+
 # Changes; the key and value that the message must begin with; a word of the remedy.
 GUARDS = [
     (["peft.method=loar"], "peft.method=loar", "choose one of"),
@@ -63,6 +65,38 @@ GUARDS = [
     (["trainer.evaluations=-1", "trainer.keep_best=false"], "trainer.evaluations=-1", "at least 0"),
     (["trainer.evaluations=0"], "trainer.keep_best=true", "set trainer.keep_best=false"),
     (["trainer.threads=0"], "trainer.threads=0", "at least 1"),
+    (["trainer.objective=dpo"], "trainer.objective=dpo needs pairs of answers", "set data=preference"),
+    (["trainer.dpo.beta=0"], "trainer.dpo.beta=0.0", "above 0"),
+    (["trainer.dpo.label_smoothing=0.5"], "trainer.dpo.label_smoothing=0.5", "below 0.5"),
+    ([*DPO, "peft.method=adalora"], "trainer.objective=dpo has a loss of pairs alone", "choose another method"),
+    ([*DPO, "peft.method=cpt"], "trainer.objective=dpo has a loss of pairs alone", "choose another method"),
+    ([*DPO, "data.columns.weight=w"], "data.columns.weight=w cannot weigh trainer.objective=dpo", "leave the weights"),
+    (["trainer.neftune_alpha=0"], "trainer.neftune_alpha=0.0", "above 0"),
+    (
+        ["data.columns.weight=w", "peft.method=cpt"],
+        "data.columns.weight=w cannot weigh the loss that peft=cpt brings",
+        "leave the weights out",
+    ),
+    (
+        ["data.class_weights={a: 2}", "trainer.objective=lesson"],
+        "data.class_weights cannot weigh trainer.objective=lesson",
+        "set trainer.objective=completion",
+    ),
+    (["trainer.log_every=0"], "trainer.log_every=0", "at least 1"),
+    (["trainer.early_stopping.patience=0"], "trainer.early_stopping.patience=0", "at least 1"),
+    (["trainer.early_stopping.min_change=-1"], "trainer.early_stopping.min_change=-1.0", "at least 0"),
+    (["trainer.early_stopping.min_change=1"], "trainer.early_stopping.min_change=1.0 has no effect", "set that"),
+    (["trainer.early_stopping.patience=3"], "trainer.early_stopping.patience=3 cannot", "set trainer.evaluations=5 or"),
+    (
+        ["trainer.early_stopping.patience=1", "trainer.evaluations=0", "trainer.keep_best=false"],
+        "trainer.early_stopping.patience=1 cannot end training",
+        "set trainer.evaluations=3",
+    ),
+    (
+        ["trainer.early_stopping.patience=1", "data.splits.validation=null", "data.fractions.validation=0"],
+        "trainer.early_stopping.patience=1 needs validation rows",
+        "set one of them",
+    ),
     (["trainer.objective=lesson", "data.template=alpaca"], "trainer.objective=lesson", "set data.template=lesson"),
     (["trainer.objective=lesson", "data.train_on=all"], "data.train_on=all", "trainer.objective=completion"),
     (["data.columns.instruction=null"], "data.columns.instruction=null", "set data.instruction to one text"),

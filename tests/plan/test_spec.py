@@ -74,6 +74,10 @@ EFFECTIVE = [
     "trainer.evaluations=2",
     "trainer.keep_best=false",
     "trainer.deterministic=true",
+    "trainer.early_stopping.patience=2",
+    "trainer.neftune_alpha=5",
+    "data.columns.weight=output",
+    "data.class_weights={output: 2}",
     "trainer.kernels=plain",
     "data.format=messages",
     "data.split_seed=1",
@@ -128,11 +132,21 @@ def test_setting_with_an_effect_changes_the_fingerprint(base, override):
     assert base(override, *extra).fingerprint != base(*extra).fingerprint
 
 
+def test_settings_of_dpo_count_with_its_objective_alone(base):
+    pairs = ("data.format=preference", "data.columns.rejected=output", "data.group_by_prompt=false")
+    pairs = (*pairs, "trainer.objective=dpo", "data.columns.output=instruction")
+    assert base("trainer.dpo.beta=0.5").fingerprint == base().fingerprint
+    assert base(*pairs, "trainer.dpo.beta=0.5").fingerprint != base(*pairs).fingerprint
+
+
 def test_every_trainer_setting_is_in_one_of_the_lists():
     listed = {key.partition("=")[0] for key in (*EFFECTIVE, *IDLE)} | {
         "trainer.teacher",
         "trainer.parallel",
-    }  # test_distill, test_parallel
+        "trainer.early_stopping",
+        "trainer.continue_from",
+        "trainer.dpo",
+    }  # test_distill, test_parallel, test_continuation, below
     assert {f"trainer.{name}" for name in vars(composed_once().trainer)["_content"]} <= listed
 
 
@@ -152,6 +166,7 @@ def test_every_setting_of_the_used_sheet_changes_the_fingerprint(base, method):
 
 IDLE = [
     *("trainer.threads=1", "trainer.checkpoint_minutes=1", "trainer.checkpoint_steps=7", "trainer.on_oom=halve"),
+    "trainer.log_every=3",
     *("model.config_only={model_type: llama}", "scoring.generation.top_p=0.5"),
 ]
 IDLE += ["scoring.generation.temperature=0.3", "scoring.forgetting_limit=3", "runs_dir=/elsewhere/runs", "rerun=true"]

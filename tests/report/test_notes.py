@@ -47,6 +47,18 @@ def test_answers_that_were_cut_are_counted_below_the_table():
     )
 
 
+def test_runs_that_stopped_early_are_named_and_not_called_pruned():
+    cells = grid("peft=lora lora.r=4", "peft=lora lora.r=8", "peft=lora lora.r=16")
+    records = {cell.fingerprint: a_record(cell.fingerprint) for cell in cells}
+    assert "stopped early" not in printed(build_table(cells, records), 140)
+    records[cells[1].fingerprint]["training"]["stopped_early"] = {"step": 30, "steps": 90}
+    shown = " ".join(printed(build_table(cells, records), 140).split())
+    assert (
+        "stopped early on their own validation loss (trainer.early_stopping): row 2 at step 30 of 90; 2 trained to "
+        "their end. These are finished runs, not pruned ones" in shown
+    )
+
+
 def test_rows_answered_by_another_process_are_named():
     cells = [TableCell("", name, "lora", "", answered_by=text) for name, text in (("a", "x"), ("b", None), ("c", "x"))]
     assert answered_elsewhere(cells) == ["rows 1, 3: x"]

@@ -191,3 +191,16 @@ def stopped_after_a_checkpoint(process: subprocess.Popen, runs_dir: Path, signum
             each.kill()
         psutil.wait_procs(children)  # their locks end with them
     process.communicate()
+
+
+def test_weighted_rows_count_in_two_processes_as_in_one(random_qwen2, rows, tmp_path):
+    words = [*STEPS, "data.class_weights={blue: 3, red: 0.5}"]
+    shared_words = [*overrides(random_qwen2, rows, tmp_path / "runs"), *words, "trainer/parallel=ddp"]
+    done = torchrun(*shared_words, "trainer.batch_size=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    alone = command(*overrides(random_qwen2, rows, tmp_path / "alone"), *words, "trainer.batch_size=4")
+    assert alone.code == 0, alone.err
+    [shared], [single] = (records_of(tmp_path / name).values() for name in ("runs", "alone"))
+    for key in ("loss", "grad_norm"):
+        expected = [point[key] for point in single["training"]["curve"]]
+        assert [point[key] for point in shared["training"]["curve"]] == pytest.approx(expected, rel=1e-5)

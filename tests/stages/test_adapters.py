@@ -7,9 +7,10 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from harness.adapters.external import find_adapter, load_external
+from harness.adapters.external import load_external
 from harness.config.schema import Gguf
 from harness.errors import ConfigFault, ModelFault
+from harness.models.peft_adapters import find_adapter
 from harness.stages.export import conversion, find_converter
 from harness.stages.score import paired_difference
 from tests.support.runs import command, loaded, overrides, records_of, write_rows

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from harness.adapters import save_load
 from harness.errors import ConfigFault, ModelFault
 from harness.models.base import fork, load_base
+from harness.models.peft_adapters import ADAPTER_NOTE
 from harness.plan.from_record import plan_of_record
 from harness.stages import export
 from harness.stages.score import score_export
@@ -31,7 +32,7 @@ def test_merged_model_equals_the_unmerged_one_and_needs_no_peft(which, made, tmp
     with torch.no_grad():
         before, wanted, got = base.model(ids).logits, unmerged(input_ids=ids).logits, plain(ids).logits
     assert (got - wanted).abs().max() < 1e-4 < (before - wanted).abs().max()
-    note = json.loads((tmp_path / "merged" / save_load.ADAPTER_NOTE).read_text())
+    note = json.loads((tmp_path / "merged" / ADAPTER_NOTE).read_text())
     assert note["fingerprint"] == record["fingerprint"]
     assert note["template"] == record["plan"]["data"]["template"]
 

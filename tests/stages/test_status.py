@@ -77,6 +77,12 @@ def test_narrow_terminals_break_no_word_and_name_what_they_leave_out(width):
     assert ("a-node-with-a-name" in shown) == ("host" not in shown.partition("not shown at this width:")[2])
 
 
+def test_a_run_that_stopped_early_is_finished_and_shows_its_steps():
+    table = status.render(SweepView("mine", [RunView("lora.r=1", "f1", "finished", stopped_at=(30, 90))]))
+    assert [next(iter(column.cells)).plain for column in table.columns][1:3] == ["finished (stopped early)", "30/90"]
+    assert table.caption.plain == "1 run: 1 finished"
+
+
 def test_run_of_other_code_is_marked():
     table = status.render(SweepView("mine", [RunView("lora.r=1", "f1", "finished", other_code=True)]))
     assert next(iter(table.columns[1].cells)).plain == "finished (other code)"

@@ -51,6 +51,15 @@ def test_each_run_is_shown_as_it_is(grid, tmp_path):
     assert states(tmp_path, folder) == ["finished", "failed", "interrupted", "interrupted", "not started"]
 
 
+def test_a_run_that_stopped_early_is_finished_and_not_pruned(grid, tmp_path):
+    folder = manifest.keep_manifest(grid[:1])
+    record = started(grid[0])
+    record.training.stopped_early = {"step": 30, "steps": 90}
+    finish(tmp_path, record)
+    [row] = view_sweep(tmp_path, folder).runs
+    assert (row.state, row.stopped_at) == ("finished", (30, 90))
+
+
 def test_progress_of_an_earlier_owner_is_not_shown(grid, tmp_path):
     cell = grid[0]
     folder = manifest.keep_manifest([cell])

@@ -30,7 +30,9 @@ CHATML = (
 
 def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> schema.Data:
     """``schema.Data`` of one file that is split into three, with ``changes`` (nested nodes as tuples or values)."""
-    names: dict[str, str | None] = dict.fromkeys(("instruction", "input", "output", "messages", "target", "options"))
+    names: dict[str, str | None] = dict.fromkeys(
+        ("instruction", "input", "output", "messages", "target", "options", "rejected", "weight")
+    )
     values: dict[str, Any] = {
         "name": "test",
         "format": "messages" if "messages" in columns else "alpaca",
@@ -43,6 +45,7 @@ def settings(path: object, columns: dict[str, str] = ALPACA, **changes: Any) -> 
         "limits": (None, None, None),
         "instruction": None,
         "options": None,
+        "class_weights": None,
         "train_on": "last",
         "group_by_prompt": True,
         "template": "lesson_exact",  # its texts can be counted by hand

@@ -34,9 +34,14 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        shares_m: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The sum in nats, float32."""
+        """The sum in nats, float32; with ``shares_m`` each target counts so much."""
         train = ctx.needs_input_grad[0]
         grad_md = torch.empty_like(hidden) if train else None
         losses = []
@@ -46,10 +51,12 @@ class HeadLoss(torch.autograd.Function):
             logits = functional.linear(hidden[part], weight, bias).float()
             target = targets[part, None]
             norm = torch.logsumexp(logits, dim=-1, keepdim=True)
-            losses.append((norm - logits.gather(1, target)).sum())
+            loss = norm - logits.gather(1, target)
+            losses.append((loss if shares_m is None else loss * shares_m[part, None]).sum())
             if grad_md is not None:
                 shares = logits.sub_(norm).exp_()
                 shares.scatter_add_(1, target, torch.full_like(target, -1, dtype=shares.dtype))
+                shares = shares if shares_m is None else shares * shares_m[part, None]
                 torch.mm(shares.to(weight.dtype), weight, out=grad_md[part])
         ctx.save_for_backward(*([] if grad_md is None else [grad_md]))
         return torch.stack(losses).sum() if losses else hidden.new_zeros((), dtype=torch.float32)
@@ -58,7 +65,7 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         """Gradient of the hidden states."""
         [grad_md] = ctx.saved_tensors
-        return (grad_md * grads[0]).to(grad_md.dtype), None, None, None
+        return (grad_md * grads[0]).to(grad_md.dtype), None, None, None, None
 
 
 @contextmanager
@@ -76,6 +83,7 @@ def fused_head(model: nn.Module) -> Iterator[bool]:
     def loss(logits: torch.Tensor, labels: Any = None, vocab_size: Any = None, **settings: Any) -> torch.Tensor:
         return _mean_loss(logits, labels, head, **settings)
 
+    loss.weighs = True  # type: ignore[attr-defined]  # takes ``weights_bt`` (training/row_weights.py)
     before = network.loss_function
     head.forward = _unchanged
     network.loss_function = loss
@@ -115,18 +123,24 @@ def _mean_loss(
     num_items_in_batch: Any = None,
     ignore_index: int = IGNORED,
     shift_labels: torch.Tensor | None = None,
+    weights_bt: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """As transformers' ``ForCausalLMLoss``: the sum over the step's number of tokens, or the mean of the batch."""
+    """As transformers' ``ForCausalLMLoss``: the sum over the step's number of tokens, or the mean of the batch.
+
+    With ``weights_bt`` each token counts so much, and the number of tokens is the sum of their weights.
+    """
     if shift_labels is None:
         assert labels is not None
         shift_labels = functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     targets = shift_labels.to(hidden_btd.device)
     has_label = targets != ignore_index
     dtype = head.weight.dtype
+    weights_m = None if weights_bt is None else weights_bt.to(targets.device).expand(targets.shape)[has_label]
     with torch.autocast(hidden_btd.device.type, enabled=False):
         total: torch.Tensor = HeadLoss.apply(
-            hidden_btd[has_label].to(dtype), head.weight, head.bias, targets[has_label]
+            hidden_btd[has_label].to(dtype), head.weight, head.bias, targets[has_label], weights_m
         )
-    count = has_label.sum() if num_items_in_batch is None else num_items_in_batch
+    own = has_label.sum() if weights_m is None else weights_m.sum()
+    count = own if num_items_in_batch is None else num_items_in_batch
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)

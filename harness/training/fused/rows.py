@@ -21,6 +21,7 @@ from transformers import AttentionInterface
 from harness.data.tokenize import IGNORED
 from harness.models.network import base_network, kept_numbers
 from harness.training.fused.head import SUPPORTED
+from harness.training.row_weights import WEIGHTS
 
 ATTENTION = "rows_apart"  # its name among transformers' implementations
 ROWS = ("input_ids", "attention_mask", "labels")  # what a part of a batch has
@@ -85,7 +86,8 @@ def joined_rows(model: nn.Module, inputs: Inputs, tokens: int | None = None) -> 
     before = config._attn_implementation
     config._attn_implementation = ATTENTION
     try:
-        yield [joined({name: inputs[name][part] for name in ROWS}) for part in parts(lengths_of(inputs), tokens)]
+        kept = [name for name in (*ROWS, WEIGHTS) if name in inputs]
+        yield [joined({name: inputs[name][part] for name in kept}) for part in parts(lengths_of(inputs), tokens)]
     finally:
         config._attn_implementation = before
 
@@ -131,19 +133,23 @@ def joins(model: nn.Module, inputs: Inputs) -> bool:
     """Whether this batch can be joined: not one row, no other inputs than ``INPUTS``, all within the model's window."""
     rows, length = inputs["input_ids"].shape
     window = getattr(base_network(model).config, "sliding_window", None) or length
-    return rows > 1 and inputs.keys() == INPUTS and length <= window
+    return rows > 1 and inputs.keys() - {WEIGHTS} == INPUTS and length <= window
 
 
 def joined(inputs: Inputs) -> Inputs:
     """The batch, padded on the right, as one row.
 
     Gives ``input_ids``, ``position_ids`` (from 0 in each row), ``labels`` and ``shift_labels``, each of shape
-    (1, tokens), and ``row_lengths``.
+    (1, tokens), and ``row_lengths``; of rows with weights also the weight of each token.
     """
     mask_bt, labels_bt, lengths = inputs["attention_mask"], inputs["labels"], lengths_of(inputs)
     text = mask_bt.flatten().nonzero()[:, 0]
     targets = functional.pad(labels_bt[:, 1:], (0, 1), value=IGNORED)  # a row's last token predicts nothing
+    weights = {}
+    if WEIGHTS in inputs:
+        weights[WEIGHTS] = inputs[WEIGHTS].repeat_interleave(mask_bt.sum(dim=1))[None]
     return {
+        **weights,
         "input_ids": inputs["input_ids"].flatten()[text][None],
         "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
         "labels": labels_bt.flatten()[text][None],

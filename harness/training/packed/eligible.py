@@ -2,7 +2,7 @@
 
 from harness.config.schema import Objective, Quantization, Strategy
 from harness.methods.registry import changes_base
-from harness.plan.spec import Options, Plan, digest, effective_settings
+from harness.plan.spec import CONTINUE_FROM, Options, Plan, digest, effective_settings
 
 METHODS = ("lora", "ia3")
 
@@ -25,6 +25,10 @@ def why_alone(plan: Plan) -> str | None:
         return f"{plan.method}.modules_to_save trains whole modules"
     if trainer.objective is not Objective.completion:
         return f"trainer.objective={trainer.objective.value}: packs take completion"
+    if trainer.neftune_alpha is not None:
+        return f"trainer.neftune_alpha={trainer.neftune_alpha:g} draws noise for the rows of one run"
+    if plan.data.columns.weight is not None or plan.data.class_weights:
+        return "data.columns.weight or data.class_weights: packs take rows that count alike"
     if trainer.parallel.strategy is not Strategy.none:
         return f"trainer.parallel={trainer.parallel.strategy.value} takes several processes for one run"
     if trainer.gradient_checkpointing:
@@ -40,4 +44,5 @@ def pack_key(plan: Plan, options: Options) -> str:
     """Equal for plans that can train together: one base, the same rows, batches of one size, and as many threads."""
     shared = effective_settings(plan.as_dict())
     trainer = {name: shared["trainer"].get(name) for name in SHARED}
-    return digest([shared["model"], shared["data"], shared["inputs"], trainer, options.threads])
+    inputs = {name: value for name, value in shared["inputs"].items() if name != CONTINUE_FROM}  # of each run's adapter
+    return digest([shared["model"], shared["data"], inputs, trainer, options.threads])
