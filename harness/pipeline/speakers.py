@@ -24,8 +24,8 @@ from harness.runtime.terminal import counted
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from harness.adapters.external import ExternalAdapter
     from harness.models.base import Base
+    from harness.models.peft_adapters import ExternalAdapter
 
 READ_AT_MOST = 32 << 20  # bytes of rows that are read for examples
 EXAMPLES = 4
@@ -174,7 +174,7 @@ def choose_run(options: Options) -> Chosen:
 
 def external_speakers(options: Options, plan: Plan) -> list[ExternalSpeaker]:
     """The adapters of ``adapter_path``. Raises ModelFault if one of them cannot be read."""
-    from harness.adapters.external import find_adapter
+    from harness.models.peft_adapters import find_adapter
 
     return [ExternalSpeaker(find_adapter(path), plan) for path in options.adapter_paths]
 

@@ -161,6 +161,8 @@ def test_accumulated_batches_are_one_step_over_all_pairs(make, tmp_path):
     curves = []
     for passes in (("trainer.batch_size=6",), ("trainer.batch_size=2", "trainer.gradient_accumulation_steps=3")):
         curves.append(make("trainer.max_steps=4", *passes).train(tmp_path / passes[0][-1]).curve)
+    for whole in curves:
+        del whole[0]["accuracy"]  # before the first step, margins are zero up to rounding
     for one, other in zip(*curves, strict=True):  # the second step of an epoch has 4 pairs
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
 

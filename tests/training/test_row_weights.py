@@ -91,7 +91,7 @@ def test_record_says_how_rows_count_and_other_runs_stay_comparable(random_qwen2,
     done = command(*words, COLUMN, "data.class_weights={blue: 2}")
     assert done.code == 0, done.err
     [record] = records_of(tmp_path / "runs").values()
-    assert record["audit"]["row_weights"] == "0.5 to 7, mean 3"  # rows 1 and 7 are blue
+    assert record["audit"]["row_weights"] == "1 to 7, mean 2.75"  # rows 1 and 7 are blue
     assert "training rows count by their weights" in done.err
     plan, usual = plan_of(*words, COLUMN)[0], plan_of(*words)[0]
     assert plan.fingerprint != usual.fingerprint
