@@ -17,6 +17,7 @@ from harness.config.schema import (
     Quantization,
     RowFormat,
     Stage,
+    Strategy,
     Template,
     Tracking,
     TrainOn,

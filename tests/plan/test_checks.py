@@ -204,6 +204,13 @@ def test_guard_fires_and_names_key_value_and_remedy(changes, opening, remedy):
     assert len(faults) == 1, "one mistake, one message"
 
 
+def test_preferences_are_learned_in_one_process():
+    faults = faults_of(*DPO, "trainer.parallel.strategy=ddp")
+    assert [fault for fault in faults if fault.startswith("trainer.objective=dpo")] == [
+        "trainer.objective=dpo trains in one process, not with trainer.parallel.strategy=ddp; set trainer/parallel=none"
+    ]
+
+
 def test_runs_that_cannot_pause_are_not_pruned():
     faults = faults_of("sweep.prune=halving", "trainer.parallel.strategy=fsdp")
     assert [fault for fault in faults if fault.startswith("sweep.prune")] == [
