@@ -237,7 +237,7 @@ def test_the_page_of_an_ablation_has_question_command_picture_and_answer(script,
     drawn = ElementTree.parse(tmp_path / "rank.svg").iter()
     texts = [each.text for each in drawn if each.tag.endswith("text")]
     assert {"lora r=4", "lora r=16", "learning rate", "loss"} <= set(texts)
-    axes = ablation.picture(report["groups"][1]).axes[0]
+    axes = ablation.picture(report["groups"][1], {}).axes[0]
     assert axes.get_xscale() == "log"
     assert axes.get_ylim()[1] < 90  # diverged runs do not squeeze the others
     (tmp_path / "rank.md").write_text(page.replace("Not written yet.", "By hand."))
@@ -246,9 +246,20 @@ def test_the_page_of_an_ablation_has_question_command_picture_and_answer(script,
 
 
 def test_settings_with_one_rate_are_rows_of_the_picture(script):
-    axes = script("ablation").picture(ablation_report({0.01: 2.0})["groups"][1]).axes[0]
+    axes = script("ablation").picture(ablation_report({0.01: 2.0})["groups"][1], {}).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["lora r=4", "lora r=16"]
     assert axes.get_xscale() == "linear"
+
+
+def test_a_curve_is_named_after_its_arm(script):
+    ablation = script("ablation")
+    arms = {"lora": ["peft=lora"], "dora": ["peft=lora", "lora.use_dora=true"]}
+    cell = "lora.r=32 peft=lora lora.use_dora=True seed=0"
+    row = {"method": "lora", "setting": "r=32 use_dora=true", "cells": [cell]}
+    assert ablation.label_of(row, arms) == "dora r=32"
+    assert ablation.label_of(row | {"cells": ["lora.r=32 peft=lora"], "setting": "r=32"}, arms) == "lora r=32"
+    assert ablation.label_of(row | {"cells": ["peft=ia3"], "method": "ia3", "setting": ""}, arms) == "ia3"
+    assert ablation.arms_of("variants")["dora"] == arms["dora"]
 
 
 def test_an_ablation_without_runs_or_a_verdict_is_refused(script, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ your own words. The exit code is that of the experiment.
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from sections import row
 
 from harness.record.files import atomic_write_text
@@ -58,7 +60,7 @@ def main() -> int:
     page = given.to / f"{given.name}.md"
     kept = page.read_text(encoding="utf-8").partition(BY_HAND)[2] if page.is_file() else ""
     given.to.mkdir(parents=True, exist_ok=True)
-    picture(_group(report)).savefig(given.to / f"{given.name}.svg", metadata={"Date": None})
+    picture(_group(report), arms_of(given.name)).savefig(given.to / f"{given.name}.svg", metadata={"Date": None})
     atomic_write_text(page, "\n".join(lines_of(given.name, report)) + "\n" + BY_HAND + (kept or TO_WRITE))
     print(f"{page}: {report['shapes'][0]['verdict']}")
     return 0
@@ -83,7 +85,37 @@ def lines_of(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", f"{len(finished)} runs, {hours:.1f} hours of training, code {', '.join(code)}.", "")
 
 
-def picture(group: Mapping[str, Any]) -> "Figure":
+def arms_of(name: str) -> dict[str, list[str]]:
+    """The arms of an experiment, each with its overrides."""
+    file = ROOT / "conf" / "experiment" / f"{name}.yaml"
+    paper = yaml.safe_load(file.read_text(encoding="utf-8"))["paper"] if file.is_file() else {}
+    return {arm: shlex.split(text) for arm, text in paper.get("arms", {}).items()}
+
+
+def label_of(configuration: Mapping[str, Any], arms: Mapping[str, Sequence[str]]) -> str:
+    """The arm of the configuration, with the settings that no arm sets; without an arm, method and settings."""
+    words = set(_plain(configuration["cells"][0]).split()) if configuration.get("cells") else set()
+    fitting = [arm for arm, overrides in arms.items() if words.issuperset(map(_plain, overrides))]
+    if not fitting:
+        return f"{configuration['method']} {configuration['setting']}".strip()
+    of_arms = {word.partition("=")[0].rpartition(".")[2] for overrides in arms.values() for word in overrides}
+    own = [
+        word for word in configuration["setting"].split() if word.partition("=")[0].rpartition(".")[2] not in of_arms
+    ]
+    return " ".join([max(fitting, key=lambda arm: len(arms[arm])), *own])
+
+
+def _plain(override: str) -> str:
+    """Without the signs that quote it, which differ between an experiment's file and a cell."""
+    return override.translate(str.maketrans("", "", "\\'\"")).lower()
+
+
+def _key(word: str) -> str:
+    """The last part of an override's key."""
+    return word.partition("=")[0].rpartition(".")[2]
+
+
+def picture(group: Mapping[str, Any], arms: Mapping[str, Sequence[str]]) -> "Figure":
     """Losses with their intervals over seeds: a line over the learning rates for each setting, or one row for each
     setting if all have one rate."""
     import matplotlib as mpl
@@ -94,8 +126,7 @@ def picture(group: Mapping[str, Any]) -> "Figure":
     for each in group["configurations"]:
         score = each["scores"].get("loss")
         if each["learning_rate"] and score and score["mean"] is not None:
-            label = f"{each['method']} {each['setting']}".strip()
-            curves.setdefault(label, []).append((each["learning_rate"], score))
+            curves.setdefault(label_of(each, arms), []).append((each["learning_rate"], score))
     if not curves:
         sys.exit("no finished run has a loss, so that there is nothing to show")
     by_rate = any(len(curve) > 1 for curve in curves.values())
