@@ -32,6 +32,7 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
     from harness.stages.push import push_adapter
     from harness.stages.report import report_records
     from harness.stages.score import score_adapters, score_export
+    from harness.stages.serve import serve
     from harness.stages.verify import verify_bundle
     from harness.sweep.cells import cell_from_hydra, grid_of_command, task_overrides
     from harness.sweep.claim import run_cell
@@ -73,6 +74,8 @@ def task(composed: "DictConfig", cache: "ProcessCache") -> dict[str, Any] | None
             status.show_status(options.runs_dir, options.sweep_name, options.watch)
         case Stage.chat:
             chat(plan, options, task_overrides())
+        case Stage.serve:
+            serve(plan, options, task_overrides())
         case Stage.claim:
             judge_claim(options.claim, partial(task, cache=cache))
     return None

@@ -16,6 +16,14 @@ def weightless(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def three_runs(random_qwen2, tmp_path_factory):
+    """Finished runs on one base, which tests only read: LoRA of two ranks, prompt tuning."""
+    from tests.support.talks import make_runs
+
+    return make_runs(random_qwen2, tmp_path_factory.mktemp("three"))
+
+
+@pytest.fixture(scope="session")
 def random_qwen2(tmp_path_factory) -> Path:
     """A Qwen2 model of 2 layers with random weights and a byte-level tokenizer, saved as a folder."""
     import torch

@@ -31,6 +31,7 @@ class Stage(Enum):
     verify = "verify"  # repeat the runs of a bundle, and compare their figures
     status = "status"  # how far a sweep has come, seen from another terminal
     chat = "chat"  # talk to base and tuned model in this terminal
+    serve = "serve"  # talk to them on a page in the browser
     claim = "claim"  # judge whether one setting is better than another, or equal to it
 
 
@@ -617,9 +618,18 @@ class BundleSettings(ConfigNode):
 
 @dataclass(kw_only=True)
 class ChatSettings(ConfigNode):
-    """A conversation with base and tuned model, for stage=chat."""
+    """A conversation with base and tuned model, for stage=chat and stage=serve."""
 
     history: bool | None  # false: each message is answered by itself; null: by the run's rows and template
+
+
+@dataclass(kw_only=True)
+class ServeSettings(ConfigNode):
+    """The page of stage=serve."""
+
+    host: str = text()  # address to listen on
+    port: int  # 0: a free one
+    allow_remote: bool  # false: refuse to listen on an address that other machines reach
 
 
 @dataclass(kw_only=True)
@@ -651,9 +661,9 @@ class Common(ConfigNode):
     runs_dir: str = text()
     rerun: bool
     keep: Keep
-    run: str | None = text(Text.verbatim)  # stage=generate, chat, export, score and push: a run's fingerprint
-    adapter_path: Any = text()  # stage=score, export and chat: adapters from elsewhere, by folder or hub name
-    prompt: str | None = text(Text.verbatim)  # stage=generate and chat: the instruction
+    run: str | None = text(Text.verbatim)  # stage=generate, chat, serve, export, score and push: a run's fingerprint
+    adapter_path: Any = text()  # stage=score, export, chat and serve: adapters from elsewhere, by folder or hub name
+    prompt: str | None = text(Text.verbatim)  # stage=generate, chat and serve: the instruction
     input: str | None = text(Text.verbatim)  # stage=generate: the input beside it
     note: str | None = text(Text.verbatim)  # kept in the records of the runs, and searchable
     tags: list[str] = text()  # likewise
@@ -677,6 +687,7 @@ class Common(ConfigNode):
     import_results: ImportSettings
     bundle: BundleSettings
     chat: ChatSettings
+    serve: ServeSettings
     confirm: bool  # stage=archive: do what cannot be undone
     scale: Scale | None  # null: the grid as the experiment has it
     levels: Levels

@@ -52,6 +52,10 @@ class Speaker(Protocol):
         """Short and unique: a fingerprint."""
 
     @property
+    def stamp(self) -> str:
+        """Of its content: another one under the same key is another adapter."""
+
+    @property
     def label(self) -> str:
         """For people."""
 
@@ -79,6 +83,11 @@ class RunSpeaker:
     def key(self) -> str:
         """The fingerprint."""
         return str(self.record["fingerprint"])
+
+    @property
+    def stamp(self) -> str:
+        """The attempt, and when it ended."""
+        return f"{self.record['attempt']} {self.record.get('finished')}"
 
     @cached_property
     def plan(self) -> Plan:
@@ -121,6 +130,11 @@ class ExternalSpeaker:
         return fingerprint_of(self.plan, self.adapter)
 
     @property
+    def stamp(self) -> str:
+        """The hash of its content."""
+        return self.adapter.sha256
+
+    @property
     def label(self) -> str:
         """Its method and name."""
         return f"{self.adapter.method} · {self.adapter.name}"
@@ -145,9 +159,9 @@ class ExternalSpeaker:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Who is asked."""
+    """The run that is asked."""
 
-    speaker: Speaker
+    speaker: RunSpeaker
     note: str | None  # how it was chosen, if nobody named it
 
 

@@ -35,7 +35,7 @@ class Talk:
 
     def __init__(self, base: Base) -> None:
         self.base = base
-        self._tuned: OrderedDict[str, PeftModel] = OrderedDict()
+        self._tuned: OrderedDict[tuple[str, str], PeftModel] = OrderedDict()
 
     @classmethod
     def begin(cls, speaker: Speaker, threads: int) -> "Talk":
@@ -51,13 +51,18 @@ class Talk:
 
     def tuned(self, speaker: Speaker) -> "PeftModel":
         """The speaker's adapter on the base; the one that was asked longest ago gives way."""
-        if speaker.key in self._tuned:
-            self._tuned.move_to_end(speaker.key)
+        key = (speaker.key, speaker.stamp)
+        if key in self._tuned:
+            self._tuned.move_to_end(key)
         else:
             while len(self._tuned) >= KEPT:
                 self._tuned.popitem(last=False)
-            self._tuned[speaker.key] = speaker.load(self.base)
-        return self._tuned[speaker.key]
+            self._tuned[key] = speaker.load(self.base)
+        return self._tuned[key]
+
+    def holds(self, speaker: Speaker) -> bool:
+        """Whether its adapter is on the base already."""
+        return (speaker.key, speaker.stamp) in self._tuned
 
     def ask(
         self,

@@ -33,6 +33,7 @@ from harness.plan import claims, parallel_checks
 from harness.plan.devices import device_faults
 from harness.plan.extensions import section_faults, tracker_faults
 from harness.plan.values import is_text, path_faults, texts, unwritable_folder, value_faults
+from harness.runtime.loopback import is_loopback
 from harness.scoring import custom, judging, lm_harness
 from harness.scoring.catalog import AUTO, JUDGE, SCORES, TOKENIZE, metric_names, reads_answers
 
@@ -465,24 +466,33 @@ def _adapters(config: Config) -> Iterator[str]:
     shown = brief(str(given))
     if not texts(given) or not given or not all([given] if isinstance(given, str) else given):
         yield f"adapter_path={shown} is no folder or hub name, or a list of these; write adapter_path=[a,b]"
-    elif config.stage not in (Stage.score, Stage.export, Stage.chat):
+    elif config.stage not in (Stage.score, Stage.export, Stage.chat, Stage.serve):
         yield (
-            f"adapter_path={shown} is for stage=score, export and chat, not stage={config.stage.value}; leave it out"
+            f"adapter_path={shown} is for stage=score, export, chat and serve, not stage={config.stage.value}; "
+            "leave it out"
         )
     elif config.run is not None:
         yield f"adapter_path={shown} and run={config.run} both name an adapter; leave one of them out"
     elif config.stage is Stage.export and not isinstance(given, str) and len(given) > 1:
         yield f"adapter_path={shown}: stage=export writes one model; name one adapter"
     elif config.stage is Stage.chat and not isinstance(given, str) and len(given) > 1:
-        yield f"adapter_path={shown}: stage=chat talks to one adapter; name one"
+        yield f"adapter_path={shown}: stage=chat talks to one adapter; name one, or use stage=serve"
 
 
 def _talking(config: Config) -> Iterator[str]:
-    """stage=chat takes its messages from the terminal."""
-    if config.input is not None and config.stage is Stage.chat:
+    """stage=chat and stage=serve take messages where they run; the page is for this machine unless told otherwise."""
+    serve = config.serve
+    if config.input is not None and config.stage in (Stage.chat, Stage.serve):
         yield (
             f"input={brief(config.input)} has no effect with stage={config.stage.value}, where the messages are the "
             "input; leave it out"
+        )
+    if not 0 <= serve.port <= 65535:
+        yield f"serve.port={serve.port} is no port; use 1 to 65535, or 0 for a free one"
+    if not serve.allow_remote and not is_loopback(serve.host):
+        yield (
+            f"serve.host={brief(serve.host)} is an address that other machines can reach, and the page asks for no "
+            "password; use serve.host=127.0.0.1, or allow it with serve.allow_remote=true"
         )
 
 

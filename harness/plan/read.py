@@ -170,6 +170,7 @@ def _options(config: schema.Config, budget: BudgetFit | None = None) -> Options:
         import_results=freeze(config.import_results),
         bundle=freeze(config.bundle),
         chat=freeze(config.chat),
+        serve=freeze(config.serve),
         confirm=config.confirm,
         report=freeze(config.report),
         select=freeze(config.select),

@@ -209,6 +209,7 @@ class Options:
     import_results: schema.ImportSettings
     bundle: schema.BundleSettings
     chat: schema.ChatSettings
+    serve: schema.ServeSettings
     confirm: bool
     report: schema.ReportSettings
     select: schema.SelectSettings

@@ -23,6 +23,7 @@ OVERRIDES_WITHOUT_EFFECT = (
         "import_results.",
         "bundle.",
         "chat.",
+        "serve.",
     ),
     *("trainer.threads=", "trainer.checkpoint_", "trainer.on_oom="),
 )

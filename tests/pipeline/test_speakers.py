@@ -11,12 +11,11 @@ from harness.errors import ConfigFault
 from harness.pipeline import speakers as pipeline_speakers
 from harness.pipeline.speakers import choose_run, chosen_generation, label_of, runs_on_base, with_adapter
 from tests.support.runs import plan_of
-from tests.support.talks import three_runs
 
 
-@pytest.fixture(scope="module")
-def runs(random_qwen2, tmp_path_factory):
-    return three_runs(random_qwen2, tmp_path_factory.mktemp("speakers"))
+@pytest.fixture
+def runs(three_runs):
+    return three_runs
 
 
 def options_of(runs, *words):

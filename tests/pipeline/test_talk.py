@@ -14,12 +14,11 @@ from harness.pipeline.speakers import runs_on_base
 from harness.pipeline.talk import Talk, readable
 from tests.support.data_cases import CHATML
 from tests.support.runs import loaded
-from tests.support.talks import three_runs
 
 
 @pytest.fixture(scope="module")
-def runs(random_qwen2, tmp_path_factory):
-    return three_runs(random_qwen2, tmp_path_factory.mktemp("talk"))
+def runs(three_runs):
+    return three_runs
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def test_what_is_no_adapter_is_refused_with_a_remedy(scored, made_elsewhere, ran
     words, _, _ = scored
     path = made_elsewhere[2][0]
     for more, message in (
-        ([f"adapter_path={path}"], "is for stage=score, export and chat"),
+        ([f"adapter_path={path}"], "is for stage=score, export, chat and serve"),
         ([f"adapter_path={path}", "stage=score", "run=abc"], "both name an adapter"),
         (["adapter_path=[]", "stage=score"], "is no folder or hub name"),
         ([f"adapter_path=[{path},{path}]", "stage=export"], "name one adapter"),

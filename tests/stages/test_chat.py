@@ -17,12 +17,11 @@ from harness.pipeline import talk as pipeline_talk
 from tests.stages.test_adapters import plain_adapter
 from tests.support.paths import ROOT
 from tests.support.runs import command
-from tests.support.talks import three_runs
 
 
-@pytest.fixture(scope="module")
-def runs(random_qwen2, tmp_path_factory):
-    return three_runs(random_qwen2, tmp_path_factory.mktemp("chat"))
+@pytest.fixture
+def runs(three_runs):
+    return three_runs
 
 
 def chat(runs_dir, said, *words):

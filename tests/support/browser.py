@@ -58,6 +58,12 @@ class OpenedPage:
     def select(self, selector: str, value: str) -> None:
         self._page.select_option(selector, value)
 
+    def press(self, selector: str, key: str) -> None:
+        self._page.press(selector, key)
+
+    def picture(self, file: Path) -> None:
+        self._page.screenshot(path=str(file))
+
     def text(self, selector: str) -> str:
         return str(self._page.text_content(selector))
 
@@ -75,6 +81,19 @@ def opened(file: Path, width: int = 1300, scheme: str = "light", wait: bool = Tr
     page = context.new_page()
     found = OpenedPage(page)
     page.goto(file.resolve().as_uri(), wait_until="load" if wait else "commit")
+    try:
+        yield found
+    finally:
+        context.close()
+
+
+@contextmanager
+def opened_url(url: str, width: int = 1300, scheme: str = "light") -> Iterator[OpenedPage]:
+    """The page of a server of this machine."""
+    context = _browser().new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    found = OpenedPage(page)
+    page.goto(url)
     try:
         yield found
     finally:
