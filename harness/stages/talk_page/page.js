@@ -189,6 +189,7 @@ function summary(done) {
 /* One side's answer, into its place; what was answered, or null if it did not end. */
 async function answer(side, turns, wanted, { box, text, note }, signal) {
   box.classList.add("writing");
+  note.textContent = "";
   try {
     const body = JSON.stringify({ speaker: $(side).value, manner: protocol(side), turns, ...wanted });
     const headers = { "content-type": "application/json" };
