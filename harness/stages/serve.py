@@ -34,7 +34,8 @@ def serve(plan: Plan, options: Options, words: Sequence[str]) -> None:
     from harness.pipeline.speakers import choose_run, external_speakers, remarks_on, runs_on_base
     from harness.pipeline.talk import Talk
     from harness.runtime import threads
-    from harness.stages.talk_server import Desk, TalkServer
+    from harness.stages.talk_desk import Desk
+    from harness.stages.talk_server import TalkServer
 
     first: Speaker
     of_base: Mapping[str, Any]

@@ -10,10 +10,8 @@ import logging
 import os
 import select
 import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,12 +19,11 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from harness.config import schema
 from harness.errors import HarnessError, brief, first_line, hint_for
-from harness.pipeline.speakers import Manner, Speaker, chosen_generation, remarks_on
-from harness.pipeline.talk import Talk
 from harness.runtime.loopback import as_address, is_loopback
 from harness.shipped import VERSION
+from harness.stages.talk_desk import Desk
+from harness.stages.talk_requests import LARGEST, Refused, read_question
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +34,7 @@ FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 SPEAKERS, ANSWERS = "/api/speakers", "/api/answers"
-BASE = "base"  # the untouched base among the speakers
 
-LARGEST = 1 << 20  # bytes of a request
-TURNS = 1000
-LONGEST_ANSWER = 100_000
 LINGER_S = 1.0  # after which a refused request that is still being sent is cut off
 QUIET_S = 30.0  # after which a connection that says nothing is closed
 HEADERS = {
@@ -56,175 +49,6 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-class Refused(Exception):
-    """A request that is not answered, and why."""
-
-    def __init__(self, status: HTTPStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Question:
-    """A checked request for an answer."""
-
-    speaker: str  # a key, or ``base``
-    manner: str  # key of the run whose prompt and decoding it is asked with
-    turns: tuple[str, ...]
-    instruction: str
-    seed: int
-    generation: Mapping[str, Any]
-
-
-class Desk:
-    """Who is offered, and the one conversation partner that all requests share."""
-
-    def __init__(
-        self,
-        talk: Talk,
-        *,
-        first: Speaker,
-        external: Sequence[Speaker],
-        runs: Callable[[], Sequence[Speaker]],
-        instruction: str | None,
-        history: bool | None,
-        decoding: schema.Generation,
-        words: tuple[str, ...],
-    ) -> None:
-        self._talk, self._external, self._runs = talk, external, runs
-        self._instruction, self._history = instruction, history
-        self._decoding, self._words = decoding, words
-        self._first, self._base = first.key, first.model.name
-        self._known: dict[str, Speaker] = {first.key: first}
-        self._listing = threading.Lock()
-        self._speaking = threading.Lock()
-        self._closing = threading.Event()
-
-    def listed(self) -> dict[str, Any]:
-        """Everybody who can be asked now."""
-        with self._listing:
-            found: dict[str, Speaker] = {}
-            for speaker in (*self._external, *self._runs()):
-                known = self._known.get(speaker.key)
-                same = known is not None and (known.stamp, known.label) == (speaker.stamp, speaker.label)
-                found[speaker.key] = known if known is not None and same else speaker  # it has read its rows
-            self._known = found
-        return {
-            "base": self._base,
-            "speakers": [{"key": key, "label": speaker.label} for key, speaker in found.items()],
-            "left": BASE,
-            "right": self._first if self._first in found else next(iter(found), BASE),
-            "history": self._history,
-        }
-
-    def described(self, key: str) -> dict[str, Any]:
-        """How a speaker is asked.
-
-        Raises:
-            Refused: there is no such speaker, or its files are not what its record says.
-        """
-        speaker = self._speaker(key)
-        manner = self._manner(speaker)
-        generation = self._generation(manner)
-        return {
-            "key": key,
-            "label": speaker.label,
-            "template": manner.template,
-            "turns": manner.turns,
-            "instruction": manner.instruction if self._instruction is None else self._instruction,
-            "examples": list(manner.examples),
-            "notes": remarks_on(speaker),
-            "generation": {name: getattr(generation, name) for name in DECODING},
-        }
-
-    def answer(self, question: Question, write: Callable[[dict[str, Any]], None], gone: Callable[[], bool]) -> None:
-        """Write an answer's events: ``waiting``, pieces of ``text``, then ``done`` or ``error``.
-
-        Args:
-            write: sends an event; raises OSError when nobody reads any more.
-            gone: whether nobody reads any more.
-        """
-        speaker = None if question.speaker == BASE else self._speaker(question.speaker)
-        manner = self._manner(self._speaker(question.manner))
-        generation = replace(self._generation(manner), **question.generation)
-
-        def enough() -> bool:
-            return gone() or self._closing.is_set()
-
-        with self._turn_of(write, enough) as mine:
-            if not mine:
-                return
-            if speaker is not None and not self._talk.holds(speaker):
-                write({"waiting": "loading the adapter"})
-            model = self._talk.base.model if speaker is None else self._talk.tuned(speaker)
-            reply = self._talk.ask(
-                model,
-                manner,
-                question.turns,
-                instruction=question.instruction,
-                generation=generation,
-                seed=question.seed,
-                told=lambda piece: write({"text": piece}),
-                enough=enough,
-            )
-            if reply.answer.stopped:
-                write({"error": "stopped: the server is closing"})
-                return
-            write(
-                {
-                    "done": {
-                        "text": reply.answer.text,
-                        "tokens": len(reply.answer.ids),
-                        "seconds": reply.answer.seconds,
-                        "cut": reply.answer.cut,
-                        "forgotten": reply.forgotten,
-                    }
-                }
-            )
-
-    def close(self, patience_s: float) -> None:
-        """End the answer that is being written, and begin no other."""
-        self._closing.set()
-        if self._speaking.acquire(timeout=patience_s):
-            self._speaking.release()
-
-    @contextmanager
-    def _turn_of(self, write: Callable[[dict[str, Any]], None], enough: Callable[[], bool]) -> Iterator[bool]:
-        """Wait until nobody else is answered; false if the reader has left before."""
-        mine = self._speaking.acquire(blocking=False)
-        if not mine:
-            write({"waiting": "another answer is being written"})
-        while not mine and not enough():
-            mine = self._speaking.acquire(timeout=0.1)
-        try:
-            yield mine and not enough()
-        finally:
-            if mine:
-                self._speaking.release()
-
-    def _speaker(self, key: str) -> Speaker:
-        speaker = self._known.get(key)
-        if speaker is None:
-            self.listed()
-            speaker = self._known.get(key)
-        if speaker is None:
-            raise Refused(
-                HTTPStatus.NOT_FOUND,
-                f"run={brief(key)} is not a finished run on {self._base} that kept its adapter; reload the page",
-            )
-        return speaker
-
-    def _manner(self, speaker: Speaker) -> Manner:
-        with self._listing:  # which reads rows; one request at a time
-            try:
-                return speaker.manner
-            except HarnessError as error:
-                raise Refused(HTTPStatus.CONFLICT, str(error)) from error
-
-    def _generation(self, manner: Manner) -> schema.Generation:
-        return chosen_generation(manner.generation, self._decoding, self._words)
 
 
 class TalkServer(ThreadingHTTPServer):
@@ -413,62 +237,3 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are no news."""
         log.debug(format, *args)
-
-
-DECODING = ("max_new_tokens", "do_sample", "temperature", "top_p")
-
-
-def read_question(body: bytes) -> Question:
-    """The request, checked. Raises Refused, naming the field."""
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"the request is not JSON ({first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise Refused(HTTPStatus.BAD_REQUEST, "the request is not an object")
-    turns = content.get("turns")
-    if not isinstance(turns, list) or len(turns) % 2 == 0 or len(turns) > TURNS:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"turns: an odd number of texts, at most {TURNS}, the last by the user")
-    generation = content.get("generation", {})
-    if not isinstance(generation, dict) or set(generation) - set(DECODING):
-        raise Refused(HTTPStatus.BAD_REQUEST, f"generation: an object with {', '.join(DECODING)}")
-    question = Question(
-        speaker=_text(content, "speaker"),
-        manner=_text(content, "manner"),
-        turns=tuple(_text({f"turns[{at}]": turn}, f"turns[{at}]") for at, turn in enumerate(turns)),
-        instruction=_text({"instruction": "", **content}, "instruction"),
-        seed=int(_number({"seed": 0, **content}, "seed", 0, 2**63 - 1, whole=True)),
-        generation={name: _decoding(generation, name) for name in generation},
-    )
-    if not question.turns[-1].strip():
-        raise Refused(HTTPStatus.BAD_REQUEST, "turns: the last one is empty")
-    return question
-
-
-def _text(content: Mapping[str, Any], name: str) -> str:
-    value = content.get(name)
-    if not isinstance(value, str):
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: a text is missing")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # half of a pair
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: holds half a character ({first_line(error)})") from error
-    return value
-
-
-def _decoding(generation: Mapping[str, Any], name: str) -> Any:
-    if name == "do_sample":
-        if not isinstance(generation[name], bool):
-            raise Refused(HTTPStatus.BAD_REQUEST, "do_sample: true or false")
-        return generation[name]
-    if name == "max_new_tokens":
-        return int(_number(generation, name, 1, LONGEST_ANSWER, whole=True))
-    return float(_number(generation, name, 0.01, 1.0 if name == "top_p" else 100.0))
-
-
-def _number(content: Mapping[str, Any], name: str, low: float, high: float, whole: bool = False) -> float:
-    value = content[name]
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: a {'whole ' if whole else ''}number from {low} to {high}")
-    return value

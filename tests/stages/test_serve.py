@@ -134,22 +134,22 @@ class TestInChromium:
         with written(), opened_url(server.url) as page:
             page.wait("document.documentElement.dataset.ready === 'true'")
             assert page.count("#left option") == page.count("#right option") == 4
-            assert page.value("[document.querySelector('#left').value, document.querySelector('#right').value]") == [
-                "base",
-                keys[0],
-            ]
+            chosen = page.value("['left', 'right'].map((id) => document.getElementById(id).value)")
+            assert chosen == ["base", keys[0]]
             assert page.value("document.querySelector('#instruction').value") == "Colour?"
             assert page.count("#examples button") == 4
+            page.value(WATCH)
             self.ask(page, "sky 1")
-            lengths = []
-            while not page.value(DONE):
-                lengths.append([len(self.answers(page, side)[0]) for side in ("left", "right")])
-                time.sleep(0.05)
-            left, right = ([pair[place] for pair in lengths] for place in (0, 1))
-            assert left == sorted(left)
-            assert right == sorted(right)
-            assert len(set(left)) > 3
-            assert len(set(right)) > 3
+            page.wait(f"document.querySelectorAll('.turn').length === 1 && {DONE}")
+            ends = []
+            for side in ("left", "right"):
+                seen = [(length, at) for where, length, at in page.value("window.seen") if where == side]
+                lengths, times = zip(*seen, strict=True)
+                assert list(lengths) == sorted(lengths)
+                assert len(set(lengths)) > 3
+                assert times[-1] - times[0] > 100  # ms; the server takes far longer
+                ends.append(times)
+            assert ends[0][-1] <= ends[1][0]
             assert self.answers(page, "left") == [f"base heard 0 turns {NASTY}"]
             assert self.answers(page, "right") == [f"r=4 heard 0 turns {NASTY}"]
             page.select("#left", keys[1])
@@ -240,6 +240,20 @@ class TestInChromium:
             )
             assert tops[1] > tops[0]
 
+
+# Keeps every state of the answers: the side, how long the text is, and when.
+WATCH = """(() => {
+  window.seen = [];
+  new MutationObserver((records) => {
+    for (const record of records) {
+      const side = record.target.closest?.(".answer")?.dataset.side;
+      const [text] = record.addedNodes;
+      if (side && record.target.className === "text" && text) {
+        window.seen.push([side, text.data.length, performance.now()]);
+      }
+    }
+  }).observe(document.querySelector("#log"), { childList: true, subtree: true });
+})()"""
 
 # Texts whose contrast with what is behind them is below 4.5 to 1 (WCAG AA).
 CONTRAST = """(() => {

@@ -11,7 +11,9 @@ from unittest import mock
 import pytest
 
 from harness.pipeline import talk as pipeline_talk
-from harness.stages.talk_server import BASE, LARGEST, TalkServer
+from harness.stages.talk_desk import BASE
+from harness.stages.talk_requests import LARGEST
+from harness.stages.talk_server import TalkServer
 from tests.support.runs import loaded
 from tests.support.talks import serving
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from harness.models.base import Base
 from harness.pipeline.speakers import runs_on_base
 from harness.pipeline.talk import Talk
-from harness.stages.talk_server import Desk, TalkServer
+from harness.stages.talk_desk import Desk
+from harness.stages.talk_server import TalkServer
 from tests.support.runs import command, overrides, plan_of, records_of, write_rows
 
 
