@@ -84,7 +84,7 @@ def _decoding(generation: Mapping[str, Any], name: str) -> Any:
 
 def _number(content: Mapping[str, Any], name: str, low: float, high: float, whole: bool = False) -> float:
     value = content[name]
-    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
-        if not whole or isinstance(value, int):
-            return value
+    is_number = isinstance(value, int) if whole else isinstance(value, int | float)
+    if is_number and not isinstance(value, bool) and low <= value <= high:
+        return value
     raise Refused(HTTPStatus.BAD_REQUEST, f"{name}: a {'whole ' if whole else ''}number from {low} to {high}")
