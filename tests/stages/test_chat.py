@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from unittest import mock
 
 import pytest
@@ -195,8 +196,12 @@ def test_in_a_terminal_the_answers_stand_side_by_side_and_ctrl_c_leaves(runs):
         os.write(ours, b"/reset\n")
         until(b"the conversation begins anew")
         until(b"> ")
-        process.send_signal(signal.SIGINT)  # what a terminal sends at Ctrl-C
-        assert process.wait(60) == 0
+        for _ in range(20):  # one that comes just before readline waits is seen at the next only
+            process.send_signal(signal.SIGINT)  # what a terminal sends at Ctrl-C
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(3)
+                break
+        assert process.returncode == 0
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
