@@ -1,9 +1,19 @@
 """Small base models that many tests share. Functions that tests import are in tests/support/."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
+
+if os.environ.get("HARNESS_WITHOUT_POSIX") == "1":  # this process and those that it starts: see sitecustomize.py there
+    WITHOUT_POSIX = str(Path(__file__).parent / "support" / "without_posix")
+    if WITHOUT_POSIX not in sys.path:
+        sys.path.insert(0, WITHOUT_POSIX)
+        sys.modules.pop("sitecustomize", None)
+        os.environ["PYTHONPATH"] = os.pathsep.join([WITHOUT_POSIX, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        import sitecustomize  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -110,12 +110,8 @@ def _create(path: Path) -> None:
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases however the process ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes may both convert, but the rename still hides incomplete folders
-        yield
-        return
-    with lock.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    """Hold a lock that the system releases however the process ends: flock, or msvcrt's on Windows."""
+    from filelock import FileLock
+
+    with FileLock(lock):
         yield

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from harness.record.redact import clean, redactor, to_plain
 from harness.runtime import distributed
+from harness.runtime.platform import patiently, sync_folder
 
 PARTIAL = ".partial"  # suffix of what is being written; its name begins with a dot
 
@@ -36,8 +37,8 @@ def replacing(path: Path, tag: str | None = None) -> Iterator[Path]:
         yield partial
         _share(partial)
         if path.is_dir():
-            shutil.rmtree(path)  # a rename cannot replace a folder that has content
-        os.replace(partial, path)
+            patiently(shutil.rmtree, path)  # a rename cannot replace a folder that has content
+        patiently(os.replace, partial, path)
     except BaseException:
         with suppress(OSError):
             remove(partial)
@@ -83,7 +84,7 @@ def set_aside(path: Path, label: str = "corrupt") -> Path:
     while (aside := path.with_name(f"{path.name}.{label}-{number}")).exists():
         number += 1
     with suppress(FileNotFoundError):  # another process may have been quicker
-        os.replace(path, aside)
+        patiently(os.replace, path, aside)
     return aside
 
 
@@ -97,12 +98,7 @@ def _replacing_file(path: Path) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-    if os.name == "posix":  # the rename itself must outlive a power cut
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)  # the rename itself must outlive a power cut
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> None:

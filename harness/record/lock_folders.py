@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.record.lock_owners import Owner, parse_owner
+from harness.runtime.platform import patiently
 
 OWNER, FREE, TAKEN, NEW = "owner", "free", "taken", ".new-"
 
@@ -52,20 +53,24 @@ def read_highest(place: Path) -> Highest:
     number = highest_number(place)
     path = place / str(number)
     try:
-        # Opening, unlike stat, makes an NFS client ask the server.
-        with open(path / OWNER, "rb") as file:
-            mark = number, os.fstat(file.fileno()).st_mtime_ns, file.read()
+        modified, content = patiently(_read_owner, path / OWNER)
     except OSError as fault:
         if fault.errno not in GONE:
             raise
         # No owner file: released, removed while we looked, or a number that nobody completed; silence tells the last.
         return Highest(number, number == 0 or (path / FREE).exists(), {}, (number, 0, b""))
-    return Highest(number, False, parse_owner(mark[2]), mark)
+    return Highest(number, False, parse_owner(content), (number, modified, content))
+
+
+def _read_owner(path: Path) -> tuple[int, bytes]:
+    # Opening, unlike stat, makes an NFS client ask the server.
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_mtime_ns, file.read()
 
 
 def token_of(path: Path) -> str | None:
     """The token in the owner file of a numbered folder. Raises ``OSError``."""
-    return parse_owner((path / OWNER).read_bytes()).get("token")
+    return parse_owner(patiently((path / OWNER).read_bytes)).get("token")
 
 
 def make_number(path: Path, owner: Owner) -> bool:
@@ -75,7 +80,7 @@ def make_number(path: Path, owner: Owner) -> bool:
         new.mkdir(parents=True)
         (new / OWNER).write_text(json.dumps(owner), encoding="utf-8")
         try:
-            os.rename(new, path)  # the one step that only one process can do
+            patiently(os.rename, new, path)  # the one step that only one process can do
         except OSError as fault:
             # ENOENT: also NFS's answer to a rename that was sent twice and done once; the token decides.
             if fault.errno not in OCCUPIED + GONE:
@@ -98,7 +103,7 @@ def give_back(path: Path, token: str) -> None:
     """Free a number that must not stay ours."""
     with suppress(OSError):
         if _is_at(path, token):
-            os.rename(path / OWNER, path / FREE)
+            patiently(os.rename, path / OWNER, path / FREE)
 
 
 def tidy(own: Path) -> None:

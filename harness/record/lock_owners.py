@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.record import provenance
+from harness.runtime.platform import POSIX
 
 Owner = dict[str, Any]  # host, pid, pid_started, token, where, ticks, beat_s, stale_s
 
@@ -38,7 +39,7 @@ def living(owner: Owner) -> bool | None:
     """
     if owner.get("where") != machine():
         return None
-    if os.name == "posix":  # on other systems signal 0 is more than a question
+    if POSIX:  # on Windows signal 0 is more than a question, and psutil below asks for us
         try:
             os.kill(owner["pid"], 0)
         except ProcessLookupError:

@@ -40,6 +40,7 @@ from harness.record.lock_folders import (
     token_of,
 )
 from harness.record.lock_owners import Owner
+from harness.runtime.platform import patiently
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Lock:
         self._stop.set()
         try:
             # Only our own number is touched: if another has taken the lock from us, this changes nothing.
-            os.rename(self.path / OWNER, self.path / FREE)
+            patiently(os.rename, self.path / OWNER, self.path / FREE)
         except OSError as fault:
             if fault.errno not in GONE:
                 log.warning("%s: cannot be released, so it stays taken until this process ends: %s", self.path, fault)

@@ -119,10 +119,10 @@ def _git(*arguments: str) -> str | None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(PACKAGE.parent), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=10, env=environment, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return done.stdout.decode("utf-8", "replace")  # whatever the encoding of this console is
 
 
 def device_info(device: str | None = None) -> dict[str, str | int | None]:

@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-# SIGHUP: the terminal is gone.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+from harness.runtime.platform import STOP_SIGNALS, TIME_SIGNAL, alarm
 
-
-TIME_SIGNAL = getattr(signal, "SIGALRM", signal.SIGTERM)  # of the process's own timer
+SIGNALS = STOP_SIGNALS
 
 ECHO_S = 2.0  # a terminal and a parent process may both forward the same stop
 
@@ -81,17 +79,16 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS, forwarded: signal.S
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise ``TimeIsUp`` after so many seconds, inside ``deferred`` once the next checkpoint is written.
 
-    Without timers (Windows), or outside the main thread, nothing is raised.
+    Outside the main thread nothing is raised.
     """
-    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     former = signal.signal(TIME_SIGNAL, _handle)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
     try:
-        yield
+        with alarm(seconds):
+            yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(TIME_SIGNAL, former)
         if _state.noted == TIME_SIGNAL:
             _state.noted = None  # later signals are first ones

@@ -13,6 +13,7 @@ from harness.record import locks
 from harness.record.files import remove
 from harness.report.build import short_path
 from harness.report.choose import FoundRun
+from harness.runtime.platform import patiently
 from harness.stages.chosen import chosen_runs
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _move(source: Path, target: Path) -> None:
     if target.exists():
         raise FileExistsError(errno.EEXIST, f"{target} exists already; set another archive.dir")
     try:
-        os.rename(source, target)
+        patiently(os.rename, source, target)
         remove(target / "lock")  # ours, which moved with the folder
     except OSError as error:
         if error.errno != errno.EXDEV:
@@ -88,7 +89,7 @@ def _move(source: Path, target: Path) -> None:
         partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
         try:
             shutil.copytree(source, partial, ignore=lambda folder, names: ["lock"] if Path(folder) == source else [])
-            os.rename(partial, target)
+            patiently(os.rename, partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         remove(source)

@@ -7,7 +7,6 @@ intact. A damaged one is set aside as ``step-00000120.corrupt-1`` and reported.
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from harness.errors import RunFault, hint_for
 from harness.record.files import atomic_write_text, file_sha256, partial_path, replacing, set_aside
+from harness.runtime.platform import sync_file
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,5 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _sync_and_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(path)
     return file_sha256(path)

@@ -18,7 +18,6 @@ transformers does on a GPU alone) and continuous batching. See docs/benchmarks-n
 """
 
 import argparse
-import resource
 import statistics
 import sys
 import tempfile
@@ -66,7 +65,10 @@ def main() -> None:
     for who in ("base", "adapter"):
         whole, parts = values[f"whole, {who}"], values[f"in parts, {who}"]
         print(f"  {who}: loss {whole:.6f} whole, {parts:.6f} in parts; {abs(parts / whole - 1):.1e} apart")
-    print(f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    from harness.runtime.memory import highest_since_reset
+
+    peak = highest_since_reset("cpu")
+    print(f"peak memory of the process {'unknown here' if peak is None else f'{peak / 2**30:.2f} GiB'}")
 
 
 def prepare(given: argparse.Namespace) -> Subject:

@@ -16,6 +16,7 @@ from harness.runtime.distributed import processes
 from harness.sweep.launchers.worker import WorkerJob
 from harness.sweep.outcome import Outcome, Status
 
+POLL_S = 1.0  # between two looks at the jobs: on Windows, Ctrl-C does not end a wait
 GRACE_S = 60.0  # for workers to write a checkpoint and a record that says "interrupted"
 
 
@@ -84,7 +85,7 @@ def run_jobs(workers: Sequence[Worker], jobs: Sequence[WorkerJob], grace_s: floa
                 job = _next_job(worker, workers, todo)
                 todo.remove(job)
                 running[_submit(worker, job)] = worker, job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, POLL_S, FIRST_COMPLETED).done:
                 worker, job = running.pop(future)
                 yield _outcome(future, worker, job)
     except BaseException:

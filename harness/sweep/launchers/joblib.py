@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.runtime import threads
+from harness.runtime.platform import can_signal_others, watch_parent
 from harness.sweep.launchers import worker
 from harness.sweep.launchers.base import GRACE_S, Launcher, Worker, check_settings, cores, run_jobs
 from harness.sweep.launchers.worker import WorkerJob
@@ -69,6 +70,7 @@ class LokyWorker(Worker):
 
     def __init__(self, variables: dict[str, str]) -> None:
         self._variables = variables
+        self._job: WorkerJob | None = None
         self._start()
 
     def _start(self) -> None:
@@ -83,9 +85,13 @@ class LokyWorker(Worker):
         return list(self._pool._processes or ())
 
     def submit(self, job: WorkerJob) -> "Future[Outcome]":
+        self._job = job
         return self._pool.submit(run_guarded, job)
 
     def ask_to_stop(self) -> None:
+        if not can_signal_others():
+            worker.ask_to_stop(self._job)
+            return
         for pid in self.process_ids:
             with suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
@@ -110,8 +116,10 @@ def run_guarded(job: WorkerJob) -> Outcome:
 def exit_with_parent(parent: int, poll_s: float = 2.0) -> None:
     """End this process once its parent is gone, after the current run; loky's workers would wait forever."""
 
+    lives = watch_parent(parent)
+
     def watch() -> None:
-        while os.getppid() == parent:
+        while lives():
             time.sleep(poll_s)
         with _running:
             os._exit(1)

@@ -4,13 +4,11 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigFault
-from harness.record.files import atomic_write_text
 from harness.sweep.launchers import worker
 from harness.sweep.launchers.base import GRACE_S, Launcher, Worker, check_settings, run_jobs
 from harness.sweep.launchers.worker import ConfigSource, WorkerJob
@@ -126,10 +124,7 @@ class RayWorker(Worker):
         return future
 
     def ask_to_stop(self) -> None:
-        file = worker.stop_file(self._job) if self._job else None
-        if file is not None:
-            with suppress(OSError):
-                atomic_write_text(file, "")  # no signal reaches another machine
+        worker.ask_to_stop(self._job)  # no signal reaches another machine
 
     def restart(self) -> None:
         self._actor = self._kind.remote()

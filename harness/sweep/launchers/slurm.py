@@ -23,7 +23,7 @@ from harness.sweep.outcome import Outcome, Status
 
 log = logging.getLogger(__name__)
 
-USER_SIGNAL = signal.SIGUSR2  # what submitit asks SLURM to send, and requeues at
+USER_SIGNAL = getattr(signal, "SIGUSR2", signal.SIGTERM)  # what submitit asks SLURM to send, and requeues at
 
 LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless an administrator has changed it
 
@@ -78,6 +78,8 @@ class Slurm(Launcher):
     poll_s: float
 
     def check(self) -> None:
+        if not hasattr(signal, "SIGUSR2"):
+            raise ConfigFault("hydra/launcher=slurm needs Linux, as SLURM does; start it there, or in WSL")
         least = {"time_min": 1, "max_timeouts": 0, "signal_delay_s": 1, "cpus": 1, "gpus": 0, "mem_gb": 0}
         check_settings("slurm", "submitit", vars(self), **least, max_parallel=1, plans_per_job=1, poll_s=0.1)
 

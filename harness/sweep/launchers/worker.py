@@ -25,6 +25,7 @@ from harness.record import provenance, store
 from harness.record.files import atomic_write_text
 from harness.record.redact import RedactedStream
 from harness.runtime import memory, signals, threads
+from harness.runtime.platform import signal_self
 from harness.runtime.terminal import PrintableFormatter
 from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell
@@ -101,8 +102,16 @@ def run_until_stopped(job: WorkerJob) -> Outcome:
 
 
 def stop_file(job: WorkerJob) -> Path | None:
-    """The file by which a command stops its running jobs on machines that no signal of its reaches."""
+    """The file by which a command stops its running jobs that no signal of its reaches: elsewhere, or on Windows."""
     return Path(f"{job.stop}.now") if job.stop else None
+
+
+def ask_to_stop(job: WorkerJob | None) -> None:
+    """Write the stop file of a running job, for workers that no signal reaches."""
+    file = stop_file(job) if job else None
+    if file is not None:
+        with suppress(OSError):
+            atomic_write_text(file, "")
 
 
 @contextmanager
@@ -116,7 +125,7 @@ def _heeding_stop_file(job: WorkerJob) -> Iterator[None]:
     def watch() -> None:
         while not ended.wait(STOP_POLL_S):
             if file.exists():
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal_self(signal.SIGTERM)
                 return
 
     thread = threading.Thread(target=watch, name="stop", daemon=True)
