@@ -13,7 +13,10 @@ if os.environ.get("HARNESS_WITHOUT_POSIX") == "1":  # this process and those tha
         sys.path.insert(0, WITHOUT_POSIX)
         sys.modules.pop("sitecustomize", None)
         os.environ["PYTHONPATH"] = os.pathsep.join([WITHOUT_POSIX, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        import pytest_timeout
         import sitecustomize  # noqa: F401
+
+        pytest_timeout.DEFAULT_METHOD = "thread"  # the other one needs SIGALRM
 
 
 @pytest.fixture(scope="session")

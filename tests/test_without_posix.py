@@ -27,59 +27,58 @@ def python(folder, *words, code=0, **variables):
 def test_what_windows_lacks_is_hidden_and_refused_to_the_harness_alone(tmp_path):
     program = """
 import os, signal, sys
-from importlib import import_module
 def refused(action):
     try: action()
     except (ImportError, AttributeError, OSError, AssertionError): return True
-for name in ("fcntl", "resource", "termios"): assert refused(lambda: import_module(name)), name
 assert refused(lambda: os.fork) and refused(lambda: signal.SIGUSR2) and refused(lambda: signal.SIGHUP)
 from harness.runtime import platform
 assert not platform.POSIX
 open("/proc/self/stat").close(); os.kill(os.getpid(), 0)  # not by the harness
 asks = {"__name__": "harness.probe", "os": os, "path": sys.argv[1]}
 for text in ("os.kill(os.getpid(), 0)", "open('/proc/self/stat')", "os.open(path, os.O_RDONLY)",
-             "os.fsync(open(path + '/file', 'rb').fileno())"):
+             "__import__('fcntl')", "__import__('resource')", "os.fsync(open(path + '/file', 'rb').fileno())"):
     assert refused(lambda: eval(text, asks)), text
 """
     (tmp_path / "file").write_text("x")
     python(tmp_path, "-c", program, str(tmp_path))
 
 
+# One process for all commands, which imports torch once. The first run is stopped as Ctrl-C does, at a known step.
+COMMANDS = """
+import json, signal, sys, _thread
+from tests.support.runs import command
+from harness.training import checkpoints
+small, steps = json.loads(sys.argv[1]), ["trainer.max_steps=6", "trainer.checkpoint_steps=2"]
+synced, stops = checkpoints.sync_file, [signal.SIGINT]
+def sync_file(path):
+    if stops: _thread.interrupt_main(stops.pop())
+    synced(path)
+checkpoints.sync_file = sync_file
+sweep = ["-m", "peft=lora,ia3", *small, "sweep.max_hours=1"]
+where = [word for word in small if word.startswith("runs_dir=")]
+for words in ([*small, *steps], [*small, *steps], sweep, sweep, ["stage=report", *where], ["stage=status", *where]):
+    done = command(*words)
+    print("=>", json.dumps([done.code, done.out + done.err]))
+"""
+
+
 @pytest.mark.slow
-def test_a_run_that_is_stopped_resumes_a_sweep_runs_and_a_report_is_written(random_qwen2, tmp_path):
+def test_a_stopped_run_resumes_a_sweep_runs_and_a_report_is_written(random_qwen2, tmp_path):
     runs = tmp_path / "runs"
     small = overrides(random_qwen2, write_rows(tmp_path / "rows"), runs)
-    # Stopped by the second checkpoint of the run: what a user's Ctrl-C does, at a known step.
-    stop = """
-import signal, _thread
-from harness.training import checkpoints
-write, seen = checkpoints.write_checkpoint, []
-def writes(settings, step, make):
-    seen.append(step)
-    if len(seen) == 1: _thread.interrupt_main(signal.SIGINT)
-    return write(settings, step, make)
-checkpoints.write_checkpoint = writes
-import sys
-from harness.training import trainer
-for module in list(sys.modules.values()):
-    if getattr(module, "write_checkpoint", None) is write: module.write_checkpoint = writes
-sys.argv = ["harness", *sys.argv[1:]]
-from harness.__main__ import main
-main()
-"""
-    steps = ("trainer.max_steps=6", "trainer.checkpoint_steps=2")
-    stopped = python(tmp_path, "-c", stop, *small, *steps, code=130)
+    shown = python(tmp_path, "-c", COMMANDS, json.dumps(small))
+    answers = [json.loads(line.removeprefix("=> ")) for line in shown.splitlines() if line.startswith("=> ")]
+    stopped, resumed, swept, reused, reported, status = (text for _, text in answers)
+    assert [code for code, _ in answers] == [130, 0, 0, 0, 0, 0], shown
     assert "run the same command again to resume" in stopped
-    [record] = [json.loads(file.read_text(encoding="utf-8")) for file in runs.glob("*/record.json")]
-    assert record["status"] == "interrupted"
-    resumed = python(tmp_path, "-m", "harness", *small, *steps)
-    assert "resuming from the checkpoint at optimizer step" in resumed
-    [record] = [json.loads(file.read_text(encoding="utf-8")) for file in runs.glob("*/record.json")]
-    assert (record["status"], record["attempt"]) == ("finished", 2)
-
-    swept = python(tmp_path, "-m", "harness", "-m", "peft=lora,ia3", *small, "sweep.max_hours=1")
+    assert "resuming from the checkpoint at optimizer step 2 of 6" in resumed
     assert "2 cells, 2 runs: 2 finished" in swept
-    assert "2 reused" in python(tmp_path, "-m", "harness", "-m", "peft=lora,ia3", *small, "sweep.max_hours=1")
-    python(tmp_path, "-m", "harness", "stage=report", f"runs_dir={runs}")
+    assert "2 cells, 2 runs: 2 reused" in reused
+    assert "report.html" in reported
     assert (runs / "report" / "report.html").is_file()
-    assert "finished" in python(tmp_path, "-m", "harness", "stage=status", f"runs_dir={runs}")
+    assert "2 finished" in status
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in runs.glob("*/record.json")]
+    assert sorted((record["status"], record["attempt"]) for record in records) == [
+        *(("finished", 1),) * 2,
+        ("finished", 2),
+    ]

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +18,10 @@ Result = TypeVar("Result")
 
 def _is_posix() -> bool:
     try:
-        return find_spec("fcntl") is not None
-    except ValueError:  # hidden
+        import fcntl  # noqa: F401
+    except ImportError:
         return False
+    return True
 
 
 POSIX = _is_posix()

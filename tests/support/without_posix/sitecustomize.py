@@ -1,13 +1,12 @@
 """Python as it is on Windows, as far as this project could notice: imported by every process that has this folder on
 its path, before anything else (``tests/conftest.py`` puts it there if ``HARNESS_WITHOUT_POSIX=1``).
 
-Modules that only POSIX has cannot be imported, functions and signals of ``os`` and ``signal`` are gone. What other
-packages need here, because they look at ``sys.platform``, is refused to this project's own code alone: files of Linux
+Functions and signals of ``os`` and ``signal`` that Windows lacks are gone. What other packages need here, because they
+look at ``sys.platform``, is refused to this project's own code alone: modules that only POSIX has, files of Linux
 (``/proc``), opening a folder, ``fsync`` of a file that is open for reading, and every use of ``os.kill``.
 """
 
 import builtins
-import contextlib
 import errno
 import fcntl
 import io
@@ -46,6 +45,17 @@ def refusing(
     return called
 
 
+def importing(usual: Callable[..., Any]) -> Callable[..., Any]:
+    """``__import__``, which fails for the harness where it would on Windows."""
+
+    def called(name: str, *more: Any, **named: Any) -> Any:
+        if name.partition(".")[0] in HIDDEN_MODULES and asked_by_us():
+            raise ImportError(f"no module named {name} on Windows", name=name)
+        return usual(name, *more, **named)
+
+    return called
+
+
 def of_linux(path: Any, *rest: Any) -> int | None:
     return errno.ENOENT if str(path).startswith(LINUX) else None
 
@@ -64,10 +74,7 @@ def always(*rest: Any) -> int | None:
 
 def hide() -> None:
     """Hide it all in this process."""
-    with contextlib.suppress(ImportError):
-        import psutil  # noqa: F401  # on Linux it imports resource
-    for name in HIDDEN_MODULES:
-        sys.modules[name] = None  # type: ignore[assignment]
+    builtins.__import__ = importing(builtins.__import__)
     for owner, names in ((os, HIDDEN_OF_OS), (signal, HIDDEN_OF_SIGNAL)):
         for name in names:
             if hasattr(owner, name):
