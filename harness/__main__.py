@@ -165,8 +165,24 @@ def _demo(arguments: list[str]) -> int:
     return 0
 
 
+def _completion(arguments: list[str]) -> int:
+    """``peft-harness completion bash``."""
+    from harness.config.messages import explain
+    from harness.errors import ConfigFault
+    from harness.stages.completion import read_shell
+
+    try:
+        first, sys.argv[:] = read_shell(arguments)
+    except ConfigFault as fault:
+        sys.stderr.write(f"{explain(fault)}\n")
+        return 2
+    sys.stdout.write(first)
+    _compose_and_run()
+    return 0
+
+
 # Commands that are a first word instead of a configuration, and what gets the words after it.
-COMMANDS = {"new": _new, "doctor": _doctor, "demo": _demo}
+COMMANDS = {"new": _new, "doctor": _doctor, "demo": _demo, "completion": _completion}
 
 
 if __name__ == "__main__":
