@@ -19,6 +19,14 @@ if os.environ.get("HARNESS_WITHOUT_POSIX") == "1":  # this process and those tha
         pytest_timeout.DEFAULT_METHOD = "thread"  # the other one needs SIGALRM
 
 
+def pytest_collection_modifyitems(items):
+    from harness.runtime.platform import POSIX
+
+    for item in items if not POSIX else []:
+        if item.get_closest_marker("posix"):
+            item.add_marker(pytest.mark.skip(reason="needs a POSIX system"))
+
+
 @pytest.fixture(scope="session")
 def weightless(tmp_path_factory) -> Path:
     """A folder that a plan accepts as a base model: a config to hash, no weights to load. Needs no torch."""

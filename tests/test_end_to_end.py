@@ -73,7 +73,8 @@ def test_a_killed_run_reads_interrupted_and_the_same_command_finishes_it(random_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, getattr(signal, "SIGKILL", 9)])
+@pytest.mark.posix
 def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(random_qwen2, rows, tmp_path, signum):
     words = [*overrides(random_qwen2, rows, tmp_path / "runs"), "trainer.max_steps=60", "trainer.checkpoint_steps=20"]
     process = start(*words, cwd=tmp_path)

@@ -63,6 +63,7 @@ def weights(runs_dir: Path, fingerprint: str) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_sweep_killed_at_random_moments_ends_like_one_that_was_not(words, tmp_path):
     alone = start_command(words(tmp_path / "alone"), tmp_path)
     started = time.monotonic()

@@ -71,3 +71,13 @@ def test_the_devcontainer_builds_from_the_dockerfile_and_sets_up_by_the_script()
     script = ROOT / container["postCreateCommand"]
     assert script.stat().st_mode & 0o100
     assert "--constraint constraints.txt" in script.read_text(encoding="utf-8")
+
+
+def test_the_suite_runs_on_three_systems_and_with_posix_hidden():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["systems"]["strategy"]["matrix"]["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
+    assert jobs["without_posix"]["env"] == {"HARNESS_WITHOUT_POSIX": "1"}
+    assert [step["run"] for step in jobs["check"]["steps"] if "run" in step] == [".ci/run"]
+    for job in jobs.values():
+        assert job["timeout-minutes"] <= 30
+        assert "pytest" in str(job) or "scripts/test" in str(job) or ".ci/run" in str(job)

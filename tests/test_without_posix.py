@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -71,7 +72,7 @@ def test_a_stopped_run_resumes_a_sweep_runs_and_a_report_is_written(random_qwen2
     stopped, resumed, swept, reused, reported, status = (text for _, text in answers)
     assert [code for code, _ in answers] == [130, 0, 0, 0, 0, 0], shown
     assert "run the same command again to resume" in stopped
-    assert "resuming from the checkpoint at optimizer step 2 of 6" in resumed
+    assert re.search("resuming from the checkpoint at optimizer step [23] of 6", resumed), resumed
     assert "2 cells, 2 runs: 2 finished" in swept
     assert "2 cells, 2 runs: 2 reused" in reused
     assert "report.html" in reported

@@ -413,6 +413,7 @@ def test_command_that_runs_too_long_is_ended(bench):
         watch.run([sys.executable, "-S", "-c", "import time; time.sleep(60)"], limit_s=0.2)
 
 
+@pytest.mark.posix
 def test_stopping_the_benchmark_stops_what_it_measures(bench, monkeypatch, tmp_path):
     watch = bench("peer_bench.watch")
 

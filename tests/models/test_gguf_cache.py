@@ -52,6 +52,7 @@ def test_many_processes_convert_once(tmp_path):
     assert lines(tmp_path / "log") == 1
 
 
+@pytest.mark.posix
 def test_killed_conversion_leaves_nothing_that_looks_complete(tmp_path):
     victim = start(tmp_path / "log", 60)
     while lines(tmp_path / "log") < 1:

@@ -29,6 +29,7 @@ def test_value_that_can_be_kept_passes(value):
     assert list(values.value_faults("key", value)) == []
 
 
+@pytest.mark.posix
 def test_records_need_a_folder_that_can_be_written(tmp_path, monkeypatch):
     assert list(values.unwritable_folder(str(tmp_path / "new" / "runs"), schema.Stage.run)) == []
     (tmp_path / "file").write_text("")

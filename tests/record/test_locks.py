@@ -195,6 +195,7 @@ def test_few_numbers_remain_however_often_it_is_taken(tmp_path):
 # --- several processes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_forked_child_neither_holds_nor_releases(tmp_path):
     process = start(
         tmp_path,

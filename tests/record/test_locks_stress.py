@@ -173,12 +173,14 @@ def check_count(folder: Path, target: int) -> None:
         pytest.param(3, True, 0.0, 2, 200, id="other machines"),
     ],
 )
+@pytest.mark.posix
 def test_owners_never_overlap_and_no_count_is_lost(tmp_path, size, machines, deaths, kills, target):
     dead = crowd("counter", tmp_path, size, machines, deaths, target, kills)
     check_count(tmp_path, target)
     assert dead or not kills
 
 
+@pytest.mark.posix
 def test_two_sweeps_started_together_train_each_plan_once(tmp_path):
     crowd("plans", tmp_path, size=2, machines=False, deaths=0, target=200)
     begun = [line.split()[2] for line in (tmp_path / "events").read_text().splitlines() if " begin " in line]

@@ -130,6 +130,7 @@ while True:
 """
 
 
+@pytest.mark.posix
 def test_a_killed_run_reads_as_interrupted_and_is_never_torn(tmp_path):
     for delay in (0.0, 0.03, 0.07):
         child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)

@@ -153,6 +153,7 @@ def test_a_process_with_other_code_ends_the_command_before_the_run(random_qwen2,
     assert "process 1 has code version other, the main process" in done.stderr
 
 
+@pytest.mark.posix
 def test_processes_that_are_stopped_together_resume_together(random_qwen2, rows, tmp_path):
     words = ["trainer/parallel=ddp", "trainer.max_steps=240", "trainer.batch_size=4", "trainer.checkpoint_steps=10"]
     words += ["lora.lora_dropout=0.1"]  # each process draws for itself, and must continue drawing where it was

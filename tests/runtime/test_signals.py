@@ -24,6 +24,7 @@ def handlers():
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.posix
 def test_a_signal_is_raised_at_once(signum, code):
     with pytest.raises(signals.Interrupted, match=f"stopped by {signum.name}") as caught:
         send(signum)
@@ -31,6 +32,7 @@ def test_a_signal_is_raised_at_once(signum, code):
     assert not isinstance(caught.value, Exception)  # no error handling of a run may catch it
 
 
+@pytest.mark.posix
 def test_the_first_signal_waits_while_deferred_and_says_what_to_press(capfd):
     steps = []
 
@@ -46,6 +48,7 @@ def test_the_first_signal_waits_while_deferred_and_says_what_to_press(capfd):
     assert "stopping after the next checkpoint; press Ctrl-C again to stop now" in capfd.readouterr().err
 
 
+@pytest.mark.posix
 def test_a_second_signal_does_not_wait_but_its_echo_is_ignored(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
@@ -66,6 +69,7 @@ def test_a_second_signal_does_not_wait_but_its_echo_is_ignored(monkeypatch):
     assert reached == ["echo"]
 
 
+@pytest.mark.posix
 def test_what_a_parent_forwards_is_never_a_second_signal(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
@@ -86,6 +90,7 @@ def test_what_a_parent_forwards_is_never_a_second_signal(monkeypatch):
     assert reached == ["forwarded", "again"]
 
 
+@pytest.mark.posix
 def test_a_closed_terminal_stops_unless_nohup_started_the_command():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be run with nohup themselves
     try:
@@ -112,6 +117,7 @@ def test_outside_the_main_thread_nothing_is_installed():
     assert same == [True]
 
 
+@pytest.mark.posix
 def test_the_time_of_a_command_ends_it_once_and_leaves_no_trace():
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(signals.TimeIsUp, match="the time of its command was over"), signals.time_limit(0.02):
@@ -134,6 +140,7 @@ def test_the_time_waits_for_the_next_checkpoint(capfd):
     assert "the time is over: stopping after the next checkpoint" in capfd.readouterr().err
 
 
+@pytest.mark.posix
 def test_other_signals_are_no_end_of_time():
     with pytest.raises(signals.Interrupted) as caught, signals.time_limit(30):
         send()

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pty
 import subprocess
 import sys
 
@@ -75,6 +74,7 @@ def test_a_pipe_gets_a_line_a_minute(monkeypatch):
 
 
 def test_a_line_is_gone_when_the_next_message_comes_on_a_real_terminal(tmp_path):
+    pty = pytest.importorskip("pty")
     code = (
         "from harness.runtime.terminal import sturdy_streams\n"
         "from harness.runtime.status_line import STATUS\n"

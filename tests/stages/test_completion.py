@@ -20,6 +20,7 @@ TYPED = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.posix
 def test_bash_completes_what_is_typed_and_torch_is_not_imported(tmp_path):
     program = tmp_path / "peft-harness"
     program.write_text(

@@ -48,6 +48,7 @@ def test_a_wrong_name_says_what_to_type(tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
+@pytest.mark.posix
 def test_nothing_is_overwritten(tmp_path, kind):
     place = tmp_path / "my_study"
     if kind == "folder":

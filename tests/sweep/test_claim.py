@@ -99,6 +99,7 @@ def test_two_sweeps_started_together_train_each_common_plan_once(tmp_path, weigh
 
 
 @pytest.mark.slow
+@pytest.mark.posix
 def test_a_killed_sweep_frees_its_plan_at_once(tmp_path, weightless):
     first, second = (start(tmp_path, weightless) for _ in range(2))
     for each in (first, second):

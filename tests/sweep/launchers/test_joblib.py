@@ -33,6 +33,7 @@ time.sleep(100)
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="processes are looked up by signal 0")
+@pytest.mark.posix
 def test_worker_leaves_when_the_command_that_started_it_is_killed(tmp_path):
     pytest.importorskip("joblib")
     command = subprocess.Popen(
@@ -107,6 +108,7 @@ def test_killed_process_costs_one_run_and_the_same_command_retries_it(tmp_path, 
 @pytest.mark.slow
 @needs_tiny
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.posix
 def test_a_signal_to_the_command_alone_reaches_its_workers_which_write_checkpoints(tmp_path, times):
     """As from a supervisor or an IDE; the second signal, if there is one, is the terminal's to all of them."""
     pytest.importorskip("joblib")

@@ -33,6 +33,7 @@ def attempts(runs_dir, fingerprints) -> list[int]:
 
 @needs_tiny
 @pytest.mark.slow
+@pytest.mark.posix
 def test_a_command_that_is_stopped_and_then_killed_ends_as_the_other_launchers_do(tmp_path, in_process, fingerprints):
     words = ("hydra/launcher=packed", "hydra.launcher.engine.max_runs=2", "lora.r=2,4")
     runs_dir = tmp_path / "runs"

@@ -22,6 +22,7 @@ QUEUE = {
 }  # fmt: skip
 
 
+@pytest.mark.posix
 def test_job_that_is_cut_off_resumes_with_the_plans_it_has_left(monkeypatch):
     pytest.importorskip("submitit")
     ran = []
@@ -31,6 +32,7 @@ def test_job_that_is_cut_off_resumes_with_the_plans_it_has_left(monkeypatch):
     assert ran == ["b"]
 
 
+@pytest.mark.posix
 def test_jobs_are_batched_by_base_model():
     jobs = [worker_job("a1", "a"), worker_job("a2", "a"), worker_job("a3", "a"), worker_job("b1", "b")]
     assert [[each.fingerprint for each in batch] for batch in slurm.batch_by_model(jobs, 2)] == [
@@ -40,6 +42,7 @@ def test_jobs_are_batched_by_base_model():
     ]
 
 
+@pytest.mark.posix
 def test_settings_become_options_that_sbatch_knows(tmp_path):
     core = pytest.importorskip("submitit.slurm.slurm")
     text = core._make_sbatch_string("run", tmp_path, map_count=3, **slurm.Slurm(**QUEUE).sbatch_parameters())
@@ -49,6 +52,7 @@ def test_settings_become_options_that_sbatch_knows(tmp_path):
     assert {"module load cuda", "export OMP_NUM_THREADS=2"} <= set(lines)
 
 
+@pytest.mark.posix
 def test_results_of_jobs_are_read_from_their_files(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "run_job", lambda each: finished(each.fingerprint))
     jobs = [worker_job("a"), worker_job("b")]
@@ -63,6 +67,7 @@ def test_results_of_jobs_are_read_from_their_files(tmp_path, monkeypatch):
     assert (outcomes[2].status, outcomes[2].message) == (Status.died, "its SLURM job 7_1 failed: OSError: gone")
 
 
+@pytest.mark.posix
 def test_job_that_leaves_the_queue_without_a_result_has_died(tmp_path, monkeypatch):
     looks = iter([{"7_0": "RUNNING"}, None, {"7_0": "PENDING"}, *[{}] * slurm.LOOKS])
     monkeypatch.setattr(slurm_queue, "states", lambda: next(looks))
@@ -72,6 +77,7 @@ def test_job_that_leaves_the_queue_without_a_result_has_died(tmp_path, monkeypat
     assert "7_0 ended without a result (TIMEOUT" in outcome.message
 
 
+@pytest.mark.posix
 def test_slurm_that_is_not_there_is_a_readable_fault(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -95,6 +101,7 @@ needs_slurm = pytest.mark.skipif(
 @pytest.mark.slow
 @needs_tiny
 @needs_slurm
+@pytest.mark.posix
 def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path):
     pytest.importorskip("submitit")
     engine, long = "hydra.launcher.engine", "trainer.max_steps=300"  # it must still run when it is pre-empted
