@@ -119,11 +119,12 @@ def test_each_readme_leads_to_the_other():
         assert f"]({other})" in "".join((ROOT / page).read_text(encoding="utf-8").splitlines(keepends=True)[:4])
 
 
-def test_commands_for_powershell_are_those_of_the_readme_with_lists_in_quotes():
-    [block] = POWERSHELL.findall(CHINESE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", [ROOT / "README.md", CHINESE], ids=lambda page: page.stem)
+def test_commands_for_powershell_are_those_of_the_readme_with_lists_in_quotes(page):
+    [block] = POWERSHELL.findall(page.read_text(encoding="utf-8"))
     commands = re.findall(r"^\.venv\\Scripts\\(python -m harness .*)$", block, re.MULTILINE)
     known = commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert [line for line in commands if tuple(shlex.split(line)) not in known] == []
     # PowerShell makes several arguments of a list without quotes.
     assert not any("," in re.sub("'[^']*'", "", line) for line in commands)
