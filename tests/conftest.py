@@ -22,9 +22,10 @@ if os.environ.get("HARNESS_WITHOUT_POSIX") == "1":  # this process and those tha
 def pytest_collection_modifyitems(items):
     from harness.runtime.platform import POSIX
 
-    for item in items if not POSIX else []:
-        if item.get_closest_marker("posix"):
-            item.add_marker(pytest.mark.skip(reason="needs a POSIX system"))
+    there = {"posix": POSIX, "linux": POSIX and sys.platform == "linux"}
+    for item in items:
+        for name in [name for name, found in there.items() if not found and item.get_closest_marker(name)]:
+            item.add_marker(pytest.mark.skip(reason=f"needs {name}"))
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.record import provenance
-from harness.runtime.platform import POSIX
+from harness.runtime.platform import process_exists
 
 Owner = dict[str, Any]  # host, pid, pid_started, token, where, ticks, beat_s, stale_s
 
@@ -39,13 +39,8 @@ def living(owner: Owner) -> bool | None:
     """
     if owner.get("where") != machine():
         return None
-    if POSIX:  # on Windows signal 0 is more than a question, and psutil below asks for us
-        try:
-            os.kill(owner["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            pass  # of another user: it exists
+    if not process_exists(owner["pid"]):
+        return False
     state, ticks = process_state(owner["pid"])
     if ticks is None or owner.get("ticks") is None:
         return provenance.alive(owner) or None

@@ -77,6 +77,21 @@ def patiently(action: Callable[..., Result], *arguments: object, seconds: float 
         pause = min(2 * pause, 0.2)
 
 
+def process_exists(pid: int) -> bool:
+    """Whether a process has this id. On Windows signal 0 is more than a question: ``os.kill`` ends the process."""
+    if not POSIX:
+        import psutil
+
+        return bool(psutil.pid_exists(pid))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # of another user: it exists
+    return True
+
+
 def signal_self(signum: int) -> None:
     """Send this process a signal from any thread. ``os.kill`` would end it at once on Windows, without its handler."""
     if POSIX:

@@ -18,6 +18,7 @@ from harness.record.files import (
 )
 
 
+@pytest.mark.posix
 def test_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace

@@ -18,10 +18,12 @@ def test_living_knows_this_process_and_only_on_this_machine(me):
     assert lock_owners.living({key: value for key, value in me.items() if key != "where"}) is None
 
 
+@pytest.mark.linux
 def test_reused_process_id_is_not_the_owner(me):
     assert lock_owners.living(me | {"ticks": me["ticks"] - 1}) is False
 
 
+@pytest.mark.linux
 def test_a_wall_clock_that_was_set_makes_nobody_dead(me):
     assert lock_owners.living(me | {"pid_started": me["pid_started"] - 3600}) is True
 

@@ -92,5 +92,6 @@ def test_free_memory_is_within_the_limit_of_the_control_group(monkeypatch, tmp_p
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="Linux tells the peak in /proc")
+@pytest.mark.linux
 def test_the_peak_since_the_reset_can_be_read_at_any_time():
     assert (memory.highest_since_reset("cpu") or 0) > 10**6

@@ -54,7 +54,7 @@ def test_a_folder_is_opened_only_where_that_works(windows, monkeypatch, tmp_path
     platform.sync_folder(tmp_path)
 
 
-@pytest.mark.parametrize("posix", [True, False])
+@pytest.mark.parametrize("posix", [pytest.param(True, marks=pytest.mark.posix), False])
 def test_a_file_is_synced_and_stays_as_it_is(monkeypatch, tmp_path, posix):
     monkeypatch.setattr(platform, "POSIX", posix)
     (tmp_path / "file").write_bytes(b"abc")
@@ -76,6 +76,15 @@ def test_a_signal_to_oneself_reaches_the_handler_without_a_kill(windows, monkeyp
     finally:
         signal.signal(signal.SIGTERM, former)
     assert seen == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("posix", [pytest.param(True, marks=pytest.mark.posix), False])
+def test_a_process_is_asked_for_without_ending_it(monkeypatch, posix):
+    monkeypatch.setattr(platform, "POSIX", posix)
+    assert platform.process_exists(os.getpid())
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    assert not platform.process_exists(process.pid)
 
 
 def test_a_parent_that_has_ended_is_noticed_without_its_id(windows):

@@ -40,6 +40,7 @@ def stat(folder: Path, *rows: tuple[int, ...]) -> Path:
     return file
 
 
+@pytest.mark.linux
 def test_use_is_read_for_the_cores_of_this_process_and_its_own_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
     monkeypatch.setattr(os, "nice", lambda _: 0)
@@ -54,6 +55,7 @@ def test_use_is_read_for_the_cores_of_this_process_and_its_own_is_left_out(tmp_p
     assert threads.used_by_others(CpuTimes(0, 10, 1), CpuTimes(2, 10, 3)) == 0.0
 
 
+@pytest.mark.posix
 def test_a_system_that_does_not_tell_has_its_load_average(tmp_path, monkeypatch):
     assert threads.cpu_times(tmp_path / "none") is None
     monkeypatch.setattr(threads, "cpu_times", lambda: None)

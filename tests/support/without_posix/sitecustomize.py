@@ -12,6 +12,7 @@ import fcntl
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -68,12 +69,28 @@ def for_reading(opened: Any, get: Callable[..., int] = fcntl.fcntl, flags: int =
     return errno.EBADF if get(opened, flags) & os.O_ACCMODE == os.O_RDONLY else None
 
 
+def started_likewise(start: Callable[..., None]) -> Callable[..., None]:
+    """``Popen.__init__``, whose processes have this folder on their path, whatever environment they are given."""
+    here = os.path.dirname(os.path.abspath(__file__))
+
+    def called(self: Any, *arguments: Any, **named: Any) -> None:
+        given = named.get("env")
+        kept = os.environ if given is None else given
+        path = kept.get("PYTHONPATH", "").split(os.pathsep)
+        if here not in path:
+            named["env"] = {**kept, "PYTHONPATH": os.pathsep.join([here, *path])}
+        start(self, *arguments, **named)
+
+    return called
+
+
 def always(*rest: Any) -> int | None:
     return errno.EPERM
 
 
 def hide() -> None:
     """Hide it all in this process."""
+    subprocess.Popen.__init__ = started_likewise(subprocess.Popen.__init__)  # type: ignore[method-assign]
     builtins.__import__ = importing(builtins.__import__)
     for owner, names in ((os, HIDDEN_OF_OS), (signal, HIDDEN_OF_SIGNAL)):
         for name in names:
