@@ -107,6 +107,7 @@ def place(tmp_path_factory, random_qwen2):
     words = overrides(random_qwen2, write_rows(folder / "rows"), folder / "runs")
     words = ["model.name=tiny" if word == "model.name=random" else word for word in words]
     assert command("-m", *words, "peft=lora,ia3", "sweep.name=mine").code == 0
+    pair = sorted(each["fingerprint"] for each in store.all_records(folder / "runs"))
     failed = command(*words, "trainer.learning_rate=1e30", "trainer.max_steps=8")
     assert failed.code == 1, failed.err
     (folder / "rows.jsonl").write_text("".join(f'{{"question": "q {n}", "answer": "a"}}\n' for n in range(40)))
@@ -115,17 +116,15 @@ def place(tmp_path_factory, random_qwen2):
     (folder / "chats.jsonl").write_text("\n".join(lines))
     (folder / "results").mkdir()
     (folder / "results" / "lora.json").write_text(json.dumps(RESULT))
-    return folder, words
+    return folder, words, pair
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_command_of_the_readmes_is_executed(place, name, monkeypatch):
-    folder, small = place
+    folder, small, (first, second) = place
     monkeypatch.chdir(folder)
     words = commands()[f"python -m harness {name}"][3:]
-    finished = [each for each in store.all_records(folder / "runs") if each["status"] == "finished"]
-    first, second = sorted(each["fingerprint"] for each in finished if each["plan"]["model"]["path"] == small[0][11:])
     given = {"<fingerprint>": first, "[3f2a,77b0]": f"[{first},{second}]"}
     given["org/name"] = str(Path("runs", first, "adapter"))
     for placeholder, value in given.items():
