@@ -92,7 +92,7 @@ def process_exists(pid: int) -> bool:
     return True
 
 
-def signal_self(signum: int) -> None:
+def signal_self(signum: signal.Signals) -> None:
     """Send this process a signal from any thread. ``os.kill`` would end it at once on Windows, without its handler."""
     if POSIX:
         os.kill(os.getpid(), signum)
