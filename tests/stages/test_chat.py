@@ -194,8 +194,7 @@ def test_in_a_terminal_the_answers_stand_side_by_side_and_ctrl_c_leaves(runs):
         assert "before: random" in text
         assert "after: lora r=4" in text.split("before: random")[1].split("\n")[0]
         os.write(ours, b"/reset\n")
-        until(b"the conversation begins anew")
-        until(b"> ")
+        until(b"the conversation begins anew\r\n> ")
         for _ in range(20):  # one that comes just before readline waits is seen at the next only
             process.send_signal(signal.SIGINT)  # what a terminal sends at Ctrl-C
             with suppress(subprocess.TimeoutExpired):

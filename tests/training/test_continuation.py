@@ -232,7 +232,7 @@ def test_another_base_is_refused(random_qwen2, words, tmp_path):
     [
         ("no/such/folder", "is not a folder"),
         ("", "trainer.continue_from is empty"),
-        ("0123456789ab", "is not a folder"),
+        ("0123456789ab", "nor a folder"),
     ],
 )
 def test_what_is_not_there_is_named(words, name, said):
