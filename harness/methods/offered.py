@@ -22,9 +22,9 @@ from harness.methods.traits import Traits
 # Names that a sheet cannot have, because the configuration uses them.
 RESERVED = (
     *("adapter_path", "archive", "budget", "bundle", "chat", "claim", "confirm", "data", "diff", "experiment"),
-    *("export", "hydra", "import_results", "input", "keep", "levels", "model", "note", "paper", "peft", "plan", "prompt"),
-    *("push", "refine", "report", "rerun", "run", "runs_dir", "scale", "scoring", "seed", "select", "serve", "stage"),
-    *("sweep", "tags", "tracker", "trainer"),
+    *("export", "hydra", "import_results", "input", "keep", "levels", "model", "note", "paper", "peft", "plan"),
+    *("prompt", "push", "refine", "report", "rerun", "run", "runs_dir", "scale", "scoring", "seed", "select"),
+    *("serve", "stage", "sweep", "tags", "tracker", "trainer"),
 )
 _PARTS: dict[str, Any] = {"sheet": type, "traits": Traits, "hooks": Hooks, "rate": RateRule | None, "knobs": tuple}
 
