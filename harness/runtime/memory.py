@@ -73,7 +73,7 @@ def highest_since_reset(device_type: str) -> int | None:
         import torch
 
         return sum(torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count()))
-    return _high_water_mark() if STATUS.exists() else None
+    return _high_water_mark()
 
 
 def free_bytes(device_type: str) -> int:
@@ -109,7 +109,10 @@ def keep_freed_memory() -> bool:
 
 
 def _high_water_mark() -> int | None:
-    found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    except OSError:  # another system
+        return None
     return int(found[1]) * 1024 if found else None
 
 

@@ -119,7 +119,7 @@ def test_launcher_without_its_package_says_what_to_install(monkeypatch):
         Ray(address=None, num_cpus=1, num_gpus=None, max_workers=None).check()
 
 
-@pytest.mark.parametrize("name", ["joblib", "ray", "slurm"])
+@pytest.mark.parametrize("name", ["joblib", "ray", pytest.param("slurm", marks=pytest.mark.linux)])
 def test_preset_names_every_setting_of_its_launcher(name):
     preset = OmegaConf.load(CONF / "hydra" / "launcher" / f"{name}.yaml")
     launcher = instantiate(preset.engine)
