@@ -87,7 +87,7 @@ def main() -> None:
 
     imports.begin(Path.cwd())
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))
+        sys.exit(_run_command(sys.argv[1], sys.argv[2:]))
     _compose_and_run()
 
 
@@ -113,17 +113,23 @@ def _compose_and_run() -> None:
         distributed.release_followers()
 
 
-def _new(arguments: list[str]) -> int:
-    """``peft-harness new my_study``."""
+def _run_command(name: str, arguments: list[str]) -> int:
+    """A command that is no configuration; bad arguments are explained as bad settings are."""
     from harness.config.messages import explain
     from harness.errors import ConfigFault
-    from harness.stages.new import new_study
 
     try:
-        written = new_study(arguments, Path.cwd())
+        return COMMANDS[name](arguments)
     except ConfigFault as fault:
         sys.stderr.write(f"{explain(fault)}\n")
         return 2
+
+
+def _new(arguments: list[str]) -> int:
+    """``peft-harness new my_study``."""
+    from harness.stages.new import new_study
+
+    written = new_study(arguments, Path.cwd())
     name = written[0].parent.name
     shown = "".join(f"  {path.relative_to(Path.cwd())}\n" for path in written)
     sys.stdout.write(f"{shown}next: cd {name} && python -m harness -m experiment={name}\n")
@@ -132,50 +138,32 @@ def _new(arguments: list[str]) -> int:
 
 def _doctor(arguments: list[str]) -> int:
     """``peft-harness doctor``."""
-    from harness.config.messages import explain
-    from harness.errors import ConfigFault
     from harness.runtime.terminal import sturdy_streams
     from harness.stages.doctor import examine, read_arguments, show
 
-    try:
-        runs_dir = read_arguments(arguments)
-    except ConfigFault as fault:
-        sys.stderr.write(f"{explain(fault)}\n")
-        return 2
+    runs_dir = read_arguments(arguments)
     with sturdy_streams():
         return show(examine(runs_dir))
 
 
 def _demo(arguments: list[str]) -> int:
     """``peft-harness demo``."""
-    from harness.config.messages import explain
-    from harness.errors import ConfigFault
     from harness.runtime.terminal import sturdy_streams
     from harness.stages.demo import follow_up, read_arguments
 
-    try:
-        request = read_arguments(arguments)
-        sys.argv[1:] = request.words
-        _compose_and_run()
-        with sturdy_streams():
-            follow_up(request)
-    except ConfigFault as fault:
-        sys.stderr.write(f"{explain(fault)}\n")
-        return 2
+    request = read_arguments(arguments)
+    sys.argv[1:] = request.words
+    _compose_and_run()
+    with sturdy_streams():
+        follow_up(request)
     return 0
 
 
 def _completion(arguments: list[str]) -> int:
     """``peft-harness completion bash``."""
-    from harness.config.messages import explain
-    from harness.errors import ConfigFault
     from harness.stages.completion import read_shell
 
-    try:
-        first, sys.argv[:] = read_shell(arguments)
-    except ConfigFault as fault:
-        sys.stderr.write(f"{explain(fault)}\n")
-        return 2
+    first, sys.argv[:] = read_shell(arguments)
     sys.stdout.write(first)
     _compose_and_run()
     return 0

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from harness.models.peft_adapters import ExternalAdapter
-from harness.models.sources import local_path
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -31,6 +30,13 @@ def reads_prompts_apart(model: "PeftModel") -> bool:
 
 def other_base(adapter: ExternalAdapter, model: Any) -> str | None:
     """What to say if the adapter names another base than the one it is scored on; None if it does not."""
-    if adapter.base is None or not model.path or local_path(model.path).exists() or adapter.base == model.path:
+    if not adapter.is_of_other_base(model.path):
         return None
     return f"{adapter.name} says that it was trained on {adapter.base}, and is scored on {model.path}"
+
+
+def other_template(adapter: ExternalAdapter, used: str, what: str = "scored") -> str | None:
+    """What to say if the adapter was trained with another template than the one ``used`` now; None if it was not."""
+    if adapter.template in (None, used):
+        return None
+    return f"{adapter.name} was trained with data.template={adapter.template}, and is {what} with {used}"

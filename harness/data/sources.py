@@ -12,6 +12,7 @@ from harness.data.packed import inner_name
 from harness.data.splits import SPLITS
 from harness.errors import DataFault
 from harness.record.files import file_sha256
+from harness.runtime.terminal import first_of
 from harness.shipped import shipped_folder
 
 LISTED = 8  # files of a folder that a message names
@@ -119,10 +120,10 @@ def _only_split(present: list[str], folder: Path, data: Data) -> list[str]:
     families = {_family(name) for name in present}
     if len(families) == 1:
         return _whole(present, data)
-    listed = ", ".join(present[:LISTED]) + (f" and {len(present) - LISTED} more" if len(present) > LISTED else "")
     raise DataFault(
-        f"data.splits.train=null: the folder data.path={data.path} holds {len(present)} data files ({listed}); name"
-        f" the training file, for example data.splits.train={_example(present)} (* matches several)"
+        f"data.splits.train=null: the folder data.path={data.path} holds {len(present)} data files "
+        f"({first_of(present, LISTED)}); name the training file, for example "
+        f"data.splits.train={_example(present)} (* matches several)"
     )
 
 

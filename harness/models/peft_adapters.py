@@ -10,6 +10,7 @@ from typing import Any
 from harness.errors import ModelFault, first_line
 from harness.methods.library import BOOKKEEPING, method_of_type
 from harness.models.hub import resolved_commit
+from harness.models.sources import local_path
 from harness.record.files import file_sha256
 
 CONFIG = "adapter_config.json"
@@ -37,6 +38,10 @@ class ExternalAdapter:
     def bytes(self) -> int:
         """Of all its files."""
         return sum(self.files.values())
+
+    def is_of_other_base(self, path: str | None) -> bool:
+        """Whether it names another base on the hub than ``path``; a path of this machine says nothing against it."""
+        return bool(self.base and path and not local_path(path).exists() and self.base != path)
 
     def as_dict(self) -> dict[str, Any]:
         """What a record keeps: no path of this machine."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness.adapters.external import load_external, other_base, reads_prompts_apart
+from harness.adapters.external import load_external, other_base, other_template, reads_prompts_apart
 from harness.errors import DataFault
 from harness.models.peft_adapters import ExternalAdapter
 from harness.pipeline import steps
@@ -77,7 +77,8 @@ def _score(plan: Plan, adapter: ExternalAdapter, options: Options, cache: Proces
     record.device["threads"] = computing.count
     rows = _rows(plan, cache, shared.base)
     fill(rows, record)
-    for note in (other_base(adapter, plan.model), _other_template(adapter, plan)):
+    template = plan.scoring.template or plan.data.template
+    for note in (other_base(adapter, plan.model), other_template(adapter, template)):
         if note:
             store.add_note(record, note)
     code = record.code.version
@@ -127,10 +128,3 @@ def _rows(plan: Plan, cache: ProcessCache, base: Any) -> AuditedRows:
     require_judge(plan.scoring.judge)
     warning = cut_warning(prepared, plan)
     return AuditedRows(prepared, {}, (warning,) if warning else ())
-
-
-def _other_template(adapter: ExternalAdapter, plan: Plan) -> str | None:
-    used = plan.scoring.template or plan.data.template
-    if adapter.template in (None, used):
-        return None
-    return f"{adapter.name} was trained with data.template={adapter.template}, and is scored with {used}"

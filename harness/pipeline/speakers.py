@@ -19,7 +19,7 @@ from harness.plan.from_record import LISTED, find_record, plan_of_record
 from harness.plan.spec import Options, Plan, digest
 from harness.record import store
 from harness.record.adapter_files import require_whole
-from harness.runtime.terminal import counted
+from harness.runtime.terminal import counted, first_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -171,11 +171,11 @@ def choose_run(options: Options) -> Chosen:
     Raises:
         ConfigFault: there is none; the text says which runs exist.
     """
+    able = with_adapter(options.runs_dir)
     if options.run:
         record = find_record(options)
         store.adapter_folder(options.runs_dir, record)  # says so if it kept none
-        return Chosen(_speaker(record, with_adapter(options.runs_dir), options.runs_dir), None)
-    able = with_adapter(options.runs_dir)
+        return Chosen(_speaker(record, able, options.runs_dir), None)
     if not able:
         raise ConfigFault(
             f"runs_dir={options.runs_dir} has no finished run with an adapter; {_instead(options.runs_dir)}"
@@ -197,12 +197,10 @@ def remarks_on(speaker: Speaker) -> list[str]:
     """What a reader must know about an adapter from elsewhere: another base or another template."""
     if not isinstance(speaker, ExternalSpeaker):
         return []
-    from harness.adapters.external import other_base
+    from harness.adapters.external import other_base, other_template
 
-    adapter, used = speaker.adapter, speaker.manner.template
-    found = [other_base(adapter, speaker.model)]
-    if adapter.template not in (None, used):
-        found.append(f"{adapter.name} was trained with data.template={adapter.template}, and is asked with {used}")
+    adapter = speaker.adapter
+    found = (other_base(adapter, speaker.model), other_template(adapter, speaker.manner.template, "asked"))
     return [note for note in found if note]
 
 
@@ -289,10 +287,7 @@ def _instead(runs_dir: Path) -> str:
     records = store.all_records(runs_dir, curves=False)
     if not records:
         return "train one first, with python -m harness"
-    shown = ", ".join(f"{record['fingerprint']} {_state(record)}" for record in records[:LISTED]) + (
-        f" and {len(records) - LISTED} more" if len(records) > LISTED else ""
-    )
-    return f"it has {shown}"
+    return "it has " + first_of([f"{record['fingerprint']} {_state(record)}" for record in records], LISTED)
 
 
 def _state(record: Mapping[str, Any]) -> str:
@@ -302,8 +297,7 @@ def _state(record: Mapping[str, Any]) -> str:
 
 
 def _listed(records: Sequence[Mapping[str, Any]]) -> str:
-    shown = ", ".join(f"{record['fingerprint'][:8]} {record['method']}" for record in records[:LISTED])
-    return shown + (f" and {len(records) - LISTED} more" if len(records) > LISTED else "")
+    return first_of([f"{record['fingerprint'][:8]} {record['method']}" for record in records], LISTED)
 
 
 def _manner(plan: Plan, template: str, stops: tuple[int, ...] | None, with_rows: bool) -> Manner:

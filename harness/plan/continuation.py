@@ -15,7 +15,6 @@ from harness.config.schema import Config, Model
 from harness.errors import ConfigFault, brief, raise_together
 from harness.methods.library import BOOKKEEPING
 from harness.models.peft_adapters import ADAPTER_NOTE, ExternalAdapter, find_adapter
-from harness.models.sources import local_path
 from harness.record import store
 from harness.record.adapter_files import require_whole
 
@@ -182,10 +181,9 @@ def base_faults(start: str, source: Source, model: Model, digest: str | None) ->
                 f"{start} was trained on another base ({named['name']}), not on model={model.name}; choose its model"
             )
         return
-    path = model.path
-    if source.adapter.base and path and not local_path(path).exists() and source.adapter.base != path:
+    if source.adapter.is_of_other_base(model.path):
         wanted = f"model.path={source.adapter.base}"
-        yield f"{start} says that it was trained on {source.adapter.base}, not on model.path={path}; set {wanted}"
+        yield f"{start} says that it was trained on {source.adapter.base}, not on model.path={model.path}; set {wanted}"
 
 
 def canonical(value: Any) -> Any:

@@ -13,6 +13,7 @@ from harness.plan.spec import PUBLISHED_TEMPLATES, Options, Plan, plan_from_dict
 from harness.record import store
 from harness.record.redact import REDACTED
 from harness.runtime.accelerator import accelerator
+from harness.runtime.terminal import first_of
 
 LISTED = 8  # runs that an error names
 
@@ -27,8 +28,7 @@ def find_record(options: Options) -> dict[str, Any]:
     matches = [name for name in known if name.startswith(str(options.run))]
     if len(matches) != 1:
         what = f"{len(matches)} runs: {', '.join(matches)}" if matches else "no run"
-        more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-        there = "" if matches or not known else f" (it has {', '.join(known[:LISTED])}{more})"
+        there = "" if matches or not known else f" (it has {first_of(known, LISTED)})"
         raise ConfigFault(
             f"run={options.run} matches {what} in {options.runs_dir}{there}; give the whole fingerprint of one"
         )

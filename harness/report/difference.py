@@ -8,6 +8,7 @@ from typing import Any
 from harness.record.readings import validation_loss
 from harness.report.cells import NOTHING
 from harness.report.fields import flat, plan_fields
+from harness.runtime.terminal import first_of
 from harness.scoring.catalog import SCORES, learn_record
 
 Record = Mapping[str, Any]
@@ -111,9 +112,8 @@ def _entries(values: list[Any], other: list[Any]) -> str:
     if len(values) <= SHOWN_ENTRIES:
         return " ".join(map(_text, values)) or "none"
     own = [value for value in values if value not in other]
-    more = f" and {len(own) - SHOWN_ENTRIES} more" if len(own) > SHOWN_ENTRIES else ""
-    names = " ".join(map(_text, own[:SHOWN_ENTRIES]))
-    return f"{len(values)} entries" + (f", only here: {names}{more}" if own else "")
+    names = first_of([_text(value) for value in own], SHOWN_ENTRIES, " ")
+    return f"{len(values)} entries" + (f", only here: {names}" if own else "")
 
 
 def _change(here: Any, there: Any) -> str:

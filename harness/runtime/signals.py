@@ -32,6 +32,11 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.signum
 
 
+def is_ctrl_c(stop: KeyboardInterrupt) -> bool:
+    """Whether somebody at the keyboard stopped the process, rather than another signal."""
+    return int(getattr(stop, "signum", signal.SIGINT)) == signal.SIGINT
+
+
 class TimeIsUp(Interrupted):
     """The time of a command is over."""
 

@@ -1,7 +1,6 @@
 """stage=chat: talk to the base and to the tuned model in this terminal, answer beside answer."""
 
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataFault, HarnessError
 from harness.plan.spec import Options, Plan
+from harness.runtime.signals import is_ctrl_c
 from harness.runtime.terminal import printable
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def hold(session: Session, messages: Iterator[str]) -> None:
                     raise
                 log.warning(str(error))
             except KeyboardInterrupt as stop:
-                if not typed or _signal_of(stop) != signal.SIGINT:
+                if not typed or not is_ctrl_c(stop):
                     raise
                 print()
                 log.info("stopped; this message is not part of the conversation")
@@ -300,10 +300,6 @@ def _quiet_at_ctrl_c() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        if _signal_of(stop) != signal.SIGINT or not interactive():
+        if not is_ctrl_c(stop) or not interactive():
             raise
         print()
-
-
-def _signal_of(stop: KeyboardInterrupt) -> int:
-    return int(getattr(stop, "signum", signal.SIGINT))

@@ -1,12 +1,12 @@
 """stage=serve: talk to the base and to tuned models on a page in the browser, column beside column."""
 
 import logging
-import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunFault
 from harness.plan.spec import Options, Plan
+from harness.runtime.signals import is_ctrl_c
 
 if TYPE_CHECKING:
     from harness.pipeline.speakers import Speaker
@@ -77,7 +77,7 @@ def serve(plan: Plan, options: Options, words: Sequence[str]) -> None:
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt as stop:
-            if getattr(stop, "signum", signal.SIGINT) != signal.SIGINT:
+            if not is_ctrl_c(stop):
                 raise
             log.info("the page is closed")
         finally:

@@ -22,7 +22,7 @@ from harness.record.provenance import code_version
 from harness.record.readings import validation_loss
 from harness.record.run_record import now
 from harness.report.build import short_path
-from harness.runtime.terminal import counted, printable
+from harness.runtime.terminal import counted, first_of, printable
 from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell
 
@@ -127,8 +127,7 @@ def _announce(manifest: Mapping[str, Any], versions: Sequence[str]) -> None:
         at = f", commit {commit}" if commit else ""
         log.warning("made by code %s%s, repeated by %s: figures may differ for that reason", there, at, here)
     if versions:
-        rest = f" and {len(versions) - LISTED} more" if len(versions) > LISTED else ""
-        log.warning("other packages: %s%s", "; ".join(versions[:LISTED]), rest)
+        log.warning("other packages: %s", first_of(versions, LISTED, "; "))
 
 
 def _records(folder: Path, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

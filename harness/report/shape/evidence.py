@@ -173,9 +173,6 @@ class Evidence:
             raise Insufficient(f"{metric} is not measured in all runs of {of}")
         return runs
 
-    def _best_cell(self, of: Selection, metric: str) -> _Cell:
-        return _lowest(self._selected(of, metric))
-
     def _at_best_rate(self, of: Selection, metric: str) -> Estimate:
         return self._mean(self._inner_best_cell(of, metric), metric)
 
@@ -196,7 +193,7 @@ class Evidence:
         return Estimate(float(values.mean()), values.mean() + draws * scale / size)
 
     def _deviation(self, of: Selection, metric: str) -> Estimate:
-        values = self._best_cell(of, metric).values(metric)
+        values = _lowest(self._selected(of, metric)).values(metric)
         df = len(values) - 1
         if df < 1:
             raise Insufficient(f"one seed of {of}: nothing is known about the spread over seeds")
