@@ -77,3 +77,19 @@ def random_qwen2(tmp_path_factory) -> Path:
         torch.manual_seed(0)
         Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> Path:
+    """A file of a few small rows."""
+    from tests.support.runs import write_rows
+
+    return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture
+def make(random_qwen2, rows, tmp_path):
+    """Makes a plan over the small rows, by overrides, ready to train or to score."""
+    from tests.support.runs import prepared
+
+    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)

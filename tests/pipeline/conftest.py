@@ -2,12 +2,7 @@
 
 import pytest
 
-from tests.support.runs import command, overrides, records_of, write_rows
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
+from tests.support.runs import command, overrides, records_of
 
 
 @pytest.fixture

@@ -8,19 +8,9 @@ import torch
 from harness.data.tokenize import prompt_of
 from harness.methods.registry import prompt_learning
 from harness.scoring.generate import answer_text, decoding_config, generate, reference_text
-from tests.support.runs import CASES, disturbed, loaded, plan_of, prepared, write_rows
+from tests.support.runs import CASES, disturbed, loaded, plan_of
 
 STOPS = (2,)  # <|im_end|>, the end of text of the random model
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def make(random_qwen2, rows, tmp_path):
-    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
 
 
 def uncached(model, tokenizer, prompt, steps):

@@ -13,20 +13,10 @@ from harness.models.base import load_base
 from harness.scoring import losses, prefix
 from harness.scoring.losses import Passes, mean_completion_loss
 from tests.support import method_cases as cases
-from tests.support.runs import disturbed, overrides, plan_of, prepared, write_rows
+from tests.support.runs import disturbed, overrides, plan_of, prepared
 from tests.support.tuners_models import VOCAB, base_model
 
 TOLERANCE = 2e-6  # of a loss, in float32: in parts or whole, in chunks or at once
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def make(random_qwen2, rows, tmp_path):
-    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
 
 
 def by_hand(model, examples) -> float:

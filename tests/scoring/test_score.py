@@ -13,17 +13,7 @@ from harness.scoring import score as scoring_score
 from harness.scoring.batching import needs_equal_lengths
 from harness.scoring.generate import Answer
 from harness.scoring.score import score
-from tests.support.runs import overrides, plan_of, prepared, write_rows
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def make(random_qwen2, rows, tmp_path):
-    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
+from tests.support.runs import overrides, plan_of, prepared
 
 
 def test_sampling_follows_the_seed(make):

@@ -9,19 +9,9 @@ from harness.scoring.decode import greedy
 from harness.scoring.generate import generate
 from harness.scoring.stream import Pieces, stream
 from tests.support.data_cases import byte_tokenizer
-from tests.support.runs import CASES, disturbed, prepared, write_rows
+from tests.support.runs import CASES, disturbed
 
 STOPS = (2,)
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def make(random_qwen2, rows, tmp_path):
-    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
 
 
 def prompts_of(made):

@@ -173,6 +173,20 @@ def ready(plan: Plan, base: Base, runs_dir: Path) -> Prepared:
     return Prepared(plan, base, audited, attached, adapter_writer(attached.model, runs_dir / "scratch"))
 
 
+class Cut(Exception):
+    """What ends a training in its middle."""
+
+
+def cut_at(last: int | None) -> Callable[[int, dict[str, Any]], None]:
+    """A log that ends the training with ``Cut`` when the loss of step ``last`` arrives; None: it does not."""
+
+    def log(step: int, values: dict[str, Any]) -> None:
+        if step == last:
+            raise Cut
+
+    return log
+
+
 def disturbed(model: Any) -> Any:
     """The model with noise added to its trainable weights, so that its adapter has an effect."""
     generator = torch.Generator().manual_seed(1)

@@ -20,8 +20,10 @@ from harness.training import checkpoints
 from tests.support.configs import compose
 from tests.support.method_cases import SHEETS, parts
 from tests.support.runs import (
+    Cut,
     Prepared,
     command,
+    cut_at,
     disturbed,
     loaded,
     logits_of,
@@ -142,17 +144,10 @@ def test_a_run_that_is_cut_resumes_bit_for_bit(random_qwen2, words, tmp_path):
     base, source = loaded(random_qwen2), find_source(plan.trainer.continue_from, options.runs_dir)
     settings = checkpoints.CheckpointSettings(tmp_path / "checkpoints", "code", None, every_steps=2)
 
-    class Cut(Exception):
-        pass
-
-    def cut(step, values):
-        if step == 5:
-            raise Cut
-
     whole = ready(plan, base, source)
     expected = whole.train(tmp_path / "a")
     with pytest.raises(Cut):
-        ready(plan, base, source).train(tmp_path / "b", settings, log=cut)
+        ready(plan, base, source).train(tmp_path / "b", settings, log=cut_at(5))
     resumed, notes = ready(plan, base, source), []
     done = resumed.train(tmp_path / "c", settings, note=notes.append)
     assert notes == ["resuming from the checkpoint at optimizer step 4 of 6"]

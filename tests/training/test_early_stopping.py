@@ -7,19 +7,9 @@ import torch
 
 from harness.training import checkpoints, train
 from tests.support.packs import cell_of, run_pack
-from tests.support.runs import command, overrides, prepared, records_of, write_rows
+from tests.support.runs import Cut, command, cut_at, overrides, records_of
 
 SIX = ("trainer.max_steps=6", "trainer.evaluations=6")
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def make(random_qwen2, rows, tmp_path):
-    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
 
 
 def trained(made, folder, losses, **more):
@@ -75,17 +65,10 @@ def test_a_training_that_is_cut_while_it_waits_ends_at_the_same_step(make, tmp_p
     words = (*words, "trainer.early_stopping.min_change=9", "trainer.batch_size=6")
     settings = checkpoints.CheckpointSettings(tmp_path / "checkpoints", "code", None, every_steps=5)
 
-    class Cut(Exception):
-        pass
-
-    def cut(step, values):
-        if step == 6:
-            raise Cut
-
     made = make(*words)
     whole = made.train(tmp_path / "a")
     with pytest.raises(Cut):
-        make(*words).train(tmp_path / "b", settings, log=cut)
+        make(*words).train(tmp_path / "b", settings, log=cut_at(6))
     resumed = make(*words)
     done = resumed.train(tmp_path / "c", settings)
     assert (done.stopped_early, done.optimizer_steps) == (whole.stopped_early, 6)

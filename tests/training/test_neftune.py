@@ -13,17 +13,7 @@ from harness.training.fused.rows import joined
 from harness.training.neftune import noisy_embeddings
 from harness.training.packed.eligible import why_alone
 from tests.support.batches import example_batch
-from tests.support.runs import plan_of, prepared, write_rows
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    return write_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture
-def make(random_qwen2, rows, tmp_path):
-    return lambda *words: prepared(random_qwen2, rows, tmp_path / "runs", *words)
+from tests.support.runs import Cut, cut_at, plan_of
 
 
 def noise(model, batch, alpha=5.0):
@@ -85,17 +75,10 @@ def test_a_run_that_is_cut_resumes_with_the_same_noise(make, tmp_path):
     words = ("trainer.max_steps=4", "trainer.neftune_alpha=5")
     settings = checkpoints.CheckpointSettings(tmp_path / "checkpoints", "code", None, every_steps=2)
 
-    class Cut(Exception):
-        pass
-
-    def cut(step, values):
-        if step == 3:
-            raise Cut
-
     whole = make(*words)
     expected = whole.train(tmp_path / "a")
     with pytest.raises(Cut):
-        make(*words).train(tmp_path / "b", settings, log=cut)
+        make(*words).train(tmp_path / "b", settings, log=cut_at(3))
     resumed = make(*words)
     assert resumed.train(tmp_path / "c", settings).curve == expected.curve
     assert all(torch.equal(weight, resumed.trainable()[name]) for name, weight in whole.trainable().items())

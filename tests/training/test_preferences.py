@@ -23,7 +23,19 @@ from harness.training.preferences import (
     reference_log_probs,
 )
 from tests.support.configs import compose
-from tests.support.runs import COLORS, THINGS, command, disturbed, loaded, logits_of, overrides, prepared, records_of
+from tests.support.runs import (
+    COLORS,
+    THINGS,
+    Cut,
+    command,
+    cut_at,
+    disturbed,
+    loaded,
+    logits_of,
+    overrides,
+    prepared,
+    records_of,
+)
 
 OWN = ("data=preference", "data.columns.instruction=prompt", "trainer.objective=dpo", "trainer.learning_rate=0.01")
 
@@ -171,17 +183,10 @@ def test_a_run_that_is_cut_resumes_bit_for_bit(make, tmp_path):
     words = ("trainer.max_steps=6", "trainer.batch_size=5", "trainer.log_every=4", "trainer.evaluations=2")
     settings = checkpoints.CheckpointSettings(tmp_path / "checkpoints", "code", None, every_steps=2)
 
-    class Cut(Exception):
-        pass
-
-    def cut(step, values):
-        if step == 4:
-            raise Cut
-
     whole = make(*words)
     expected = whole.train(tmp_path / "a")
     with pytest.raises(Cut):  # two steps after the checkpoint, and two before the next point of the curve
-        make(*words).train(tmp_path / "b", settings, log=cut)
+        make(*words).train(tmp_path / "b", settings, log=cut_at(4))
     resumed = make(*words)
     done = resumed.train(tmp_path / "c", settings)
     assert (done.curve, done.validation, done.best_step) == (expected.curve, expected.validation, expected.best_step)

@@ -10,13 +10,9 @@ import torch
 from harness.errors import Paused
 from harness.training import checkpoints, trainer
 from tests.support.method_cases import SHEETS, parts
-from tests.support.runs import Prepared, loaded, overrides, plan_of, ready, write_rows
+from tests.support.runs import Cut, Prepared, cut_at, loaded, overrides, plan_of, ready, write_rows
 
 STEPS = 8
-
-
-class Cut(Exception):
-    """What ends a training in its middle."""
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +39,10 @@ def settings(tmp_path):
     return checkpoints.CheckpointSettings(tmp_path / "checkpoints", "code", None, every_steps=3)
 
 
-def trained(made: Prepared, folder, cut_at: int | None = None, **more):
-    """Training and the weights it ended with; ``Cut`` when the loss of step ``cut_at`` is logged."""
+def trained(made: Prepared, folder, last: int | None = None, **more):
+    """Training and the weights it ended with; ``Cut`` when the loss of step ``last`` is logged."""
 
-    def log(step: int, values: dict) -> None:
-        if step == cut_at:
-            raise Cut
-
-    done = made.train(folder, log=log, **more)
+    done = made.train(folder, log=cut_at(last), **more)
     state = {name: value.clone() for name, value in made.model.state_dict().items()}
     return done, state
 
@@ -75,7 +67,7 @@ TESTED = [*SHEETS, "lora:dora", "lora:pissa", "lora:lora_fa", "lora:lora_plus"]
 def test_a_resumed_training_ends_as_if_it_had_not_been_stopped(make, tmp_path, settings, case):
     whole = trained(make(case), tmp_path / "a")
     with pytest.raises(Cut):
-        trained(make(case), tmp_path / "b", cut_at=7, checkpoint=settings)
+        trained(make(case), tmp_path / "b", last=7, checkpoint=settings)
     notes: list[str] = []
     resumed = trained(make(case), tmp_path / "c", checkpoint=settings, note=notes.append)
     assert notes == [f"resuming from the checkpoint at optimizer step 6 of {STEPS}"]
@@ -85,7 +77,7 @@ def test_a_resumed_training_ends_as_if_it_had_not_been_stopped(make, tmp_path, s
 def test_it_outlives_the_checkpoint_that_it_resumed_from(make, tmp_path, settings):
     often = replace(settings, every_steps=1)
     with pytest.raises(Cut):
-        trained(make(), tmp_path / "a", cut_at=2, checkpoint=often)
+        trained(make(), tmp_path / "a", last=2, checkpoint=often)
     same(trained(make(), tmp_path / "b", checkpoint=often), trained(make(), tmp_path / "c"))
 
 
@@ -101,7 +93,7 @@ def test_it_outlives_the_checkpoint_that_it_resumed_from(make, tmp_path, setting
 def test_a_resumed_training_from_the_first_checkpoint_ends_so_too(make, tmp_path, settings, case, words):
     whole = trained(make(case, *words), tmp_path / "a")
     with pytest.raises(Cut):
-        trained(make(case, *words), tmp_path / "b", cut_at=4, checkpoint=settings)
+        trained(make(case, *words), tmp_path / "b", last=4, checkpoint=settings)
     same(trained(make(case, *words), tmp_path / "c", checkpoint=settings), whole)
 
 
@@ -114,7 +106,7 @@ def test_after_the_last_step_nothing_is_trained_again(make, tmp_path, settings, 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(make, tmp_path, settings, caplog):
     whole = trained(make(), tmp_path / "a")
     with pytest.raises(Cut):
-        trained(make(), tmp_path / "b", cut_at=7, checkpoint=settings)
+        trained(make(), tmp_path / "b", last=7, checkpoint=settings)
     weights = settings.folder / "step-00000006" / "trainable.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     notes: list[str] = []
@@ -128,7 +120,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(make, tmp_
 
 def test_a_checkpoint_of_other_code_is_not_resumed(make, tmp_path, settings, caplog):
     with pytest.raises(Cut):
-        trained(make(), tmp_path / "a", cut_at=7, checkpoint=settings)
+        trained(make(), tmp_path / "a", last=7, checkpoint=settings)
     with caplog.at_level("WARNING", logger="harness"):
         trained(make(), tmp_path / "b", checkpoint=replace(settings, code="other"), note=pytest.fail)
     assert "was written by other code" in caplog.text
