@@ -27,10 +27,12 @@ def run(
         cache: what the runs of this process share.
         member: of a pack, whose runs train together; None: the run trains alone.
     """
+    from harness.runtime import libraries, threads
+
+    libraries.load()
     from harness.pipeline import steps
     from harness.pipeline.lifecycle import open_run
     from harness.pipeline.tune import tune
-    from harness.runtime import threads
 
     with open_run(plan, options, name, cache, held) as this:
         this.enter("loading")

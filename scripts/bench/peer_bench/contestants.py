@@ -6,12 +6,12 @@ without weight decay, cosine after one step of warm-up, one thread, no evaluatio
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peer_bench import environments
 from peer_bench.workloads import Prepared, Workload
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,7 +50,7 @@ class Contestant:
     name: str
     title: str
     command: Callable[[Job, "Contestant"], Command]
-    environment: str | None = None  # of ENVIRONMENTS; None: this project's own
+    environment: str = environments.OWN  # of ENVIRONMENTS
     peer: bool = False  # whether targets compare with it
     tuned: bool = False  # settings that are not its defaults, for speed
     micro: int | None = None  # rows of a pass; None: those of an optimizer step
@@ -320,7 +320,3 @@ CONTESTANTS = {
 }  # fmt: skip
 # Who is measured on every workload; the tuned peers and bfloat16 only where asked for, or where a target needs them.
 USUAL = ("ours", "bare", "trl", "llamafactory", "litgpt", "lesson")
-
-
-def own_python() -> Path:
-    return Path(sys.executable)

@@ -1,5 +1,6 @@
-"""The environments of the peers: made by this module, kept in the cache, one for each, with pinned versions."""
+"""The environments of the contestants: made by this module, kept in the cache, one for each, with pinned versions."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -7,7 +8,10 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[3]
 TORCH = ("torch==2.13.0",)
+PINS = ROOT / "constraints.txt"
+OWN = "own"  # what a user of this project installs: the packages that only its development needs are not there
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ ENVIRONMENTS = {
             ),
             ("llamafactory", "transformers", "peft", "torch"),
         ),
+        Environment(OWN, (TORCH, ("-c", str(PINS), f"{ROOT}[packed]")), ("transformers", "peft", "torch")),
         Environment("litgpt", (TORCH, ("litgpt==0.5.13", "requests")), ("litgpt", "torch")),
     )
 }  # fmt: skip
@@ -65,7 +70,9 @@ def make(environment: Environment, cache: Path) -> Path:
     folder = cache / environment.name
     done = folder / "installed.json"
     python = folder / "venv" / "bin" / "python"
-    wanted = [list(each) for each in environment.installs]
+    wanted: list[list[str]] = [list(each) for each in environment.installs]
+    if environment.name == OWN:
+        wanted = [["this project", *(_hash(ROOT / name) for name in ("pyproject.toml", PINS.name))]]
     if done.exists() and json.loads(done.read_text(encoding="utf-8")) == wanted and python.exists():
         return python
     print(f"installing {environment.name} in {folder}", file=sys.stderr, flush=True)
@@ -78,6 +85,10 @@ def make(environment: Environment, cache: Path) -> Path:
             raise CannotInstall(f"{environment.name}: pip install {' '.join(words)} failed:\n{ended.stderr[-1500:]}")
     done.write_text(json.dumps(wanted), encoding="utf-8")
     return python
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:

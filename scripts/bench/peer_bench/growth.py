@@ -8,7 +8,6 @@ weighs least, and fitted to all four. ``LIMITS`` says what it must not exceed, a
 import json
 import math
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +70,7 @@ def measure_point(bench: Bench, axis: str, point: int) -> dict[str, Any]:
         words = [*fixed_overrides(bench, folder, axis, point), f"runs_dir={folder / 'runs'}"]
         several = ["-m"] if axis in ("cells", "packed") else []
         done = watch.run(
-            [sys.executable, "-m", "harness", *several, *words], cwd=folder, environment=watch.ONE_THREAD | OURS
+            [bench.own_python, "-m", "harness", *several, *words], cwd=folder, environment=watch.ONE_THREAD | OURS
         )
     whole = bool(several)
     return {
@@ -98,7 +97,7 @@ def fixed_overrides(bench: Bench, folder: Path, axis: str, point: int) -> list[s
     elif axis == "rank":
         words = [*without(words, "lora.r="), f"lora.r={point}"]
     elif axis == "layers":
-        watch.run([sys.executable, DRIVERS / "layers.py", job.prepared.base, folder / "base", str(point)])
+        watch.run([bench.own_python, DRIVERS / "layers.py", job.prepared.base, folder / "base", str(point)])
         words = [*without(words, "model.path="), f"model.path={folder / 'base'}"]
     elif axis == "cells":
         words = [*without(words, "seed="), f"seed=range({point})"]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peer_bench import contestants as who_trains
 from peer_bench import environments, watch
 from peer_bench.contestants import CONTESTANTS, DRIVERS, OURS, ROOT, Command, Contestant, Job, our_overrides
 from peer_bench.results import Results
@@ -44,16 +43,22 @@ class Bench:
 
     def python(self, who: Contestant) -> Path:
         """Of the contestant's environment, made if need be."""
-        if who.environment is None:
-            return who_trains.own_python()
-        if who.environment not in self._pythons:
-            environment = environments.ENVIRONMENTS[who.environment]
+        return self._python(who.environment)
+
+    @property
+    def own_python(self) -> Path:
+        """Of this project, installed as its users install it."""
+        return self._python(environments.OWN)
+
+    def _python(self, name: str) -> Path:
+        if name not in self._pythons:
+            environment = environments.ENVIRONMENTS[name]
             python = environments.make(environment, self.cache)
-            self._pythons[who.environment] = python
-            if not self.results.has("versions", environment=who.environment):
+            self._pythons[name] = python
+            if not self.results.has("versions", environment=name):
                 found = environments.versions(python, environment.versions)
-                self.results.add("versions", environment=who.environment, versions=found)
-        return self._pythons[who.environment]
+                self.results.add("versions", environment=name, versions=found)
+        return self._pythons[name]
 
     def prepare(self, work: Workload) -> Prepared:
         """Base and rows of a workload on disk, written once."""
@@ -71,7 +76,7 @@ class Bench:
             "scoring.forgetting=null",
             f"lora.target_modules=[{','.join(work.targets)}]",
         ]
-        prepare: list[str | Path] = [sys.executable, DRIVERS / "prepare.py", "--rows", str(work.rows), folder]
+        prepare: list[str | Path] = [self.own_python, DRIVERS / "prepare.py", "--rows", str(work.rows), folder]
         words = [*prepare, *work.overrides(self.data_dir), *more]
         watch.run(words, cwd=ROOT, environment=OURS | {"HF_HUB_OFFLINE": "0"})
         prepared = read_prepared(folder)
@@ -179,7 +184,7 @@ def evaluate(bench: Bench, job: Job, who: Contestant, command: Command) -> dict[
         convert = [job.python, DRIVERS / "litgpt_weights.py", trained, job.folder / "converted"]
         watch.run(convert, environment=watch.ONE_THREAD)
         trained = job.folder / "converted" / "model.pth"
-    words: list[str | Path] = [sys.executable, DRIVERS / "held_out.py", job.prepared.folder, f"it={trained}"]
+    words: list[str | Path] = [bench.own_python, DRIVERS / "held_out.py", job.prepared.folder, f"it={trained}"]
     return dict(last_json(watch.run(words, environment=watch.ONE_THREAD | OURS).output))
 
 
@@ -226,7 +231,7 @@ def own_sweep(bench: Bench, work: Workload, name: str) -> dict[str, Any]:
         job = bench.job(work, CONTESTANTS["ours"], folder)
         fixed = [word for word in our_overrides(job, "float32") if not word.startswith(("lora.r=", "lora.lora_alpha="))]
         words: list[str | Path] = [
-            sys.executable, "-m", "harness", "-m", f"hydra/launcher={OWN_SWEEPS[name]}", *SIX,
+            bench.own_python, "-m", "harness", "-m", f"hydra/launcher={OWN_SWEEPS[name]}", *SIX,
             *fixed, f"runs_dir={folder / 'runs'}",
         ]  # fmt: skip
         done = watch.run(words, cwd=folder, environment=watch.ONE_THREAD | OURS)
@@ -261,10 +266,10 @@ def measure_commands(bench: Bench, rounds: int) -> None:
             if number >= 0 and bench.results.has("command", name=name, round=number):
                 continue
             with scratch() as folder:
+                where = [] if name == "help" else [f"runs_dir={folder / 'runs'}"]
                 try:
                     done = watch.run(
-                        [sys.executable, "-m", "harness", *words, f"runs_dir={folder / 'runs'}"] if name != "help" else
-                        [sys.executable, "-m", "harness", *words],
+                        [bench.own_python, "-m", "harness", *words, *where],
                         cwd=folder, environment=OURS, expected=(1, 2) if name == "misspelt" else (0,),
                     )  # fmt: skip
                 except watch.CommandFailed as failure:
@@ -295,7 +300,7 @@ def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
                 if not word.startswith(("scoring.metrics=", "data.limits.test="))
             ]
             words: list[str | Path] = [
-                sys.executable, DRIVERS / "scoring.py", *fixed, f"data.limits.test={SCORED}",
+                bench.own_python, DRIVERS / "scoring.py", *fixed, f"data.limits.test={SCORED}",
                 "scoring.metrics=[exact_match]", f"scoring.generation.max_new_tokens={ANSWER}",
             ]  # fmt: skip
             try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from peer_bench import growth
+from peer_bench import environments, growth
 from peer_bench.contestants import CONTESTANTS
 from peer_bench.measure import ANSWER, OWN_SWEEPS, SCORED
 from peer_bench.ratios import SMALLEST, TOKENS_APART, TOLERANCE, Ratio, Target, Work, inverse, ratio
@@ -61,8 +61,9 @@ def heading(lines: Sequence[Line]) -> Iterator[str]:
     )
     yield ""
     versions = {line["environment"]: line["versions"] for line in lines if line["kind"] == "versions"}
-    for each in versions.values():
-        yield "- " + ", ".join(f"{name} {version}" for name, version in each.items())
+    for name, each in versions.items():
+        own = "this project and the bare loop, as a user installs it: " if name == environments.OWN else ""
+        yield f"- {own}" + ", ".join(f"{package} {version}" for package, version in each.items())
     loads = [line["load"] for line in lines if "load" in line]
     if loads:
         busy = statistics.median(loads)
