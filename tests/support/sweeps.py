@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ SMALL = (
     *("data.limits.train=8", "data.limits.validation=4", "data.limits.test=4"),
     *("scoring.metrics=[exact_match]", "scoring.forgetting=null"),
 )
+
+# What ``auto`` means is not told of other machines: to have the fingerprints of runs here, such sweeps name it.
+HERE = ("model.device=cpu", "model.dtype=float32")
 
 needs_tiny = pytest.mark.skipif(
     not (ROOT / "data" / "tiny" / "model.safetensors").exists(), reason="data/tiny is not there"
@@ -86,6 +90,26 @@ class SweepCommand:
                 return json.loads(file.read_text())["pid"]
             time.sleep(0.05)
         pytest.fail(f"no worker for {fingerprint}: {self.output.read_text()}")
+
+    def says(self, text: str, seconds: float = 200) -> None:
+        """Wait until the command has printed the text; fails the test if it ends before, or after so many seconds."""
+        self._waits_for(lambda: text in self.output.read_text(), text, seconds)
+
+    def trains(self, fingerprint: str, seconds: float = 200) -> None:
+        """Wait until the first steps of a run in a worker, which then has something to write a checkpoint of."""
+        begun = ": learning rate "  # the last line before training
+        logs = f"sweeps/*/logs/{fingerprint}.log"
+        self._waits_for(lambda: any(begun in log.read_text() for log in self.runs_dir.glob(logs)), begun, seconds)
+        time.sleep(2)
+
+    def _waits_for(self, there: Callable[[], bool], what: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if there():
+                return
+            time.sleep(0.1)
+        self.process.kill()
+        pytest.fail(f"no {what!r} from it: {self.output.read_text()}")
 
     def records(self) -> dict[str, dict[str, Any]]:
         """By fingerprint."""

@@ -152,8 +152,9 @@ class Slurm(Launcher):
     def outcomes_of(self, waiting: dict[Path, list[WorkerJob]]) -> Iterator[Outcome]:
         """Outcomes of submitted jobs, each when its result is there or the job is gone from the queue."""
         states, gone = dict[Path, str](), dict[Path, int]()
+        queue: dict[str, str] | None = {}
         while waiting:
-            queue = slurm_queue.states()
+            queue = slurm_queue.states(warn=queue is not None)
             for path, batch in list(waiting.items()):
                 if _result_file(path).exists():
                     del waiting[path]

@@ -17,16 +17,29 @@ from harness.sweep.launchers.worker import WorkerJob
 
 log = logging.getLogger(__name__)
 
+ROUTINE = {"", "None", "Priority", "Resources", "JobArrayTaskLimit"}  # reasons that mean: other jobs are first
 
-def states() -> dict[str, str] | None:
-    """State of each of this user's jobs that has not ended, by id; None if SLURM does not answer."""
-    command = ["squeue", "--noheader", "--array", "--format=%i %T", f"--user={getpass.getuser()}"]
+
+def states(warn: bool = True) -> dict[str, str] | None:
+    """State of each of this user's jobs that has not ended, by id; None if SLURM does not answer.
+
+    A job that waits for more than its turn has the reason in its state: ``PENDING (PartitionConfig)`` asks for more
+    than any node has, and SLURM takes it and never starts it.
+    """
+    command = ["squeue", "--noheader", "--array", "--format=%i %T %r", f"--user={getpass.getuser()}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("squeue does not answer (%s); the jobs are not affected", error)
+        if warn:
+            said = str(getattr(error, "stderr", None) or error).strip().splitlines()
+            log.warning("squeue does not answer (%s); the jobs are not affected, and it is asked again", said[-1])
         return None
-    return dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    lines = re.findall(r"^(\d\S*) ([A-Z_]+) (.*)$", done.stdout, re.MULTILINE)
+    return {job: _state(state, reason.strip("() ")) for job, state, reason in lines}
+
+
+def _state(state: str, reason: str) -> str:
+    return f"{state} ({reason})" if state == "PENDING" and reason not in ROUTINE else state
 
 
 def reason_of_end(job_id: str) -> str:
@@ -35,14 +48,17 @@ def reason_of_end(job_id: str) -> str:
         shown = subprocess.run(["scontrol", "--oneliner", "show", "job", job_id], capture_output=True, text=True)
     except OSError:
         return "SLURM does not say why"
-    state = re.search(r"JobState=(\S+) Reason=(\S+)", shown.stdout)
-    return f"{state[1]}, reason {state[2]}" if state else "SLURM no longer says why"
+    found = re.search(r"JobState=(\S+) Reason=(\S+)", shown.stdout)
+    if found is None:
+        return "SLURM no longer says why"
+    return found[1] if found[2] in ROUTINE else f"{found[1]}, reason {found[2]}"
 
 
 def log_change(job_id: str, batch: Sequence[WorkerJob], before: str | None, now: str | None) -> None:
     """Say how a job's state has changed since the last look."""
     if now and now != before:
-        back = ", back in the queue" if now == "PENDING" and before else ""
+        again = before is not None and now.startswith("PENDING") and not before.startswith("PENDING")
+        back = ", back in the queue" if again else ""
         log.info("%s %s%s: %s", job_id, now, back, "; ".join(job.name for job in batch))
 
 

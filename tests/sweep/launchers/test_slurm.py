@@ -1,11 +1,6 @@
-"""Sweeps through SLURM: batches, resumption, jobs that vanish.
-
-The real sweep needs a SLURM that answers: ``scripts/slurm_local up`` and ``eval "$(scripts/slurm_local env)"``.
-"""
+"""Sweeps through SLURM: batches, resumption, jobs that vanish; and whole sweeps on a SLURM of two nodes."""
 
 import pickle
-import subprocess
-import time
 
 import pytest
 
@@ -14,7 +9,8 @@ from harness.plan.read import read_config
 from harness.sweep.launchers import slurm, slurm_queue, worker
 from harness.sweep.outcome import Status
 from tests.support.configs import compose
-from tests.support.sweeps import SMALL, SweepCommand, assert_same_results, finished, needs_tiny, worker_job
+from tests.support.slurm import NODES, ask, hasten, needs_slurm, slurm_cluster
+from tests.support.sweeps import HERE, SMALL, SweepCommand, assert_same_results, finished, needs_tiny, worker_job
 
 QUEUE = {
     "partition": "gpu", "time_min": 60, "max_timeouts": 3, "signal_delay_s": 60, "cpus": 2, "gpus": 1, "mem_gb": 1.5,
@@ -61,7 +57,7 @@ def test_results_of_jobs_are_read_from_their_files(tmp_path, monkeypatch):
         ("7_1", ("error", "Traceback\nOSError: gone\n")),
     ):
         (tmp_path / f"{name}_0_result.pkl").write_bytes(pickle.dumps(result))
-    monkeypatch.setattr(slurm_queue, "states", dict)
+    monkeypatch.setattr(slurm_queue, "states", lambda warn: {})
     outcomes = list(slurm.Slurm(**QUEUE).outcomes_of({tmp_path / "7_0": jobs, tmp_path / "7_1": [worker_job("c")]}))
     assert outcomes[:2] == [finished("a"), finished("b")]
     assert (outcomes[2].status, outcomes[2].message) == (Status.died, "its SLURM job 7_1 failed: OSError: gone")
@@ -70,11 +66,20 @@ def test_results_of_jobs_are_read_from_their_files(tmp_path, monkeypatch):
 @pytest.mark.posix
 def test_job_that_leaves_the_queue_without_a_result_has_died(tmp_path, monkeypatch):
     looks = iter([{"7_0": "RUNNING"}, None, {"7_0": "PENDING"}, *[{}] * slurm.LOOKS])
-    monkeypatch.setattr(slurm_queue, "states", lambda: next(looks))
+    monkeypatch.setattr(slurm_queue, "states", lambda warn: next(looks))
     monkeypatch.setattr(slurm_queue, "reason_of_end", lambda job_id: "TIMEOUT, reason TimeLimit")
     [outcome] = slurm.Slurm(**QUEUE).outcomes_of({tmp_path / "7_0": [worker_job("a")]})
     assert (outcome.fingerprint, outcome.status) == ("a", Status.died)
     assert "7_0 ended without a result (TIMEOUT" in outcome.message
+
+
+@pytest.mark.posix
+def test_queue_that_stays_silent_is_said_once(tmp_path, monkeypatch):
+    asked, looks = [], iter([{}, None, None, {"7_0": "RUNNING"}, None, *[{}] * slurm.LOOKS])
+    monkeypatch.setattr(slurm_queue, "states", lambda warn: (asked.append(warn), next(looks))[1])
+    monkeypatch.setattr(slurm_queue, "reason_of_end", lambda job_id: "FAILED")
+    assert len(list(slurm.Slurm(**QUEUE).outcomes_of({tmp_path / "7_0": [worker_job("a")]}))) == 1
+    assert asked[:6] == [True, True, False, False, True, False]
 
 
 @pytest.mark.posix
@@ -85,16 +90,17 @@ def test_slurm_that_is_not_there_is_a_readable_fault(tmp_path, monkeypatch):
         list(slurm.Slurm(**QUEUE).run([worker_job("a")], tmp_path))
 
 
-def slurm_answers() -> bool:
-    try:
-        done = subprocess.run(["sinfo", "-h", "-p", "urgent", "-o", "%T"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.stdout.strip() in ("idle", "mixed", "allocated", "completing")
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("submitit")
+    with slurm_cluster():
+        yield
 
 
-needs_slurm = pytest.mark.skipif(
-    not slurm_answers(), reason="no SLURM with a partition `urgent`: scripts/slurm_local up brings one up, as root"
+ENGINE = "hydra.launcher.engine"
+ON_SLURM = (
+    *("hydra/launcher=slurm", f"{ENGINE}.partition=batch", f"{ENGINE}.gpus=0", f"{ENGINE}.cpus=1"),
+    *(f"{ENGINE}.time_min=10", f"{ENGINE}.poll_s=0.5", *HERE),
 )
 
 
@@ -102,51 +108,70 @@ needs_slurm = pytest.mark.skipif(
 @needs_tiny
 @needs_slurm
 @pytest.mark.posix
-def test_preempted_job_goes_back_into_the_queue_and_finishes(tmp_path):
-    pytest.importorskip("submitit")
-    engine, long = "hydra.launcher.engine", "trainer.max_steps=300"  # it must still run when it is pre-empted
-    fingerprints = [read_config(compose(*SMALL, f"lora.r={r}", long))[0].fingerprint for r in (2, 4)]
-    sweep = SweepCommand(
-        tmp_path / "runs",
-        *(
-            "lora.r=2,4",
-            long,
-            "hydra/launcher=slurm",
-            f"{engine}.partition=batch",
-            f"{engine}.gpus=0",
-            f"{engine}.cpus=1",
-        ),
-        *(f"{engine}.time_min=10", f"{engine}.poll_s=0.5"),
-    )
-    for fingerprint in fingerprints:
-        sweep.worker_of(fingerprint)
-    while len(sweep.records()) < 2 and sweep.process.poll() is None:
-        time.sleep(0.2)
-    cpus = subprocess.run(["sinfo", "-h", "-p", "urgent", "-o", "%c"], capture_output=True, text=True).stdout.strip()
-    urgent = ["sbatch", "--parsable", "-p", "urgent", "-c", cpus, "--mem=100", "-o", "/dev/null", "--wrap", "sleep 2"]
-    subprocess.run(urgent, check=True, capture_output=True)
-    hasten(sweep)
+def test_one_command_runs_a_sweep_on_two_nodes_and_the_next_finds_it_finished(
+    cluster, tmp_path, fingerprints, in_process
+):
+    words = "lora.r=2,4", *ON_SLURM, f"{ENGINE}.setup=['echo $SLURMD_NODENAME >> {tmp_path}/nodes']"
+    sweep = SweepCommand(tmp_path / "runs", *words)
     code, output = sweep.end()
     assert code == 0, output
-    assert "back in the queue" in output
+    assert "SLURM jobs" in output
+    assert "2 cells, 2 runs: 2 finished" in output
+    assert sorted((tmp_path / "nodes").read_text().split()) == list(NODES)
+    records = sweep.records()
+    assert [records[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
+    assert_same_results(records, in_process)
+    again = SweepCommand(tmp_path / "runs", *words)
+    code, output = again.end()
+    assert code == 0, output
+    assert "2 of them finished earlier, 0 to run" in output
+    assert "SLURM jobs" not in output
+    assert again.records() == records
+
+
+@pytest.mark.slow
+@needs_tiny
+@needs_slurm
+@pytest.mark.posix
+def test_cells_that_fail_or_cannot_start_say_so(cluster, tmp_path):
+    failing = SweepCommand(tmp_path / "failing", "lora.r=2", "trainer.learning_rate=1e30,1e-3", *ON_SLURM)
+    stuck = SweepCommand(tmp_path / "stuck", "lora.r=2", *ON_SLURM, f"{ENGINE}.cpus=64")
+    stuck.says("PENDING (PartitionConfig)")
+    ask("scancel", next(job for job, state in slurm_queue.states().items() if state.endswith("(PartitionConfig)")))
+    code, output = stuck.end()
+    assert (code, "ended without a result (CANCELLED, reason PartitionConfig)" in output) == (1, True), output
+    code, output = failing.end()
+    assert code == 1, output
+    assert "trainer.learning_rate=1e+30 failed: the validation loss is not finite" in output
+    assert "1 of 2 runs failed" in output
+    assert sorted(record["status"] for record in failing.records().values()) == ["failed", "finished"]
+    refused = SweepCommand(tmp_path / "refused", "lora.r=2", *ON_SLURM, f"{ENGINE}.partition=none")
+    code, output = refused.end()
+    assert (code, "SLURM refuses the jobs" in output, "invalid partition" in output) == (2, True, True), output
+
+
+@pytest.mark.slow
+@needs_tiny
+@needs_slurm
+@pytest.mark.posix
+def test_jobs_that_are_preempted_or_out_of_time_go_back_into_the_queue_and_finish(cluster, tmp_path):
+    long = "trainer.max_steps=150"  # it must still run when it is preempted
+    fingerprints = [read_config(compose(*SMALL, f"lora.r={r}", long))[0].fingerprint for r in (2, 4)]
+    sweep = SweepCommand(tmp_path / "runs", "lora.r=2,4", long, *ON_SLURM)
+    for fingerprint in fingerprints:
+        sweep.trains(fingerprint)
+    jobs = dict(line.split() for line in ask("squeue", "-h", "--array", "--user=root", "-o", "%i %N").splitlines())
+    late, displaced = jobs
+    ask("sbatch", "-p", "urgent", "-w", jobs[displaced], "--mem=100", "-o", "/dev/null", "--wrap", "sleep 2")
+    ask("scancel", "--signal=USR2", late)  # what SLURM sends shortly before the time limit
+    hasten(sweep.process)
+    code, output = sweep.end()
+    assert code == 0, output
+    assert output.count("back in the queue") == 2
     record = sweep.records()
-    # SLURM chooses whom the urgent job displaces: one of the two, or both.
-    cut_off = [record for record in record.values() if record["attempt"] == 2]
-    assert cut_off
-    for again in cut_off:
-        assert any("from the checkpoint" in note for note in again["notes"])
-    assert [record[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
+    for fingerprint in fingerprints:
+        assert (record[fingerprint]["status"], record[fingerprint]["attempt"]) == ("finished", 2)
+        assert any("from the checkpoint" in note for note in record[fingerprint]["notes"])
     whole = SweepCommand(tmp_path / "whole", "lora.r=2,4", long)
     assert whole.end()[0] == 0
     assert_same_results(record, whole.records())
-
-
-def hasten(sweep: SweepCommand) -> None:
-    """SLURM lets a job that it has sent back wait for two minutes; its administrator need not."""
-    for _ in range(120):
-        if sweep.process.poll() is not None:
-            return
-        for line in (slurm_queue.states() or {}).items():
-            if line[1] == "PENDING":
-                subprocess.run(["scontrol", "update", f"jobid={line[0]}", "StartTime=now"], capture_output=True)
-        time.sleep(1)
