@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from harness.runtime import distributed
 from harness.training import checkpoints, sharding, state
 from harness.training.checkpoints import CheckpointSettings
 from harness.training.fused import head
+from harness.training.fused.frozen import FrozenLayers, frozen_below
 from harness.training.fused.head import fused_head
 from harness.training.fused.rows import INPUTS, joined_rows, joins, tokens_at_once, why_padded
 from harness.training.neftune import noisy_embeddings
@@ -75,11 +76,20 @@ class HarnessTrainer(Trainer):
         network: Any = self.model
         self._joined = joined and self._fused and self._alone and _can_join(network)
         self._tokens_at_once = tokens_at_once(network) if self._joined else None
+        self._frozen = self._frozen_layers(network)
         self.hooks = hooks
         if hooks.own_loss:
             self.model_accepts_loss_kwargs = False  # it never sees the number of tokens to divide by
         if preferences is not None:
             self.model_accepts_loss_kwargs = True  # a sum over pairs, divided by those of the whole step
+
+    def _frozen_layers(self, network: Any) -> FrozenLayers | None:
+        """What need not be computed again for a row that is passed again; None where nothing is."""
+        passed = self.args.max_steps * self.args.train_batch_size * self.args.gradient_accumulation_steps
+        if not self._joined or passed <= len(self._lengths) or self._alpha is not None or self._member is not None:
+            return None
+        layers = frozen_below(network)
+        return FrozenLayers(network, layers) if layers else None
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train from there to the end; from the end itself, only restore weights and figures."""
@@ -252,7 +262,7 @@ class HarnessTrainer(Trainer):
         losses = []
         with self._written_out(model, self._prepare_inputs(inputs), None if whole else self._tokens_at_once) as batches:
             for batch in batches:
-                with self.compute_loss_context_manager():
+                with self.compute_loss_context_manager(), self._above_frozen(batch):
                     loss = self.compute_loss(model, batch, num_items_in_batch=num_items_in_batch)
                 if not summed:
                     loss = loss / self.current_gradient_accumulation_steps
@@ -260,13 +270,21 @@ class HarnessTrainer(Trainer):
                 losses.append(loss.detach())
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
+    def _above_frozen(self, batch: dict[str, Any]) -> AbstractContextManager[None]:
+        if self._frozen is None or "row_lengths" not in batch:
+            return nullcontext()
+        return self._frozen.given(batch)
+
     @contextmanager
     def _written_out(self, model: Any, inputs: dict[str, Any], tokens: int | None) -> Iterator[list[dict[str, Any]]]:
         """The batch in the form in which passes are fastest, in parts of so many tokens, with what they need."""
         with ExitStack() as stack:
             if self._fused:
                 stack.enter_context(fused_head(model))
-            yield stack.enter_context(joined_rows(model, inputs, tokens)) if self._joined else [inputs]
+            if not self._joined:
+                yield [inputs]
+                return
+            yield stack.enter_context(joined_rows(model, inputs, tokens, single=self._frozen is not None))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: transformers' estimate walks over the whole model at every step."""

@@ -68,7 +68,9 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 @contextmanager
-def joined_rows(model: nn.Module, inputs: Inputs, tokens: int | None = None) -> Iterator[list[Inputs]]:
+def joined_rows(
+    model: nn.Module, inputs: Inputs, tokens: int | None = None, single: bool = False
+) -> Iterator[list[Inputs]]:
     """Gives the batch joined, while the model's attention keeps to rows; as it is where that does not serve.
 
     ``why_padded`` must be None for the model, and its loss come from hidden states (``fused_head``), or there would be
@@ -78,8 +80,9 @@ def joined_rows(model: nn.Module, inputs: Inputs, tokens: int | None = None) -> 
     Args:
         tokens: split the rows into parts of so many tokens, each to be passed forward and backward before the next,
             which keeps less in memory; None: one part.
+        single: also give a batch of one row, which has no padding, in that form.
     """
-    if not joins(model, inputs):
+    if not joins(model, inputs, single):
         yield [inputs]
         return
     config = base_network(model).config
@@ -129,11 +132,11 @@ def lengths_of(inputs: Inputs) -> list[int]:
     return lengths
 
 
-def joins(model: nn.Module, inputs: Inputs) -> bool:
-    """Whether this batch can be joined: not one row, no other inputs than ``INPUTS``, all within the model's window."""
+def joins(model: nn.Module, inputs: Inputs, single: bool = False) -> bool:
+    """Whether this batch is joined: several rows, no other inputs than ``INPUTS``, all within the model's window."""
     rows, length = inputs["input_ids"].shape
     window = getattr(base_network(model).config, "sliding_window", None) or length
-    return rows > 1 and inputs.keys() - {WEIGHTS} == INPUTS and length <= window
+    return (single or rows > 1) and inputs.keys() - {WEIGHTS} == INPUTS and length <= window
 
 
 def joined(inputs: Inputs) -> Inputs:
