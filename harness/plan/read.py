@@ -16,7 +16,8 @@ from harness.config import schema
 from harness.config.library_errors import omegaconf_message
 from harness.errors import ConfigFault, DataFault, raise_together
 from harness.frozen import freeze
-from harness.plan import checks
+from harness.plan.checks.config import config_faults, method_faults
+from harness.plan.checks.sweeps import has_budget
 from harness.plan.devices import dtype_on
 from harness.plan.effective import in_canonical_order
 from harness.plan.inputs import input_digests
@@ -40,9 +41,9 @@ def read_config(composed: DictConfig, here: bool = True, size: Size | None = Non
             faults that can be seen without weights are listed together.
     """
     config = _typed(composed)
-    raise_together(checks.config_faults(config))
+    raise_together(config_faults(config))
     plan, fit = _plan(config, here), None
-    if checks.has_budget(config):
+    if has_budget(config):
         if size is None:
             raise ConfigFault("budget.* sets sizes of methods, which this command does not count; leave it out")
         fit = size(plan, config.budget)
@@ -55,7 +56,7 @@ def _sized(plan: Plan, config: schema.Config, fit: BudgetFit) -> Plan:
     sheet = getattr(config, plan.method)
     for key, value in fit.settings.items():
         setattr(sheet, key, value)
-    raise_together(checks.method_faults(config))
+    raise_together(method_faults(config))
     return replace(plan, settings=MappingProxyType(_settings(config)), learning_rate=learning_rate(config).value)
 
 

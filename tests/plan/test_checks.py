@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.config import schema
-from harness.plan import checks
+from harness.plan.checks.config import config_faults
 from tests.support.configs import composed_once
 
 
@@ -20,7 +20,7 @@ def typed(*changes: str) -> schema.Config:
 
 
 def faults_of(*changes: str) -> list[str]:
-    return checks.config_faults(typed(*changes))
+    return config_faults(typed(*changes))
 
 
 def test_default_configuration_of_every_method_has_no_fault():
