@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from xml.etree import ElementTree
 
 import pytest
@@ -282,3 +283,19 @@ def test_one_command_runs_an_experiment_and_writes_its_page(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Underpowered" in (tmp_path / "early_rank.md").read_text()
     ElementTree.parse(tmp_path / "early_rank.svg")
+
+
+def test_extras_that_pages_and_messages_name_exist_under_that_very_name():
+    """A wheel holds them in lower case and with hyphens, and pip before 23.3 finds them under no other spelling."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"])
+    assert extras == {re.sub(r"[-_.]+", "-", name).lower() for name in extras}
+    texts = [path.read_text(encoding="utf-8") for path in [*PAGES, *SOURCES, ROOT / "pyproject.toml"]]
+    named = {
+        name
+        for text in texts
+        for names in re.findall(r"peft-harness\[([\w, .-]+)\]", text)
+        for name in names.split(",")
+    }
+    assert {"ray", "lm-eval"} <= named
+    assert named <= extras

@@ -26,7 +26,7 @@ from harness.runtime.notices import without_progress_bars
 from harness.scoring.catalog import Score, learn
 
 PACKAGE = "lm-eval"
-INSTALL = "pip install 'peft-harness[lm_eval]'"
+INSTALL = "pip install 'peft-harness[lm-eval]'"
 PREFIX = "lm_eval/"
 KEPT = ("results", "groups", "versions", "n-shot", "n-samples", "higher_is_better")  # of its results, in the record
 

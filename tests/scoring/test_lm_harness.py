@@ -135,7 +135,7 @@ def test_unknown_tasks_and_folders_are_refused(tasks):
 def test_a_missing_package_is_refused_with_the_command_that_installs_it():
     with mock.patch.object(lm_harness, "installed", return_value=False):
         [fault] = lm_harness.task_faults(SETTINGS)
-    assert "pip install 'peft-harness[lm_eval]'" in fault
+    assert "pip install 'peft-harness[lm-eval]'" in fault
     assert list(lm_harness.task_faults(replace(SETTINGS, tasks=[]))) == []
 
 

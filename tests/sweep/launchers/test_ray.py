@@ -9,7 +9,7 @@ import pytest
 from harness.errors import ConfigFault
 from harness.sweep.launchers.ray import Ray, run_plain
 from harness.sweep.outcome import Outcome, Status
-from tests.support.sweeps import SweepCommand, assert_same_results, needs_tiny, worker_job
+from tests.support.sweeps import HERE, SweepCommand, assert_same_results, needs_tiny, worker_job
 
 
 def test_ray_nodes_hold_as_many_workers_as_fit_on_each():
@@ -37,7 +37,7 @@ def test_two_ray_nodes_share_one_sweep(tmp_path, fingerprints, in_process):
         cluster.add_node(num_cpus=1)
         sweep = SweepCommand(
             tmp_path / "runs",
-            *("lora.r=2,4", "hydra/launcher=ray", "hydra.launcher.engine.address=auto"),
+            *("lora.r=2,4", "hydra/launcher=ray", "hydra.launcher.engine.address=auto", *HERE),
             RAY_ADDRESS=cluster.address,
         )
         code, output = sweep.end()
