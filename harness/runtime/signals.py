@@ -81,6 +81,21 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS, forwarded: signal.S
 
 
 @contextmanager
+def kept(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
+    """Put the handlers of these signals back at the end: of a block that sets others, in Python or below it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {signum: signal.getsignal(signum) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in former.items():
+            if handler is not None:  # None: set by no Python code
+                signal.signal(signum, handler)
+
+
+@contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise ``TimeIsUp`` after so many seconds, inside ``deferred`` once the next checkpoint is written.
 

@@ -159,3 +159,10 @@ def test_outside_the_main_thread_there_is_no_time_limit():
     thread.start()
     thread.join()
     assert ended == [True]
+
+
+def test_handlers_that_a_block_replaces_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.kept():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigFault
+from harness.runtime import signals
 from harness.sweep.launchers import worker
 from harness.sweep.launchers.base import GRACE_S, Launcher, Worker, check_settings, run_jobs
 from harness.sweep.launchers.worker import ConfigSource, WorkerJob
@@ -81,7 +82,8 @@ class Ray(Launcher):
 def _join(ray: Any, address: str | None) -> None:
     try:
         # Each run logs to its own file; what ray would print here concerns its own internals.
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        with signals.kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError) as error:
         raise ConfigFault(
             f"hydra.launcher.engine.address={address}: no ray cluster there ({str(error).splitlines()[0]}); start one "

@@ -49,3 +49,21 @@ def test_two_ray_nodes_share_one_sweep(tmp_path, fingerprints, in_process):
     assert [record[fingerprint]["status"] for fingerprint in fingerprints] == ["finished", "finished"]
     assert len({record["owner"]["pid"] for record in record.values()}) == 2
     assert_same_results(record, in_process)
+
+
+@pytest.mark.slow
+@needs_tiny
+@pytest.mark.posix
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+def test_sweep_that_is_told_to_stop_lets_its_workers_write_checkpoints(tmp_path):
+    """Ray sets a handler of its own for SIGTERM, below Python, which would end the command at once."""
+    one = "hydra.launcher.engine.max_workers=1"
+    sweep = SweepCommand(tmp_path / "runs", "lora.r=2", "trainer.max_steps=2000", "hydra/launcher=ray", one, *HERE)
+    sweep.trains("*")
+    sweep.process.terminate()
+    code, output = sweep.end()
+    assert code == 143, output
+    assert "stopped; run the same command again to resume" in output
+    [record] = sweep.records().values()
+    assert record["status"] == "interrupted"
+    assert list((tmp_path / "runs").glob("*/checkpoints/*"))
