@@ -11,8 +11,8 @@ from harness.errors import ConfigFault, RunFault, raise_together
 from harness.plan.spec import Options
 from harness.record import locks
 from harness.record.files import remove
-from harness.report.build import short_path
 from harness.report.choose import FoundRun
+from harness.report.texts import short_path
 from harness.runtime.platform import patiently
 from harness.stages.chosen import chosen_runs
 

@@ -19,8 +19,9 @@ from harness.record import store
 from harness.record.bundle import LOCK, lock_lines, write_bundle
 from harness.record.redact import redactor
 from harness.record.run_record import Code, now
-from harness.report.build import build_report, short_path
+from harness.report.build import build_report
 from harness.report.choose import FoundRun
+from harness.report.texts import short_path
 from harness.report.write import write_report
 from harness.runtime.terminal import counted
 from harness.stages.chosen import Chosen, chosen_runs

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from harness.errors import ConfigFault
 from harness.plan.spec import Options
-from harness.report.build import short_path
 from harness.report.choose import FoundRun, choose_runs, read_runs
+from harness.report.texts import short_path
 from harness.stages.sweep_view import find_sweep
 from harness.sweep import manifest
 from harness.sweep.sweep_report import SweepContent, read_sweep

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config.schema import ClaimSettings
 from harness.report import claims
-from harness.report.build import short_path
 from harness.report.claims import ClaimResult
+from harness.report.texts import short_path
 from harness.runtime.terminal import printable
 from harness.sweep.referee import Referee
 

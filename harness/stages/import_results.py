@@ -9,7 +9,7 @@ from harness.errors import ConfigFault, DataFault
 from harness.plan.spec import Options
 from harness.record import store
 from harness.record.foreign import SOURCE, record_of_file
-from harness.report.build import short_path
+from harness.report.texts import short_path
 from harness.runtime.terminal import counted
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,10 @@ from harness.config.schema import Paper
 from harness.errors import ConfigFault, raise_together
 from harness.plan.spec import Options
 from harness.record.redact import redactor
-from harness.report.build import Request, build_report, short_path
+from harness.report.build import Request, build_report
 from harness.report.overview import print_report
 from harness.report.shape.arms import paper_faults
+from harness.report.texts import short_path
 from harness.report.write import FORMS, write_report
 from harness.stages.chosen import Chosen, chosen_runs
 from harness.stages.wandb_report import publish

@@ -21,7 +21,7 @@ from harness.record.files import atomic_write_text, file_sha256
 from harness.record.provenance import code_version
 from harness.record.readings import validation_loss
 from harness.record.run_record import now
-from harness.report.build import short_path
+from harness.report.texts import short_path
 from harness.runtime.terminal import counted, first_of, printable
 from harness.sweep.cells import Cell
 from harness.sweep.claim import run_cell

@@ -13,9 +13,9 @@ from harness.config.schema import Tracker
 from harness.errors import RunFault
 from harness.record.files import write_json
 from harness.record.redact import redactor
-from harness.report.build import short_path
 from harness.report.choose import FoundRun
 from harness.report.model import Report
+from harness.report.texts import short_path
 from harness.report.wandb_report import TrackedRuns, build_wandb_report, specification, tracked_runs
 from harness.trackers.wandb import project_name, require_login
 

@@ -8,7 +8,7 @@ from typing import Any
 from harness.config.schema import Prune
 from harness.errors import ConfigFault, RunFault
 from harness.record import provenance
-from harness.report.build import short_path
+from harness.report.texts import short_path
 from harness.runtime.terminal import counted
 from harness.sweep import manifest
 from harness.sweep.cells import Cell

@@ -17,9 +17,9 @@ from harness.plan.spec import digest, effective_settings, plain
 from harness.record import locks, provenance
 from harness.record.files import set_aside, write_json
 from harness.report import alike, claims
-from harness.report.build import short_path
 from harness.report.claims import Arm, ClaimResult, Pair, Setting
 from harness.report.statistics.sequential import FEWEST_PAIRS, Verdict
+from harness.report.texts import short_path
 from harness.runtime.terminal import counted
 from harness.scoring.catalog import SCORES
 from harness.sweep import execute, manifest

@@ -10,12 +10,13 @@ from typing import Any
 from harness.errors import RunFault, first_line
 from harness.record import store
 from harness.report import console
-from harness.report.build import Request, build_report, short_path
+from harness.report.build import Request, build_report
 from harness.report.cells import TableCell, setting_of, shared_overrides, split_overrides
 from harness.report.choose import runs_of
 from harness.report.model import Report
 from harness.report.overview import overview_table
 from harness.report.table import build_table, outcome_line
+from harness.report.texts import short_path
 from harness.report.write import PAGE_NAME, write_report
 from harness.sweep.cells import Cell
 from harness.sweep.outcome import Outcome

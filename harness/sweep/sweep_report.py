@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.config.schema import Paper
 from harness.errors import ConfigFault
-from harness.report.build import Request, Winner, missing_run
+from harness.report.build import Request, Winner
 from harness.report.cells import NOT_STARTED
+from harness.report.run_rows import missing_run
 from harness.sweep import manifest
 from harness.sweep.cells import Cell
 

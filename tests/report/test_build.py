@@ -2,7 +2,9 @@
 
 import pytest
 
-from harness.report.build import Winner, missing_run, short_path
+from harness.report.build import Winner
+from harness.report.run_rows import missing_run
+from harness.report.texts import short_path
 from tests.support.reports import code, report_of, three_methods, write_run
 
 
