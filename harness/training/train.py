@@ -118,11 +118,11 @@ def train(
     hooks = hooks_of(plan.method, plan.settings)
     tokens = TokenCounter(next(model.parameters()).device, plan.trainer.objective is not Objective.lesson)
     observers = replace(observers, log=_with_axes(observers.log, tokens, epoch_steps(plan.trainer, len(inputs.rows))))
-    preferences = _preferences(model, plan, inputs)
-    rows = inputs.rows if preferences is None else numbered(inputs.rows)
-    gathered = _callback_state(model, plan, inputs, folder, observers.log, tokens, preferences)
     start = distributed.broadcast_from_main(lambda: checkpoints.newest_checkpoint(checkpoint) if checkpoint else None)
     done = start is not None and state.is_end_state(start)  # asked now: newer checkpoints will replace it
+    preferences = _preferences(model, plan, inputs, done)
+    rows = inputs.rows if preferences is None else numbered(inputs.rows)
+    gathered = _callback_state(model, plan, inputs, folder, observers.log, tokens, preferences)
     pause = _pause_step(checkpoint, plan.trainer, steps)
     if start:
         observers.note(f"resuming from the checkpoint at optimizer step {checkpoints.step_of(start)} of {steps}")
@@ -167,8 +167,8 @@ def train(
     return _result(trainer, gathered, counts)
 
 
-def _preferences(model: "PeftModel", plan: Plan, inputs: TrainingInputs) -> Preferences | None:
-    """DPO with the log-probabilities of its reference; None for other objectives."""
+def _preferences(model: "PeftModel", plan: Plan, inputs: TrainingInputs, done: bool) -> Preferences | None:
+    """DPO with the log-probabilities of its reference, unless training is done; None for other objectives."""
     if plan.trainer.objective is not Objective.dpo:
         return None
     # A training that begins with finished weights stays near those.
@@ -176,7 +176,7 @@ def _preferences(model: "PeftModel", plan: Plan, inputs: TrainingInputs) -> Pref
     size = plan.scoring.loss_batch_size
     training, validation = (
         reference_log_probs(reference, rows, inputs.pad_id, size)
-        for rows in (inputs.rows, inputs.validation if plan.trainer.evaluations else ())
+        for rows in (() if done else inputs.rows, inputs.validation if plan.trainer.evaluations and not done else ())
     )
     return Preferences(plan.trainer.dpo, training, validation)
 

@@ -12,7 +12,7 @@ from harness.config.schema import Dpo
 from harness.data.collate import with_needed_logits
 from harness.plan.continuation import find_source
 from harness.plan.read import read_config
-from harness.training import checkpoints
+from harness.training import checkpoints, train
 from harness.training.preferences import (
     PLACES,
     Preferences,
@@ -179,7 +179,7 @@ def test_accumulated_batches_are_one_step_over_all_pairs(make, tmp_path):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
 
 
-def test_a_run_that_is_cut_resumes_bit_for_bit(make, tmp_path):
+def test_a_run_that_is_cut_resumes_bit_for_bit(make, tmp_path, monkeypatch):
     words = ("trainer.max_steps=6", "trainer.batch_size=5", "trainer.log_every=4", "trainer.evaluations=2")
     settings = checkpoints.CheckpointSettings(tmp_path / "checkpoints", "code", None, every_steps=2)
 
@@ -191,6 +191,12 @@ def test_a_run_that_is_cut_resumes_bit_for_bit(make, tmp_path):
     done = resumed.train(tmp_path / "c", settings)
     assert (done.curve, done.validation, done.best_step) == (expected.curve, expected.validation, expected.best_step)
     assert all(torch.equal(weight, resumed.trainable()[name]) for name, weight in whole.trainable().items())
+    measured = []
+    monkeypatch.setattr(
+        train, "reference_log_probs", lambda model, rows, *_: measured.extend(rows) or torch.zeros(0, 2)
+    )
+    again = make(*words).train(tmp_path / "d", settings)  # from the checkpoint of the end, which needs no reference
+    assert (again.curve, again.validation, measured) == (expected.curve, expected.validation, [])
 
 
 def test_a_training_from_finished_weights_has_those_as_its_reference(make, random_qwen2, words, tmp_path):
