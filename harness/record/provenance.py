@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.runtime import processor
 from harness.shipped import VERSION
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -135,7 +136,7 @@ def device_info(device: str | None = None) -> dict[str, str | int | None]:
 
     info: dict[str, str | int | None] = {
         "type": device.partition(":")[0] if device else None,
-        "name": _cpu_name(),
+        "name": processor.name(),
         "count": 1,
         "threads": None,
         "cpu_cores": os.cpu_count(),
@@ -151,15 +152,6 @@ def device_info(device: str | None = None) -> dict[str, str | int | None]:
         info |= {"name": properties.name, "count": torch.cuda.device_count()}
         info |= {"device_memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
     return info
-
-
-def _cpu_name() -> str:
-    # platform.processor() is the architecture on Linux, which explains no difference in speed.
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def owner() -> dict[str, str | int | float]:

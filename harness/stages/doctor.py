@@ -6,7 +6,6 @@ means slower or less than this machine could do, ``bad`` means that runs fail or
 
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 
 from harness.errors import ConfigFault, HarnessError, first_line
 from harness.record.redact import redactor
-from harness.runtime import threads
+from harness.runtime import processor, threads
 from harness.runtime.accelerator import BF16_CAPABILITY, Driver, cuda_driver, torch_build
 from harness.runtime.caches import cache_folder
 from harness.runtime.hub import HubSilent, ask_hub
@@ -67,7 +66,7 @@ def examine(runs_dir: Path) -> Iterator[Finding]:
         ("python", lambda: python(sys.version_info[:3])),
         ("torch", lambda: torch(built)),
         ("gpu", lambda: gpu(built, driver, os.environ)),
-        ("bfloat16", lambda: bfloat16(built, driver, cpu_flags())),
+        ("bfloat16", lambda: bfloat16(built, driver, processor.flags())),
         ("cores", lambda: cores(os.cpu_count() or 1, threads.usable_cores(), threads.cgroup_quota())),
         ("threads", lambda: thread_count(threads.usable_cores(), os.environ)),
         ("memory", lambda: memory(free_bytes("cpu"))),
@@ -183,15 +182,6 @@ def bfloat16(built: Mapping[str, Any] | None, driver: Driver | None, flags: set[
     else:
         shown = "the CPU has no instructions for it; keep model.dtype=auto, which means float32"
     yield Finding("ok", "bfloat16", shown)
-
-
-def cpu_flags(file: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Instructions of the processor, in Linux's words; none where they are not told."""
-    try:
-        found = re.search(r"^(?:flags|Features)\s*:(.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        return set()
-    return set(found[1].split()) if found else set()
 
 
 def cores(present: int, usable: float, quota: float | None) -> Iterator[Finding]:

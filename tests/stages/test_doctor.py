@@ -203,10 +203,7 @@ def test_a_check_that_fails_itself_is_a_finding(healthy, monkeypatch):
     assert (found.level, found.name, found.found) == ("warn", "memory", "cannot be checked (OSError: no /proc)")
 
 
-def test_flags_of_the_processor_are_read(tmp_path):
-    (tmp_path / "cpuinfo").write_text("processor : 0\nflags\t\t: fpu avx512_bf16 amx_bf16\n")
-    assert "amx_bf16" in doctor.cpu_flags(tmp_path / "cpuinfo")
-    assert doctor.cpu_flags(tmp_path / "none") == set()
+def test_bfloat16_on_a_processor_goes_by_its_instructions():
     [fast] = doctor.bfloat16(CPU, None, {"amx_bf16"})
     [slow] = doctor.bfloat16(CPU, None, set())
     assert "the CPU computes in it (amx_bf16)" in fast.found

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.runtime import processor
+
 Line = dict[str, Any]
 
 
@@ -68,11 +70,6 @@ def machine(root: Path) -> Line:
 
 def _cpu() -> str:
     """Its name, with the instructions that decide about speed in low precision."""
-    file = Path("/proc/cpuinfo")
-    if not file.exists():
-        return platform.processor() or "unknown"
-    values = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
-    named = {name.strip(): value.strip() for name, value in values.items()}
-    flags = set(named.get("flags", "").split())
+    flags = processor.flags()
     special = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
-    return f"{named.get('model name', 'unknown')} ({', '.join(special) or 'neither AVX512-BF16 nor AMX'})"
+    return f"{processor.name()} ({', '.join(special) or 'neither AVX512-BF16 nor AMX'})"
