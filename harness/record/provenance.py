@@ -79,8 +79,9 @@ def versions() -> dict[str, str]:
     return named | {name: version for name, version in found.items() if version is not None}
 
 
+@cache
 def library_version(name: str) -> str | None:
-    """The installed version of a library, or None if it is not installed."""
+    """The installed version of a library, or None if it is not installed. Cached: a process runs what it loaded."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
