@@ -485,7 +485,9 @@ class Halving(ConfigNode):
 
     keep: float  # share of the configurations of a method that go on after each rung
     first: float  # share of its training after which a run reaches the first rung; the next ones follow at first / keep
-    margin: float  # a configuration also goes on if its loss is at most this share above the last one that does
+    # A configuration also goes on if its loss is at most this share above the last one that does; null: 0.01 in a grid,
+    # none in a study.
+    margin: float | None
 
 
 @dataclass(kw_only=True)

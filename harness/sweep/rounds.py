@@ -27,6 +27,8 @@ from harness.training.checkpoints import CHECKPOINTS, remove_checkpoints
 
 log = logging.getLogger(__name__)
 
+MARGIN = 0.01  # of grids; docs/benchmarks-notes.md has what it costs and what it spares
+
 Judge = Callable[[Sequence[Cell], Sequence[Entrant], Rule], Standing]
 Goal = tuple[Cell, int | None]  # a run, and the evaluation up to which it is trained; None: to its end
 
@@ -45,6 +47,7 @@ class Race:
         for cell in cells:
             groups[group_of(cell)].append(cell)
         self._groups, self._judge_runs = list(groups.values()), judge or judge_all
+        self._margin = MARGIN if self._judge_runs is judge_all else 0.0  # of a rule that gives none
         self._outcomes = dict(earlier)
         self._asked: set[tuple[str, int | None]] = set()
 
@@ -73,7 +76,7 @@ class Race:
     def _judge(self, group: Sequence[Cell]) -> tuple[dict[str, Verdict], list[Goal], int]:
         """The verdicts on runs of this group, by fingerprint, how far to train the others, and the rung they reach."""
         entrants = [self._entrant(cell) for cell in group]
-        standing = self._judge_runs(group, entrants, rule_of(group[0]))
+        standing = self._judge_runs(group, entrants, rule_of(group[0], self._margin))
         lost = {
             each.run: standing.pruned[each.configuration]
             for each in entrants
@@ -91,7 +94,7 @@ class Race:
             fingerprint = cell.plan.fingerprint
             if fingerprint not in verdicts:
                 continue
-            reason = prune(cell, self._entrant(cell), verdicts[fingerprint], rule_of(cell))
+            reason = prune(cell, self._entrant(cell), verdicts[fingerprint], rule_of(cell, self._margin))
             outcome = Outcome(fingerprint, Status.pruned, reason)
             if self._outcomes.get(fingerprint) != outcome:
                 log.info("%s (%s) pruned: %s", worklist.label(cell), fingerprint, reason)
@@ -175,10 +178,10 @@ def _up_to(cell: Cell, evaluation: int | None) -> Cell:
     return replace(cell, options=replace(cell.options, pause_after=evaluation, rerun=cell.options.rerun and not begun))
 
 
-def rule_of(cell: Cell) -> Rule:
-    """The rule that the command gives."""
+def rule_of(cell: Cell, margin: float) -> Rule:
+    """The rule that the command gives; ``margin``: where it gives none."""
     halving = cell.options.halving
-    return Rule(halving.keep, halving.first, halving.margin)
+    return Rule(halving.keep, halving.first, margin if halving.margin is None else halving.margin)
 
 
 def group_of(cell: Cell) -> str:

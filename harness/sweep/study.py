@@ -22,7 +22,7 @@ from harness.sweep.halving import Entrant, Rule, Standing
 from harness.sweep.journal import PRUNED_BY_LOSS
 from harness.sweep.outcome import Outcome, Status
 from harness.sweep.reuse import reusable
-from harness.sweep.rounds import Judge, entrant_of, group_of, rule_of
+from harness.sweep.rounds import Judge, entrant_of, group_of
 from harness.sweep.settled_threads import settle_threads
 from harness.sweep.study_pruning import check_rule, stand_in_study
 from harness.sweep.summary import conclude
@@ -123,7 +123,7 @@ class Session:
         )
         cells = [cell for _, cell in proposed]
         if self.pruning:
-            check_rule(rule_of(cells[0]))
+            check_rule(cells[0].options.halving)
         outcomes, earlier = execute.run_cells(cells, dispatch, self.folder, worklist, self._judge(study))
         for trial, cell in proposed:
             trial.set_user_attr("fingerprint", cell.plan.fingerprint)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.config.schema import Halving
 from harness.errors import ConfigFault, raise_together
 from harness.sweep.halving import Entrant, Rule, Standing, Verdict
 
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
     from optuna import Study
 
 
-def check_rule(rule: Rule) -> None:
+def check_rule(given: Halving) -> None:
     """Refuse a rule that Optuna's pruner does not know.
 
     Raises:
         ConfigFault: ``keep`` is not one half, one third, ..., or there is a margin.
     """
     faults = []
-    if abs(1 / rule.keep - round(1 / rule.keep)) > 0.02:
-        faults.append(f"sweep.halving.keep={rule.keep}: Optuna keeps one half, one third, ...; set 0.5 or 0.333")
-    if rule.margin:
-        faults.append(f"sweep.halving.margin={rule.margin} is for grids, which are judged at once; set 0 for a study")
+    if abs(1 / given.keep - round(1 / given.keep)) > 0.02:
+        faults.append(f"sweep.halving.keep={given.keep}: Optuna keeps one half, one third, ...; set 0.5 or 0.333")
+    if given.margin:
+        faults.append(f"sweep.halving.margin={given.margin} is for grids, which are judged at once; set 0 for a study")
     raise_together(faults, ConfigFault)
 
 

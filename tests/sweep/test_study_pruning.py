@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.config.schema import Halving
 from harness.errors import ConfigFault
 from harness.sweep.halving import Entrant, Rule
 from harness.sweep.study_pruning import check_rule, stand_in_study
@@ -43,13 +44,15 @@ def test_answers_are_the_same_each_time():
 
 
 @pytest.mark.parametrize(
-    ("rule", "message"),
+    ("changes", "message"),
     [
-        (Rule(0.4, 0.125, 0.0), "sweep.halving.keep=0.4: Optuna keeps one half, one third"),
-        (Rule(0.5, 0.125, 0.1), "sweep.halving.margin=0.1 is for grids"),
+        ({"keep": 0.4}, "sweep.halving.keep=0.4: Optuna keeps one half, one third"),
+        ({"margin": 0.1}, "sweep.halving.margin=0.1 is for grids"),
     ],
 )
-def test_a_rule_that_optuna_lacks_is_refused(rule, message):
+def test_a_rule_that_optuna_lacks_is_refused(changes, message):
+    usual = {"keep": 0.333, "first": 0.1, "margin": None}
     with pytest.raises(ConfigFault, match=message):
-        check_rule(rule)
-    check_rule(Rule(0.333, 0.1, 0.0))
+        check_rule(Halving(**{**usual, **changes}))
+    check_rule(Halving(**usual))
+    check_rule(Halving(**{**usual, "margin": 0.0}))
