@@ -66,6 +66,55 @@ def model_card(record: Record, kind: str = "adapter", repo: str | None = None) -
     return str(ModelCard(without_paths(redactor()(text))))
 
 
+def external_card(plan: Mapping[str, Any], adapter: Mapping[str, Any], method: str) -> str:
+    """The card of a plain model with an adapter merged in that was trained elsewhere; no path, no secret.
+
+    Args:
+        plan: whose base it was merged into.
+        adapter: ``ExternalAdapter.as_dict``.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base, on_hub = _model(plan)
+    known = public_name(adapter["name"])
+    source = known or re.split(r"[/\\]", str(adapter["name"]).rstrip("/\\"))[-1]
+    name = f"{source.rpartition('/')[2]}-merged"
+    data = ModelCardData(
+        model_name=name,
+        base_model=base if on_hub else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["peft-harness", method],
+    )
+    words = ["python", "-m", "harness", *(["model=hub", f"model.path={base}"] if on_hub else [f"model={base}"])]
+    words.append(f"adapter_path={source}")
+    body = "\n".join(
+        [
+            f"# {name}\n",
+            f"{base} with the {method} adapter `{source}` merged in: {KINDS['merged']}.\n",
+            "## Use\n",
+            *_code("merged", base, "<this folder>"),
+            "## Adapter\n",
+            f"- `{source}`" + (f", commit `{adapter['commit']}`" if adapter["commit"] else "")
+            + ("" if known else ", not on the hub"),
+            f"- {adapter['numbers']:,} numbers, SHA-256 `{adapter['sha256'][:16]}...`",
+            *([f"- made for `{adapter['base']}`, as it says"] if public_name(adapter["base"]) else []),
+            "\n## Command\n",
+            "```",
+            f"{' '.join(words)} stage=export export.dir=merged",
+            "```\n",
+            "Its scores beside the base's, on rows of your own:\n",
+            "```",
+            f"{' '.join(words)} stage=score data.path=<rows>",
+            "```\n",
+            "## Limits\n",
+            "- It was trained elsewhere, on data and prompts that are not known here, and has not been scored.",
+            *_LIMITS.splitlines(keepends=True)[-2:],
+        ]
+    )  # fmt: skip
+    return str(ModelCard(without_paths(redactor()(f"---\n{data.to_yaml()}\n---\n\n{body}"))))
+
+
 def without_paths(text: str) -> str:
     """The text with each path of a machine reduced to its last part."""
     return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1] or "...", text)
@@ -128,8 +177,12 @@ def _metadata(record: Record, name: str, kind: str) -> Any:
 
 
 def _use(plan: Mapping[str, Any], kind: str, repo: str | None) -> Iterator[str]:
-    base, where = _model(plan)[0], repo or "<this folder>"
     yield "## Use\n"
+    yield from _code(kind, _model(plan)[0], repo or "<this folder>")
+    yield f"It was trained on prompts of the template `{plan['data']['template']}`; others are another task for it.\n"
+
+
+def _code(kind: str, base: str, where: str) -> Iterator[str]:
     yield "```python"
     yield "from transformers import AutoModelForCausalLM, AutoTokenizer"
     if kind == "adapter":
@@ -141,7 +194,6 @@ def _use(plan: Mapping[str, Any], kind: str, repo: str | None) -> Iterator[str]:
         yield f'\nmodel = AutoModelForCausalLM.from_pretrained("{where}")'
         yield f'tokenizer = AutoTokenizer.from_pretrained("{where}")'
     yield "```\n"
-    yield f"It was trained on prompts of the template `{plan['data']['template']}`; others are another task for it.\n"
 
 
 def _results(record: Record) -> Iterator[str]:

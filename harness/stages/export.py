@@ -17,7 +17,7 @@ from harness.plan.spec import Options, Plan
 from harness.record import store
 from harness.record.adapter_files import require_whole
 from harness.record.files import replacing, write_json
-from harness.report.card import model_card
+from harness.report.card import external_card, model_card
 from harness.runtime.notices import without_progress_bars
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def export_external(options: Options, plan: Plan) -> None:
             _quantize(partial, options.export.quantization, plan)
         _convert(partial, folder, options)
         write_json(partial / note_name(), {"method": adapter.method, "external": adapter.as_dict()})
+        card = external_card(plan.as_dict(), adapter.as_dict(), adapter.method)
+        (partial / "README.md").write_text(card, encoding="utf-8")
         _refuse_existing(folder)
     note = other_base(adapter, plan.model)
     print(

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from harness.errors import ModelFault
-from harness.report.card import model_card, require_clean, without_paths
+from harness.report.card import external_card, model_card, require_clean, without_paths
 from tests.support.records import a_record
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz012345"
@@ -75,3 +75,43 @@ def test_what_is_no_path_stays(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", SECRET)
     with pytest.raises(ModelFault, match="a secret"):
         require_clean(f"key {SECRET}", "note")
+
+
+ADAPTER = {
+    "name": "/home/ann/colors",
+    "commit": None,
+    "sha256": "a" * 64,
+    "base": "org/base",
+    "files": {},
+    "numbers": 8192,
+}
+
+
+def test_the_card_of_a_merged_adapter_from_elsewhere_claims_no_results():
+    card = ModelCard(
+        external_card({"model": {"name": "mine", "source": "folder", "path": "/srv/mine"}}, ADAPTER, "lora")
+    )
+    assert (card.data.model_name, card.data.library_name, card.data.base_model) == (
+        "colors-merged",
+        "transformers",
+        None,
+    )
+    assert card.data.eval_results is None
+    for said in (
+        "`colors`, not on the hub",
+        "8,192 numbers",
+        "made for `org/base`",
+        "has not been scored",
+        "model=mine",
+    ):
+        assert said in card.text
+    assert "/home" not in str(card)
+    require_clean(str(card), "README.md")
+
+
+def test_names_on_the_hub_stay_in_the_card_of_a_merged_adapter():
+    plan = {"model": {"name": "hub", "source": "hub", "path": "org/base"}}
+    card = ModelCard(external_card(plan, ADAPTER | {"name": "ann/colors", "commit": "12ab"}, "lora"))
+    assert (card.data.model_name, card.data.base_model) == ("colors-merged", "org/base")
+    assert "`ann/colors`, commit `12ab`" in card.text
+    assert "model=hub model.path=org/base adapter_path=ann/colors stage=export" in card.text

@@ -176,6 +176,7 @@ def test_an_adapter_of_others_is_exported_merged_and_the_command_for_gguf_is_sho
     done = command(*words, "stage=export", path, f"export.dir={tmp_path / 'plain'}", "export.gguf=f16")
     assert done.code == 0, done.err
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "plain") is not None
+    assert "has not been scored" in (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
     if find_converter(None) is None:
         assert f"llama.cpp/convert_hf_to_gguf.py {tmp_path / 'plain'}" in done.out
         assert "--outtype f16" in done.out
