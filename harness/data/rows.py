@@ -233,14 +233,17 @@ def _instruction_row(fields: dict[str, Any], number: int, source: str, data: Dat
 
 
 def _preference_row(fields: dict[str, Any], number: int, source: str, data: Data) -> Row:
-    """A row whose output is the chosen answer, with the rejected one; both are text, and differ."""
+    """A row whose output is the chosen answer, with the rejected one; both are text, and differ.
+
+    They are its options, too, unless the row has others: which one is likelier can be scored.
+    """
     column = data.columns.rejected or ""
     text_of(_find(fields, data.columns.output or ""), f"field {data.columns.output!r}")
     rejected = text_of(_find(fields, column), f"field {column!r}")
     row = _instruction_row(fields, number, source, data)
     if rejected == row.output:
         raise Unusable(f"fields {data.columns.output!r} and {column!r} are the same answer, so neither is preferred")
-    return replace(row, rejected=rejected)
+    return replace(row, rejected=rejected, options=row.options or (row.output, rejected))
 
 
 def _references(value: Any, what: str) -> list[str]:

@@ -178,11 +178,17 @@ def _with_rejected(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> 
 
 
 def _with_options(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
-    """The rows with the ids of their options, which stand where the answer stands; and those that do not fit."""
+    """The rows with the ids of their options, which stand where the answer stands; and those that do not fit.
+
+    A pair of answers of which one does not fit has been refused, or cut as it was told to: then it has no options.
+    """
     found, bad = [], []
     for row, (_, options) in zip(rows, option_ids([row.row for row in rows], data.template, tokenizer), strict=True):
         longest = max(map(len, options), default=0)
-        if not all(options) and options:
+        fits = all(options) and row.prompt_length + longest <= data.max_tokens
+        if not fits and row.row.options == (row.row.output, row.row.rejected):
+            found.append(row)
+        elif not all(options) and options:
             bad.append(BadRow(row.row.source, row.row.number, "an option has no token in this model's vocabulary"))
         elif row.prompt_length + longest > data.max_tokens:
             reason = f"an option makes it {row.prompt_length + longest} tokens long (data.max_tokens={data.max_tokens})"

@@ -61,3 +61,32 @@ def test_a_column_that_no_row_has_is_refused(tmp_path):
 )
 def test_settings_that_do_not_fit_are_refused(columns, changes, said):
     assert any(said in found for found in data_faults(settings("rows.jsonl", columns, **changes)))
+
+
+def test_the_two_answers_are_options_unless_there_are_others(tmp_path):
+    data = settings(jsonl(tmp_path, [ROW, {**ROW, "prompt": "r"}]), COLUMNS, **{**PAIRS, "fractions": (0.0, 0.5)})
+    [row] = tokenize_splits(read_splits(data), data, byte_tokenizer()).splits["test"]
+    assert row.row.options == ("yes", "maybe")
+    assert len(row.options) == 2
+    own = {**ROW, "options": ["maybe", "no", "yes"]}
+    data = settings(
+        jsonl(tmp_path, [own, {**own, "prompt": "r"}]),
+        {**COLUMNS, "options": "options"},
+        **{**PAIRS, "fractions": (0.0, 0.5)},
+    )
+    [row] = read_splits(data).splits["test"]
+    assert row.options == ("maybe", "no", "yes")
+
+
+def test_a_pair_that_was_cut_has_no_options(tmp_path):
+    long = {**ROW, "rejected": "m" * 100}
+    data = settings(
+        jsonl(tmp_path, [long, {**long, "prompt": "r"}]),
+        COLUMNS,
+        **{**PAIRS, "fractions": (0.0, 0.5)},
+        max_tokens=64,
+        truncate=True,
+    )
+    found = tokenize_splits(read_splits(data), data, byte_tokenizer())
+    [row] = found.splits["test"]
+    assert (found.bad, row.options) == ((), ())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.config.schema import Config, Stage
+from harness.config.schema import Config, RowFormat, Stage
 from harness.data.checks import template_faults
 from harness.errors import above, at_least, brief, one_of
 from harness.extensions.imports import is_import_path
@@ -28,7 +28,8 @@ def scoring_faults(config: Config) -> Iterator[str]:
                 f"answer, or set scoring.metrics without {metric}"
             )
     choices = [metric for metric in scoring.metrics if metric in SCORES and not reads_answers(metric)]
-    if choices and config.data.options is None and config.data.columns.options is None:
+    pairs = config.data.format is RowFormat.preference  # whose two answers are the options
+    if choices and config.data.options is None and config.data.columns.options is None and not pairs:
         yield (
             f"scoring.metrics contains {choices[0]} but no row has options; set data.options=[no,yes], or name their "
             "column with data.columns.options"
