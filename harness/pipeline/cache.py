@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.pipeline.values import SharedBase
 from harness.runtime import distributed
 
 if TYPE_CHECKING:  # the entry imports this module before it knows what the command needs
     from transformers import PreTrainedTokenizerBase
 
     from harness.models.base import Base
-    from harness.pipeline.values import PreparedRows
+    from harness.pipeline.values import PreparedRows, SharedBase
     from harness.plan.spec import Plan
     from harness.scoring.score import Scores
     from harness.training.distillation import LoadedTeacher, Teacher
@@ -33,10 +32,11 @@ class ProcessCache:
         self._baselines: dict[str, Scores] = {}
         self._teachers: dict[str, LoadedTeacher] = {}  # one at most
 
-    def base(self, plan: "Plan") -> SharedBase:
+    def base(self, plan: "Plan") -> "SharedBase":
         """The plan's base model; loading another one releases what was held before."""
         from harness.models import base as model_base
         from harness.models import digests, sources
+        from harness.pipeline.values import SharedBase
 
         key = _key(plan, plan.model)
         if self.shared is not None and self._shared_key == key:
@@ -86,7 +86,7 @@ class ProcessCache:
     def baseline(
         self,
         plan: "Plan",
-        shared: SharedBase,
+        shared: "SharedBase",
         rows: "PreparedRows",
         runs_dir: Path,
         code: str,
