@@ -167,7 +167,7 @@ def test_jobs_that_are_preempted_or_out_of_time_go_back_into_the_queue_and_finis
     hasten(sweep.process)
     code, output = sweep.end()
     assert code == 0, output
-    assert output.count("back in the queue") == 2
+    assert "back in the queue" in output  # of each, unless it waits for less than a poll
     record = sweep.records()
     for fingerprint in fingerprints:
         assert (record[fingerprint]["status"], record[fingerprint]["attempt"]) == ("finished", 2)
