@@ -38,8 +38,6 @@ def model_card(record: Record, kind: str = "adapter", repo: str | None = None) -
         kind: a key of ``KINDS``.
         repo: where the model will be; None: not said.
     """
-    from huggingface_hub import ModelCard
-
     learn_record(record)
     plan = record["plan"]
     name = repo.rpartition("/")[2] if repo else f"{_model(plan)[0].rpartition('/')[2]}-{record['method']}-{_data(plan)}"
@@ -62,8 +60,7 @@ def model_card(record: Record, kind: str = "adapter", repo: str | None = None) -
             _LIMITS,
         ]
     )
-    text = f"---\n{_metadata(record, name, kind).to_yaml()}\n---\n\n{body}"
-    return str(ModelCard(without_paths(redactor()(text))))
+    return _card(_metadata(record, name, kind), body)
 
 
 def external_card(plan: Mapping[str, Any], adapter: Mapping[str, Any], method: str) -> str:
@@ -73,11 +70,11 @@ def external_card(plan: Mapping[str, Any], adapter: Mapping[str, Any], method: s
         plan: whose base it was merged into.
         adapter: ``ExternalAdapter.as_dict``.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
     base, on_hub = _model(plan)
     known = public_name(adapter["name"])
-    source = known or re.split(r"[/\\]", str(adapter["name"]).rstrip("/\\"))[-1]
+    source = known or _last_part(str(adapter["name"]))
     name = f"{source.rpartition('/')[2]}-merged"
     data = ModelCardData(
         model_name=name,
@@ -86,8 +83,7 @@ def external_card(plan: Mapping[str, Any], adapter: Mapping[str, Any], method: s
         pipeline_tag="text-generation",
         tags=["peft-harness", method],
     )
-    words = ["python", "-m", "harness", *(["model=hub", f"model.path={base}"] if on_hub else [f"model={base}"])]
-    words.append(f"adapter_path={source}")
+    words = ["python", "-m", "harness", *_base_words(plan), f"adapter_path={source}"]
     body = "\n".join(
         [
             f"# {name}\n",
@@ -112,12 +108,23 @@ def external_card(plan: Mapping[str, Any], adapter: Mapping[str, Any], method: s
             *_LIMITS.splitlines(keepends=True)[-2:],
         ]
     )  # fmt: skip
-    return str(ModelCard(without_paths(redactor()(f"---\n{data.to_yaml()}\n---\n\n{body}"))))
+    return _card(data, body)
+
+
+def _card(metadata: Any, body: str) -> str:
+    """Metadata and text as one file, without paths of this machine and secrets."""
+    from huggingface_hub import ModelCard
+
+    return str(ModelCard(without_paths(redactor()(f"---\n{metadata.to_yaml()}\n---\n\n{body}"))))
 
 
 def without_paths(text: str) -> str:
     """The text with each path of a machine reduced to its last part."""
-    return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1] or "...", text)
+    return _PATH.sub(lambda found: _last_part(found[0]) or "...", text)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def require_clean(text: str, what: str) -> None:
@@ -139,6 +146,12 @@ def _model(plan: Mapping[str, Any]) -> tuple[str, bool]:
     model = plan["model"]
     on_hub = public_name(model.get("path")) if str(model.get("source")) in ("hub", "package") else None
     return (on_hub, True) if on_hub else (str(model.get("name")), False)
+
+
+def _base_words(plan: Mapping[str, Any]) -> list[str]:
+    """What chooses the base in a command."""
+    base, on_hub = _model(plan)
+    return ["model=hub", f"model.path={base}"] if on_hub else [f"model={base}"]
 
 
 def _data(plan: Mapping[str, Any]) -> str:
@@ -245,11 +258,9 @@ def _training(record: Record) -> Iterator[str]:
 
 def _command(plan: Mapping[str, Any]) -> Iterator[str]:
     """The command that trains it again, with placeholders for files that only this machine has."""
-    model, data, trainer, method = plan["model"], plan["data"], plan["trainer"], plan["method"]
-    base, on_hub = _model(plan)
-    words = ["python", "-m", "harness", f"peft={method}"]
-    words += ["model=hub", f"model.path={base}"] if on_hub else [f"model={model.get('name')}"]
-    words += [f"data={_data(plan)}"]
+    data, trainer, method = plan["data"], plan["trainer"], plan["method"]
+    _, on_hub = _model(plan)
+    words = ["python", "-m", "harness", f"peft={method}", *_base_words(plan), f"data={_data(plan)}"]
     if public_name(data.get("path")):
         words.append(f"data.path={data['path']}")
     words += [f"data.template={data['template']}", f"data.max_tokens={data['max_tokens']}"]
