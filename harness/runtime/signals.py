@@ -72,23 +72,24 @@ def listening(signals: tuple[signal.Signals, ...] = SIGNALS, forwarded: signal.S
         yield
         return
     _state.noted, _state.forwarded, _state.insisted = None, forwarded, False
-    former = {signum: signal.signal(signum, _handle) for signum in signals if not _ignored(signum)}
-    try:
+    with kept(tuple(signum for signum in signals if not _ignored(signum))) as taken:
+        for signum in taken:
+            signal.signal(signum, _handle)
         yield
-    finally:
-        for signum, handler in former.items():
-            signal.signal(signum, handler)
 
 
 @contextmanager
-def kept(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[None]:
-    """Put the handlers of these signals back at the end: of a block that sets others, in Python or below it."""
+def kept(signals: tuple[signal.Signals, ...] = SIGNALS) -> Iterator[tuple[signal.Signals, ...]]:
+    """Put the handlers of these signals back at the end: of a block that sets others, in Python or below it.
+
+    Gives the signals; outside the main thread, which alone can set handlers, nothing is put back.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signals
         return
     former = {signum: signal.getsignal(signum) for signum in signals}
     try:
-        yield
+        yield signals
     finally:
         for signum, handler in former.items():
             if handler is not None:  # None: set by no Python code
