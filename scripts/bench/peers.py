@@ -87,8 +87,10 @@ def cache_folder() -> Path:
 
 
 def refuse_to_mix(given: argparse.Namespace) -> None:
-    """End before anything is measured if rows are absent, or results would be added to others unasked."""
+    """End before anything is measured if this system cannot, rows are absent, or results would be mixed unasked."""
     faults = missing_data([WORKLOADS[name] for name in given.workloads], given.data_dir)
+    if not hasattr(os, "wait4"):
+        faults.append("measuring needs Linux or macOS: Windows does not tell what an ended process took; use WSL")
     if given.out.exists() and not given.resume:
         faults.append(f"--out {given.out} exists; add --resume to measure what it lacks, or name another file")
     if faults:

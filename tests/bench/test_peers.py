@@ -274,6 +274,12 @@ def test_absent_data_is_refused_before_anything_is_measured(bench, tmp_path, mon
     assert not out.exists()
 
 
+def test_measuring_is_refused_where_commands_cannot_be_watched(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.delattr(os, "wait4", raising=False)
+    said = refused(bench, monkeypatch, capsys, "--workloads", "tiny", "--out", tmp_path / "peers.jsonl")
+    assert "measuring needs Linux or macOS" in said
+
+
 def test_results_are_not_mixed_unasked(bench, tmp_path, monkeypatch, capsys):
     (tmp_path / "peers.jsonl").write_text("")
     said = refused(bench, monkeypatch, capsys, "--workloads", "tiny", "--out", tmp_path / "peers.jsonl")
@@ -393,6 +399,7 @@ def test_lesson_pads_each_row_to_its_length(driver):
 # --- how it measures ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_command_is_watched_to_its_end(bench):
     done = bench("peer_bench.watch").run([sys.executable, "-S", "-c", "print('x'); b = bytearray(60_000_000)"])
     assert done.output.strip() == "x"
@@ -401,12 +408,14 @@ def test_command_is_watched_to_its_end(bench):
     assert (done.first_step_s, done.training_s) == (None, None)
 
 
+@pytest.mark.posix
 def test_command_that_fails_is_an_error_with_its_last_lines(bench):
     watch = bench("peer_bench.watch")
     with pytest.raises(watch.CommandFailed, match=r"ended with 3 after \d+ s:\nno room"):
         watch.run([sys.executable, "-S", "-c", "print('no room'); raise SystemExit(3)"])
 
 
+@pytest.mark.posix
 def test_command_that_runs_too_long_is_ended(bench):
     watch = bench("peer_bench.watch")
     with pytest.raises(watch.CommandFailed, match="ended with -15"):
@@ -442,6 +451,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_hook_sees_batches_and_optimizer_steps_of_any_training(bench):
     done = bench("peer_bench.watch").run([sys.executable, "-c", TRAINING], pad_id=0)

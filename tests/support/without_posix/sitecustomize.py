@@ -18,7 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 HIDDEN_MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "syslog")
-HIDDEN_OF_OS = ("fork", "forkpty", "sched_getaffinity", "sched_setaffinity", "getloadavg", "nice", "setsid", "mkfifo")
+HIDDEN_OF_OS = (
+    *("fork", "forkpty", "sched_getaffinity", "sched_setaffinity", "getloadavg", "nice", "setsid", "mkfifo"),
+    *("wait3", "wait4"),
+)
 HIDDEN_OF_SIGNAL = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "alarm", "setitimer", "getitimer", "ITIMER_REAL")
 LINUX = ("/proc", "/sys/fs/cgroup", "/dev/shm")
 BETWEEN = ("pathlib", "contextlib", "io", "sitecustomize")  # frames that call for others
