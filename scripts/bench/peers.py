@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from peer_bench import growth, measure  # noqa: E402
 from peer_bench.contestants import CONTESTANTS, USUAL  # noqa: E402
 from peer_bench.page import write_page  # noqa: E402
-from peer_bench.results import Results, machine  # noqa: E402
+from peer_bench.results import Results, machine, read  # noqa: E402
 from peer_bench.workloads import WORKLOADS, Workload, missing_data  # noqa: E402
 
 PARTS = ("runs", "sweeps", "commands", "scoring", "growth")
@@ -43,7 +43,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *ignored: sys.exit(143))  # so that the command that is measured ends, too
         results.add("machine", **machine(ROOT))
         measure_all(measure.Bench(results, given.cache, given.data_dir), given)
-    write_page(results.lines, given.write)
+    write_page(results.lines, given.write, read(given.beside) if given.beside.exists() else ())
     print(f"wrote {given.write}")
 
 
@@ -59,6 +59,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, default=ROOT.parent / "shared" / "data", help="of E2E and GSM8K")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="of the environments of peers")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "peers.jsonl")
+    beside = ROOT / "docs" / "results" / "peers-before.jsonl"
+    parser.add_argument("--beside", type=Path, default=beside, help="results of another run, to compare verdicts with")
     parser.add_argument("--write", type=Path, default=ROOT / "docs" / "benchmarks.md")
     return parser.parse_args()
 

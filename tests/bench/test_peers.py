@@ -123,6 +123,28 @@ def test_only_the_newest_form_of_a_workload_counts(bench):
     assert row(page, "this project")[1] == "1000"
 
 
+MACHINE = {
+    "kind": "machine", "at": "2026-01-02T03:04:05+00:00", "cores": 1, "cpu": "a processor", "memory_bytes": 2**34,
+    "system": "Linux x86_64", "python": "3.11.7", "commit": "abc",
+}  # fmt: skip
+
+
+def test_another_run_agrees_or_the_page_says_where_it_does_not(bench):
+    page = bench("peer_bench.page").page
+    base = trained(1000, 1000, contestant="bare", value=2.0)
+    commands = [{"kind": "command", "name": "help", "round": 0, "seconds": 0.5, "cpu_s": 0.5}]
+    fast = [MACHINE, *base, *commands, *trained(1100, 990, contestant="ours", value=2.0)]
+    slow = [MACHINE | {"cpu": "another"}, *base, *commands, *trained(900, 900, contestant="ours", value=2.0)]
+    same = "\n".join(page(fast, fast))
+    assert "agree in 3 of 3 targets that both runs have measured." in same  # the first step is in the trainings
+    text = "\n".join(page(fast, slow))
+    assert "on 1 core of another, 16 GiB" in text
+    assert "agree in 2 of 3 targets that both runs have measured; those that differ:" in text
+    cells = row(text.partition("### Another run")[2], "Speed of the bare loop on the same batches, embedded model")
+    assert [cells[2][:4], cells[3][:4]] == ["1.04", "0.90"]
+    assert "### Another run" not in "\n".join(page(fast))
+
+
 def test_page_names_who_failed_and_why(bench):
     failed = {
         "kind": "failed",

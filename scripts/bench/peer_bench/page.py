@@ -20,20 +20,26 @@ COMMAND_TITLES = {"plan": "`stage=plan` on six cells", "help": "`--help`", "miss
 PICTURE = "pictures/growth.png"
 
 
-def write_page(lines: Sequence[Line], file: Path) -> None:
-    """Write the page, and the plot of growth beside it if growth was measured."""
+def write_page(lines: Sequence[Line], file: Path, other: Sequence[Line] = ()) -> None:
+    """Write the page, and the plot of growth beside it if growth was measured.
+
+    Args:
+        other: of another run, whose verdicts are shown beside.
+    """
     found = [*growth.growths(lines)]
     if found:
         growth.plot(found, file.parent / PICTURE)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(page(lines)) + "\n", encoding="utf-8")
+    file.write_text("\n".join(page(lines, other)) + "\n", encoding="utf-8")
 
 
-def page(lines: Sequence[Line]) -> Iterator[str]:
+def page(lines: Sequence[Line], other: Sequence[Line] = ()) -> Iterator[str]:
     """Its lines."""
-    works = {name: Work.of(lines, name) for name in WORKLOADS}
+    works = works_of(lines)
     yield from heading(lines)
-    yield from targets_table(targets(lines, works))
+    yield from targets_table([*targets(lines, works)])
+    if other:
+        yield from agreement([*targets(lines, works)], [*targets(other, works_of(other))], other)
     yield from same_work()
     for work in works.values():
         yield from training_section(work)
@@ -43,22 +49,34 @@ def page(lines: Sequence[Line]) -> Iterator[str]:
     yield from growth_section(lines)
 
 
-def heading(lines: Sequence[Line]) -> Iterator[str]:
+def works_of(lines: Sequence[Line]) -> dict[str, Work]:
+    return {name: Work.of(lines, name) for name in WORKLOADS}
+
+
+def measured_on(lines: Sequence[Line]) -> str:
+    """When, and on which machine; empty if nothing was measured."""
     machines = [line for line in lines if line["kind"] == "machine"]
+    if not machines:
+        return ""
+    first, last = machines[0], machines[-1]
+    commits = [*dict.fromkeys(line["commit"] for line in machines if line["commit"])]
+    return (
+        f"Measured {first['at'][:10]} on {last['cores']} core{'s' * (last['cores'] > 1)} of {last['cpu']}, "
+        f"{last['memory_bytes'] / 2**30:.0f} GiB, {last['system']}, Python {last['python']}, "
+        f"commit {', '.join(commits) or 'unknown'}."
+    )
+
+
+def heading(lines: Sequence[Line]) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield "Written by `python scripts/bench/peers.py` from `docs/results/peers.jsonl`. Do not edit."
     yield ""
-    if not machines:
+    machine = measured_on(lines)
+    if not machine:
         yield "Nothing has been measured."
         return
-    first, last = machines[0], machines[-1]
-    commits = [*dict.fromkeys(line["commit"] for line in machines if line["commit"])]
-    yield (
-        f"Measured {first['at'][:10]} on {last['cores']} cores of {last['cpu']}, "
-        f"{last['memory_bytes'] / 2**30:.0f} GiB, {last['system']}, Python {last['python']}, "
-        f"commit {', '.join(commits) or 'unknown'}."
-    )
+    yield machine
     yield ""
     versions = {line["environment"]: line["versions"] for line in lines if line["kind"] == "versions"}
     for name, each in versions.items():
@@ -169,7 +187,7 @@ def times(lines: Sequence[Line], value: str) -> Ratio | None:
     return Ratio(found) if found else None
 
 
-def targets_table(found: Iterator[Target]) -> Iterator[str]:
+def targets_table(found: Sequence[Target]) -> Iterator[str]:
     yield ""
     yield "## Targets"
     yield ""
@@ -182,6 +200,27 @@ def targets_table(found: Iterator[Target]) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for target in found:
         yield f"| {target.text} | {target.aim} | {target.measured} | {target.verdict} |"
+
+
+def agreement(found: Sequence[Target], others: Sequence[Target], other: Sequence[Line]) -> Iterator[str]:
+    """Whether another run comes to the same verdicts, and where it does not."""
+    both = [(one, its) for one, its in zip(found, others, strict=True) if None not in (one.met, its.met)]
+    differ = [(one, its) for one, its in both if one.met != its.met]
+    yield ""
+    yield "### Another run"
+    yield ""
+    yield measured_on(other)
+    yield ""
+    yield (
+        f"Its verdicts agree in {len(both) - len(differ)} of {len(both)} targets that both runs have measured"
+        + ("; those that differ:" if differ else ".")
+    )
+    if differ:
+        yield ""
+        yield "| target | aim | this run | the other |"
+        yield "| --- | --- | --- | --- |"
+        for one, its in differ:
+            yield f"| {one.text} | {one.aim} | {one.measured} | {its.measured} |"
 
 
 # --- sections -----------------------------------------------------------------------------------------------

@@ -138,13 +138,18 @@ class Target:
             return "not measured"
         if self.void:
             return f"void: {self.void}"
-        met = self._reached(self.found.median)
+        met = bool(self.met)
         notes = []
         if any(self._reached(each) != met for each in self.found.rounds):
             notes.append("not in every round" if met else "in some rounds")
         if self.cpu and self._reached(self.cpu.median) != met:
             notes.append(f"{'not ' if met else ''}met by CPU time")
         return ("**met**" if met else "**not met**") + (f" ({'; '.join(notes)})" if notes else "")
+
+    @property
+    def met(self) -> bool | None:
+        """By the median; None: not measured, or void."""
+        return None if self.found is None or self.void else self._reached(self.found.median)
 
     def _reached(self, value: float) -> bool:
         return value >= self.limit if self.at_least else value <= self.limit
