@@ -279,6 +279,37 @@ def test_contestant_that_fails_is_kept_as_such_and_asked_once(bench, tmp_path, m
     assert [line["error"] for line in results.find("failed")] == ["ValueError: no room"]
 
 
+def test_an_environment_is_made_anew_when_what_it_installs_changes(bench, tmp_path, monkeypatch):
+    environments = bench("peer_bench.environments")
+    pins = tmp_path / "pins"
+    pins.write_text("torch==1")
+    asked = []
+    monkeypatch.setattr(environments.subprocess, "run", lambda words, **more: asked.append(words[-1]) or Ended())
+    monkeypatch.setattr(environments.venv, "create", lambda folder, with_pip: None)
+    python = tmp_path / "cache" / "own" / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("")
+
+    def made(*words, files):
+        return environments.make(environments.Environment("own", (words,), (), files), tmp_path / "cache")
+
+    assert made("here", files=(pins,)) == python
+    assert made("elsewhere", files=(pins,)) == python  # another checkout of the same versions
+    assert asked == ["here"]
+    pins.write_text("torch==2")
+    made("elsewhere", files=(pins,))
+    made("peer==1", files=())
+    made("peer==1", files=())
+    made("peer==2", files=())
+    assert asked == ["here", "elsewhere", "peer==1", "peer==2"]
+
+
+class Ended:
+    """Of pip, without fault."""
+
+    returncode = 0
+
+
 # --- what it refuses ----------------------------------------------------------------------------------------
 
 

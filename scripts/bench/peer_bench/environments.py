@@ -21,6 +21,14 @@ class Environment:
     name: str
     installs: tuple[tuple[str, ...], ...]
     versions: tuple[str, ...]  # of which the page tells
+    files: tuple[Path, ...] = ()  # that say what is installed, where the words of ``installs`` differ by checkout
+
+    @property
+    def stamp(self) -> list[list[str]]:
+        """Differs where what is installed does."""
+        if self.files:
+            return [[file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for file in self.files]
+        return [list(words) for words in self.installs]
 
 
 ENVIRONMENTS = {
@@ -51,7 +59,12 @@ ENVIRONMENTS = {
             ),
             ("llamafactory", "transformers", "peft", "torch"),
         ),
-        Environment(OWN, (TORCH, ("-c", str(PINS), f"{ROOT}[packed]")), ("transformers", "peft", "torch")),
+        Environment(
+            OWN,
+            (TORCH, ("-c", str(PINS), f"{ROOT}[packed]")),
+            ("transformers", "peft", "torch"),
+            files=(ROOT / "pyproject.toml", PINS),
+        ),
         Environment("litgpt", (TORCH, ("litgpt==0.5.13", "requests")), ("litgpt", "torch")),
     )
 }  # fmt: skip
@@ -70,9 +83,7 @@ def make(environment: Environment, cache: Path) -> Path:
     folder = cache / environment.name
     done = folder / "installed.json"
     python = folder / "venv" / "bin" / "python"
-    wanted: list[list[str]] = [list(each) for each in environment.installs]
-    if environment.name == OWN:
-        wanted = [["this project", *(_hash(ROOT / name) for name in ("pyproject.toml", PINS.name))]]
+    wanted = environment.stamp
     if done.exists() and json.loads(done.read_text(encoding="utf-8")) == wanted and python.exists():
         return python
     print(f"installing {environment.name} in {folder}", file=sys.stderr, flush=True)
@@ -85,10 +96,6 @@ def make(environment: Environment, cache: Path) -> Path:
             raise CannotInstall(f"{environment.name}: pip install {' '.join(words)} failed:\n{ended.stderr[-1500:]}")
     done.write_text(json.dumps(wanted), encoding="utf-8")
     return python
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:
