@@ -184,18 +184,22 @@ def _with_options(rows: Sequence[TokenizedRow], data: Data, tokenizer: Any) -> t
     """
     found, bad = [], []
     for row, (_, options) in zip(rows, option_ids([row.row for row in rows], data.template, tokenizer), strict=True):
-        longest = max(map(len, options), default=0)
-        fits = all(options) and row.prompt_length + longest <= data.max_tokens
-        if not fits and row.row.options == (row.row.output, row.row.rejected):
-            found.append(row)
-        elif not all(options) and options:
-            bad.append(BadRow(row.row.source, row.row.number, "an option has no token in this model's vocabulary"))
-        elif row.prompt_length + longest > data.max_tokens:
-            reason = f"an option makes it {row.prompt_length + longest} tokens long (data.max_tokens={data.max_tokens})"
-            bad.append(BadRow(row.row.source, row.row.number, reason))
-        else:
+        fault = _fault_of_options(options, row.prompt_length, data.max_tokens)
+        if fault is None:
             found.append(replace(row, options=options))
+        elif row.row.options == (row.row.output, row.row.rejected):
+            found.append(row)
+        else:
+            bad.append(BadRow(row.row.source, row.row.number, fault))
     return found, bad
+
+
+def _fault_of_options(options: Sequence[Sequence[int]], prompt_length: int, max_tokens: int) -> str | None:
+    """Why options, as ids, cannot be weighed after a prompt of this length; None if they can."""
+    if not all(options):
+        return "an option has no token in this model's vocabulary"
+    length = prompt_length + max(map(len, options), default=0)
+    return f"an option makes it {length} tokens long (data.max_tokens={max_tokens})" if length > max_tokens else None
 
 
 def _tokenize_turns(rows: Sequence[Row], data: Data, tokenizer: Any) -> tuple[list[TokenizedRow], list[BadRow]]:
