@@ -149,8 +149,10 @@ def _show_capacity(plans: Sequence[Cell], counter: "PlanCounter", console: "Cons
     from harness.plan.spec import digest
     from harness.report.plain_table import plain_table
 
-    table = plain_table(f"capacity: bits of the training rows, and {capacity.BITS_PER_NUMBER:g} bits a trained number")
-    for number, column in enumerate(("run", "bits of the rows", "per token", "bits of the adapter", "share", "rank")):
+    often = f"{capacity.bits_per_number(capacity.OFTEN):g} bits a trained number of what it sees often"
+    table = plain_table(f"capacity: {often}")
+    columns = ("run", "bits of rows", "a token", "of adapter", "share", "rank", "passes", "then")
+    for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     demands: dict[str, capacity.Demand] = {}
     bases = {}
@@ -162,15 +164,20 @@ def _show_capacity(plans: Sequence[Cell], counter: "PlanCounter", console: "Cons
         if key not in demands:
             demands[key] = capacity.demand_of(plan, bases[plan.base_key])
         room = capacity.room_of(plan, demands[key], counter)
-        rank = "-" if room.bound_below is None else f"{room.bound_below}"
-        held = room.trained * capacity.BITS_PER_NUMBER
         table.add_row(
-            *(plan.fingerprint, f"{room.demand.bits:,.0f}", f"{room.demand.per_token:.2f}", f"{held:,.0f}"),
-            *(f"{room.share:.2f}", rank),
+            *(plan.fingerprint, f"{room.demand.bits:,.0f}", f"{room.demand.per_token:.2f}", f"{room.bits:,.0f}"),
+            *(f"{room.share:.2f}", _rank(room.rank), f"{room.passes:.3g}", _rank(room.rank_at_passes)),
         )
     console.print()
     console.print(table)
-    console.print("rank: below it, size binds the method; the rows' bits are an upper limit (docs/planning.md).")
+    console.print(
+        "rank: below it, size binds the method, even if rows repeat what they teach; then: the same if they repeat "
+        "nothing, so that each is seen once a pass (docs/planning.md)."
+    )
+
+
+def _rank(rank: int | None) -> str:
+    return "-" if rank is None else f"{rank}"
 
 
 def _mib(size: int) -> str:

@@ -1,33 +1,41 @@
-"""Rewrite the tables of docs/planning.md from what scripts/bench/planning.py and published_peaks.py found.
+"""Rewrite the tables of docs/planning.md from what planning.py, published_peaks.py and capacity.py have found.
 
 python scripts/docs/planning_table.py [--check]
 """
 
 import json
+import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sections import row, update
 
+from harness.estimate import capacity
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "planning.jsonl"
 PUBLISHED = ROOT / "docs" / "results" / "planning-published.jsonl"
 BANDS = {"tiny": 0.25, "smollm2_135m": 0.15, "gemma3_270m": 0.15}  # of the peak, either way
+CAPACITY = ROOT / "docs" / "results" / "capacity.jsonl"
+STORED = 0.9  # share of the values' bits from which on a rank counts as large enough
 FLOPS_BAND = 0.03
 PUBLISHED_BAND = 0.15
 
 
 def main() -> int:
     """Rewrite, or with ``--check`` report what is stale."""
-    measured, published = (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in (RESULTS, PUBLISHED)
+    measured, published, stored = (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in (RESULTS, PUBLISHED, CAPACITY)
     )
     sections = [
         ("docs/planning.md", "measured", lines(measured)),
         ("docs/planning.md", "verdict", [verdict(measured)]),
         ("docs/planning.md", "published", published_lines(published)),
+        ("docs/planning.md", "constant", constant_lines(stored)),
+        ("docs/planning.md", "knees", knee_lines(stored)),
     ]
     return update(ROOT, sections, "scripts/docs/planning_table.py", __doc__)
 
@@ -85,6 +93,70 @@ def verdict(measured: list[Mapping[str, Any]]) -> str:
         f"{len(measured)} settings: the peak is within its band in {peaks} (15 %, for `tiny` 25 %), the operations in "
         f"{flops} (3 %)."
     )
+
+
+def constants(stored: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """Bits of the values that a trained number stored, of the sets that calibrate, at rank 1, by passes and set."""
+    found: dict[int, dict[str, float]] = {}
+    for each in stored:
+        if each["use"] == "calibrates" and each["rank"] == 1:
+            found.setdefault(each["passes"], {})[each["set"]] = of_values(each) / each["trained"]
+    return dict(sorted(found.items()))
+
+
+def of_values(each: Mapping[str, Any]) -> float:
+    """How many random bits of the values were stored; what the base lacks besides them is taken as stored first."""
+    return float(each["stored"] - (each["bits"] - each["random_bits"]))
+
+
+def constant_lines(stored: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each number of passes, and what the harness takes for it."""
+    found = constants(stored)
+    names = sorted({name for values in found.values() for name in values})
+    yield row("passes", *(f"`{name}`" for name in names), "mean", "taken")
+    yield row("--:", *("--:" for _ in names), "--:", "--:")
+    for passes, values in found.items():
+        mean = statistics.fmean(values.values())
+        taken = capacity.MEASURED[passes]
+        yield row(str(passes), *(f"{values[name]:.2f}" for name in names), f"{mean:.2f}", f"{taken:.2f}")
+
+
+def knee_lines(stored: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each set and number of passes: what each rank stored, the predicted rank and the measured one."""
+    yield row("set", "", "bits", "read by the base", "passes", "stored by rank", "predicted", "measured", "")
+    yield row("---", "---", "--:", "--:", "--:", "---", "--:", "--:", "---")
+    for (name, passes), group in _grouped(stored).items():
+        first = group[0]
+        predicted, measured = knees(group)
+        shares = ", ".join(f"{each['rank']}: {of_values(each) / each['random_bits']:.0%}" for each in group)
+        yield row(
+            *(f"`{name}`", first["use"], f"{first['random_bits']:,.0f}", f"{first['bits']:,.0f}", str(passes), shares),
+            *(str(predicted), "-" if measured is None else str(measured), _judged(predicted, measured)),
+        )
+
+
+def knees(group: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
+    """The rank at which the adapter should hold all bits, and the first that stored nearly all; None: no rank did."""
+    first = group[0]
+    of_one = first["trained"] / first["rank"] * capacity.bits_per_number(first["passes"])
+    stored = [each["rank"] for each in group if of_values(each) >= STORED * each["random_bits"]]
+    return capacity.smallest_rank(first["bits"] / of_one), min(stored, default=None)
+
+
+def _judged(predicted: int | None, measured: int | None) -> str:
+    if predicted is None or measured is None:
+        return "no rank stored enough"
+    if predicted == measured:
+        return "equal"
+    return "within 2x" if max(predicted, measured) <= 2 * min(predicted, measured) else "**off**"
+
+
+def _grouped(stored: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """Trainings by set and passes, in their order, ranks ascending."""
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for each in sorted(stored, key=lambda line: (line["use"], line["set"], line["passes"], line["rank"])):
+        groups.setdefault((each["set"], each["passes"]), []).append(each)
+    return groups
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from harness.estimate.capacity import MEASURED
 from tests.support.paths import ROOT
 
 # Of the result files of June 2025, with older versions of every library: the same runs.
@@ -61,3 +62,26 @@ def test_every_published_peak_of_the_page_is_within_the_band_that_it_states(tabl
     assert len(lines) == 9
     assert all(abs(table.off(each, "peak")) < table.PUBLISHED_BAND for each in lines)
     assert all(each["trained"] == each["forecast_trained"] for each in lines)
+
+
+def test_the_constants_of_the_harness_are_the_measured_ones(table):
+    lines = [json.loads(line) for line in table.CAPACITY.read_text(encoding="utf-8").splitlines()]
+    found = table.constants(lines)
+    assert {passes: sum(values.values()) / 2 for passes, values in found.items()} == pytest.approx(MEASURED, abs=0.006)
+    assert all(set(values) == {"hex", "digits"} for values in found.values())
+
+
+def training(rank, share, **changed):
+    """A training on 1,000 bits of values, which the base reads as 1,200."""
+    stored = 200 + 1000 * share
+    made = {"set": "x", "use": "checks", "passes": 200, "rank": rank, "trained": 100 * rank, "bits": 1200.0}
+    return {**made, "random_bits": 1000.0, "stored": stored, **changed}
+
+
+def test_a_knee_is_predicted_from_what_the_base_reads_and_measured_on_the_values(table):
+    assert table.knees([training(4, 0.89), training(8, 0.91), training(16, 1.0)]) == (8, 8)  # 1200 / 189 = 6.3
+    assert table.knees([training(4, 0.5), training(8, 0.6)]) == (8, None)
+    told = [line.split("|")[-2].strip() for line in table.knee_lines([training(2, 0.95)])]
+    assert told[-1] == "**off**"
+    assert list(table.knee_lines([training(4, 0.95)]))[-1].split("|")[-2].strip() == "within 2x"
+    assert list(table.knee_lines([training(8, 0.95)]))[-1].split("|")[-2].strip() == "equal"
