@@ -9,7 +9,7 @@ transformers made here: they know how to look up a key, because they have learne
 unknown keys are random. Two sets of facts calibrate ``plan.capacity``: bits a trained number, at ranks too small for
 the set, by how often each fact is seen. Three more check it: the rank that it predicts against the smallest one that
 stores 90 % of the bits. Figures go to docs/results/capacity.jsonl, one line a training;
-scripts/docs/capacity_table.py writes the tables of docs/planning.md.
+scripts/docs/planning_table.py writes the tables of docs/planning.md.
 """
 
 import argparse
