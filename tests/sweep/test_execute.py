@@ -247,13 +247,13 @@ def test_a_sweep_ends_in_time_and_the_same_command_goes_on(sweep, tmp_path):
 
     def slow(self, *arguments, **settings):
         if self.state.global_step == 2:
-            time.sleep(4)
+            time.sleep(8)  # longer than the time of the sweep, of which a busy machine spends a part before
         return real(self, *arguments, **settings)
 
     with mock.patch.object(HarnessTrainer, "training_step", slow):
-        done = sweep(*grid, "sweep.max_hours=0.001")
+        done = sweep(*grid, "sweep.max_hours=0.002")
     assert done.code == 1, done.err
-    assert "sweep.max_hours=0.001 are over: 3 of 3 runs are left (" in done.err
+    assert "sweep.max_hours=0.002 are over: 3 of 3 runs are left (" in done.err
     assert "run the same command again to resume" in done.err
     assert [record["status"] for record in records_of(tmp_path / "runs").values()] == ["interrupted"]
     assert "interrupted" in done.out
