@@ -21,11 +21,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import lines
 import torch
-from planning import scratch
+from planning import scratch, trained
 from plans import read_plan
 
 from harness.data import dataset
@@ -34,13 +34,12 @@ from harness.estimate.capacity import Demand, demand_of
 from harness.estimate.plan_counter import PlanCounter
 from harness.frozen import freeze
 from harness.models.base import Base, load_base
-from harness.pipeline import tune
 from harness.plan.spec import Plan
+from harness.runtime.caches import cache_folder
 from harness.scoring.losses import mean_completion_loss
-from harness.training.train import TrainingInputs, train
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "capacity.jsonl"
-CACHE = Path(os.environ.get("PEFT_HARNESS_CACHE") or Path.home() / ".cache" / "peft-harness") / "capacity"
+CACHE = cache_folder() / "capacity"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 HEX = "0123456789abcdef"
 KEY, VALUE = 4, 8  # characters of a key, and of a value that the bases have learned
@@ -98,12 +97,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    lines = given.results.read_text(encoding="utf-8").splitlines() if given.results.exists() else []
-    known = {(line["set"], line["passes"], line["rank"]) for line in map(json.loads, lines)}
+    known = {(line["set"], line["passes"], line["rank"]) for line in lines.read(given.results)}
     for name in given.sets:
         for line in measured(name, known):
-            with given.results.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            lines.append(given.results, line)
             print(
                 f"{name}, {line['passes']} passes, rank {line['rank']}: {line['stored']:,.0f} of {line['bits']:,.0f} "
                 f"bits in {line['trained']:,} numbers, {line['seconds']:.0f} s",
@@ -127,7 +124,7 @@ def measured(name: str, known: set[tuple[str, int, int]]) -> Iterator[dict[str, 
             base = base or load_base(plan.model)
             demand = demand or demand_of(plan, base)
             started = time.monotonic()
-            left = bits_left(plan, base, work)
+            left = bits_left(plan, base)
             yield {
                 **{"set": name, "use": made.use, "base": made.base, "facts": made.facts, "length": made.length},
                 **{"symbols": len(made.alphabet), "targets": list(made.targets), "passes": passes, "rank": rank},
@@ -154,13 +151,11 @@ def plan_of(made: Facts, base: Path, rows: Path, passes: int, rank: int) -> Plan
     return replace(plan, trainer=freeze(replace(plan.trainer, evaluations=0, keep_best=False)))
 
 
-def bits_left(plan: Plan, base: Base, folder: Path) -> float:
+def bits_left(plan: Plan, base: Base) -> float:
     """What the trained adapter still lacks of the rows."""
     rows = rows_of(plan, base)
-    attached: Any = tune.attach(plan, base, SimpleNamespace(splits={"train": rows}))  # type: ignore[arg-type]
-    inputs = TrainingInputs(rows, rows[:1], int(base.tokenizer.pad_token_id), base.dtype, idle=(base.model,))
-    train(attached.model, plan, inputs, folder)
-    nats = mean_completion_loss(attached.model, rows, pad_id=inputs.pad_id, batch_size=BATCH)
+    model = trained(plan, base, rows)
+    nats = mean_completion_loss(model, rows, pad_id=int(base.tokenizer.pad_token_id), batch_size=BATCH)
     return nats / math.log(2) * sum(len(row.input_ids) - row.prompt_length for row in rows)
 
 
@@ -180,8 +175,8 @@ def facts(number: int, alphabet: str, length: int, seed: int) -> list[tuple[str,
 def write_rows(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
     """The facts as training rows, and a row for each of the other splits, which the harness wants."""
     for split, pairs in {"train": rows, "validation": [("a split", "0")], "test": [("another", "0")]}.items():
-        lines = [json.dumps({"instruction": key, "input": "", "output": value}) + "\n" for key, value in pairs]
-        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        texts = [json.dumps({"instruction": key, "input": "", "output": value}) + "\n" for key, value in pairs]
+        (folder / f"{split}.jsonl").write_text("".join(texts), encoding="utf-8")
 
 
 def base_folder(name: str) -> Path:

@@ -28,6 +28,8 @@ from peer_bench.page import write_page  # noqa: E402
 from peer_bench.results import Results, machine, read  # noqa: E402
 from peer_bench.workloads import WORKLOADS, Workload, missing_data  # noqa: E402
 
+from harness.runtime.caches import cache_folder  # noqa: E402
+
 PARTS = ("runs", "sweeps", "commands", "scoring", "growth")
 TUNED_ON = "smollm2_gsm8k"  # where a target compares with tuned peers
 SWEPT = ("tiny", "smollm2_e2e")
@@ -57,7 +59,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="keep what --out has, and measure what it lacks")
     parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     parser.add_argument("--data-dir", type=Path, default=ROOT.parent / "shared" / "data", help="of E2E and GSM8K")
-    parser.add_argument("--cache", type=Path, default=cache_folder(), help="of the environments of peers")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "peers", help="of the environments of peers")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "peers.jsonl")
     beside = ROOT / "docs" / "results" / "peers-before.jsonl"
     parser.add_argument("--beside", type=Path, default=beside, help="results of another run, to compare verdicts with")
@@ -82,10 +84,6 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return number
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("PEFT_HARNESS_CACHE") or Path.home() / ".cache" / "peft-harness") / "peers"
 
 
 def refuse_to_mix(given: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ operations do not depend on how busy the machine is. Seconds are those of the pr
 
 import argparse
 import gc
-import json
 import multiprocessing
 import os
 import shutil
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lines
 import psutil
 import torch
 from plans import read_plan
@@ -72,13 +72,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    lines = given.results.read_text(encoding="utf-8").splitlines() if given.results.exists() else []
-    known = {json.loads(line)["setting"] for line in lines}
+    known = {line["setting"] for line in lines.read(given.results)}
     for name in given.only:
         if name not in known:
             line = compared(name)
-            with given.results.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            lines.append(given.results, line)
             print(
                 f"{name}: {line['peak'] / 2**20:,.0f} MiB, forecast {line['forecast_peak'] / 2**20:,.0f}; "
                 f"{line['flops']:.3e} operations, forecast {line['forecast_flops']:.3e}",
@@ -133,7 +131,7 @@ def measured(plan: Plan, tokens: int, labels: int) -> dict[str, float]:
     """Peak resident memory above that of the process with the base, operations and processor seconds of a pass."""
     base = load_base(plan.model)
     rows = plan.trainer.batch_size
-    _train(of_steps(plan, 1, 1), base, made_rows(1, 8, 4))
+    trained(of_steps(plan, 1, 1), base, made_rows(1, 8, 4))
     large = torch.ones((1024, 1024), dtype=base.dtype)
     torch.mm(large, large)  # libraries keep what they pack large matrices into
     del large
@@ -141,20 +139,22 @@ def measured(plan: Plan, tokens: int, labels: int) -> dict[str, float]:
     loaded = psutil.Process().memory_info().rss
     memory.reset_high_water_mark()
     started = time.process_time()
-    _train(plan, base, made_rows(rows, tokens, labels))
+    trained(plan, base, made_rows(rows, tokens, labels))
     seconds = (time.process_time() - started) / STEPS
     peak = memory.highest_since_reset("cpu") or 0
     _settle()
     with counting() as counter:
-        _train(of_steps(plan, rows, 1), base, made_rows(rows, tokens, labels))
+        trained(of_steps(plan, rows, 1), base, made_rows(rows, tokens, labels))
     return {"peak": peak - loaded, "flops": float(counter.get_total_flops()), "seconds": seconds}
 
 
-def _train(plan: Plan, base: Any, rows: list[TokenizedRow]) -> None:
+def trained(plan: Plan, base: Any, rows: list[TokenizedRow]) -> Any:
+    """The plan's model, trained on these rows; nothing is kept of its checkpoints."""
     attached: Any = tune.attach(plan, base, SimpleNamespace(splits={"train": rows}))  # type: ignore[arg-type]
     inputs = TrainingInputs(rows, rows[:1], int(base.tokenizer.pad_token_id), base.dtype, idle=(base.model,))
     with scratch() as folder:
         train(attached.model, plan, inputs, folder)
+    return attached.model
 
 
 def _settle() -> None:

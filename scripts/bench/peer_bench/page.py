@@ -37,9 +37,10 @@ def page(lines: Sequence[Line], other: Sequence[Line] = ()) -> Iterator[str]:
     """Its lines."""
     works = works_of(lines)
     yield from heading(lines)
-    yield from targets_table([*targets(lines, works)])
+    found = [*targets(lines, works)]
+    yield from targets_table(found)
     if other:
-        yield from agreement([*targets(lines, works)], [*targets(other, works_of(other))], other)
+        yield from agreement(found, [*targets(other, works_of(other))], other)
     yield from same_work()
     for work in works.values():
         yield from training_section(work)
