@@ -3,12 +3,10 @@
 import io
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from unittest import mock
 
@@ -18,6 +16,7 @@ from harness.pipeline import talk as pipeline_talk
 from tests.stages.test_adapters import plain_adapter
 from tests.support.paths import ROOT
 from tests.support.runs import command
+from tests.support.terminal import in_terminal
 
 
 @pytest.fixture
@@ -165,47 +164,22 @@ needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs a POS
 @pytest.mark.slow
 @needs_terminal
 def test_in_a_terminal_the_answers_stand_side_by_side_and_ctrl_c_leaves(runs):
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
     words = [sys.executable, "-m", "harness", "stage=chat", f"runs_dir={runs[0]}", f"run='{runs[2][0]['fingerprint']}'"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
-    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT)
-    os.close(theirs)
-    screen = b""
-
-    def until(mark, seconds=240.0):
-        nonlocal screen
-        start, end = len(screen), time.monotonic() + seconds
-        while mark not in screen[start:]:
-            assert time.monotonic() < end, screen.decode(errors="replace")
-            if select.select([ours], [], [], 0.1)[0]:
-                screen += os.read(ours, 65536)
-
-    try:
-        until(b"\n> ")
-        os.write(ours, b"sky 1\n")
-        until(b"?25h> ")  # the cursor is back, and so is the prompt
-        text = screen.decode()
+    with in_terminal(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as terminal:
+        terminal.until("\n> ")
+        terminal.type("sky 1\n")
+        terminal.until("?25h> ")  # the cursor is back, and so is the prompt
+        text = terminal.screen.decode()
         assert "before: random" in text
         assert "after: lora r=4" in text.split("before: random")[1].split("\n")[0]
-        os.write(ours, b"/reset\n")
-        until(b"the conversation begins anew\r\n> ")
+        terminal.type("/reset\n")
+        terminal.until("the conversation begins anew\r\n> ")
         for _ in range(20):  # one that comes just before readline waits is seen at the next only
-            process.send_signal(signal.SIGINT)  # what a terminal sends at Ctrl-C
+            terminal.process.send_signal(signal.SIGINT)  # what a terminal sends at Ctrl-C
             with suppress(subprocess.TimeoutExpired):
-                process.wait(15)  # a second one while it ends would end it as a signal does
+                terminal.process.wait(15)  # a second one while it ends would end it as a signal does
                 break
-        assert process.returncode == 0
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        os.close(ours)
+        assert terminal.process.returncode == 0
 
 
 @pytest.mark.slow

@@ -1,17 +1,16 @@
 """peft-harness completion: the shells themselves complete a group, an option and a setting, without torch."""
 
 import os
-import select
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
 from harness.stages.completion import SHELLS
 from tests.support.paths import ROOT
 from tests.support.runs import command
+from tests.support.terminal import in_terminal
 
 TYPED = {
     "peft-harness peft=lo": {"peft=loha", "peft=lokr", "peft=lora"},
@@ -71,36 +70,12 @@ def test_fish_completes_what_is_typed(environment, tmp_path):
 @pytest.mark.slow
 @pytest.mark.posix
 def test_zsh_completes_at_tab(environment, tmp_path):
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
-    shell = subprocess.Popen(
-        ["zsh", "-f", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path,
-        env=environment | {"TERM": "xterm", "PS1": "ready> "}, start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
-
-    def until(*marks, seconds=120.0):
-        screen, end = "", time.monotonic() + seconds
-        while not all(mark in screen for mark in marks):
-            assert time.monotonic() < end, screen
-            if select.select([ours], [], [], 0.1)[0]:
-                screen += os.read(ours, 65536).decode(errors="replace")
-
-    try:
-        until("ready> ")
-        os.write(ours, b'eval "$(peft-harness completion zsh)"; echo can complete | tr a-z A-Z\n')
-        until("CAN COMPLETE", "ready> ")
-        os.write(ours, b"peft-harness peft=lo\t\t")  # the first Tab finds no more letters, the second lists
-        until("peft=loha", "peft=lokr", "peft=lora")
-    finally:
-        shell.kill()
-        shell.wait()
-        os.close(ours)
+    with in_terminal(["zsh", "-f", "-i"], cwd=tmp_path, env=environment | {"PS1": "ready> "}) as shell:
+        shell.until("ready> ")
+        shell.type('eval "$(peft-harness completion zsh)"; echo can complete | tr a-z A-Z\n')
+        shell.until("CAN COMPLETE", "ready> ")
+        shell.type("peft-harness peft=lo\t\t")  # the first Tab finds no more letters, the second lists
+        shell.until("peft=loha", "peft=lokr", "peft=lora")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
