@@ -151,14 +151,15 @@ def _share_nodes(stored: dict[str, Any]) -> None:
 
 @contextmanager
 def composing_once() -> Iterator[None]:
-    """Keep Hydra from composing the whole configuration only to read ``hydra.mode``, where nothing can have set it.
+    """Keep Hydra from doing twice what it needs once.
 
-    ``-m`` says the mode; only an override of Hydra's own settings, an experiment, or a folder of the user's
-    (``--config-dir``, ``hydra.searchpath``) could say otherwise.
+    It composes the whole configuration only to read ``hydra.mode``, where nothing can have set it: ``-m`` says the mode;
+    only an override of Hydra's own settings, an experiment, or a folder of the user's (``--config-dir``,
+    ``hydra.searchpath``) could say otherwise. And ``--help`` walks over all groups twice.
     """
     from hydra._internal.hydra import Hydra
 
-    usual = Hydra.get_mode
+    usual, walk = Hydra.get_mode, Hydra.list_all_config_groups
 
     def get_mode(self: Any, config_name: str | None, overrides: list[str]) -> Any:
         names = [text.lstrip("+~") for text in overrides]
@@ -168,10 +169,12 @@ def composing_once() -> Iterator[None]:
         return None
 
     Hydra.get_mode = get_mode  # type: ignore[method-assign]
+    Hydra.list_all_config_groups = cache(walk)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         Hydra.get_mode = usual  # type: ignore[method-assign]
+        Hydra.list_all_config_groups = walk  # type: ignore[method-assign]
 
 
 def sheet_values(method: str) -> dict[str, Any]:
