@@ -153,8 +153,8 @@ def _share_nodes(stored: dict[str, Any]) -> None:
 def composing_once() -> Iterator[None]:
     """Keep Hydra from doing twice what it needs once.
 
-    It composes the whole configuration only to read ``hydra.mode``, where nothing can have set it: ``-m`` says the mode;
-    only an override of Hydra's own settings, an experiment, or a folder of the user's (``--config-dir``,
+    It composes the whole configuration only to read ``hydra.mode``, where nothing can have set it: ``-m`` says the
+    mode; only an override of Hydra's own settings, an experiment, or a folder of the user's (``--config-dir``,
     ``hydra.searchpath``) could say otherwise. And ``--help`` walks over all groups twice.
     """
     from hydra._internal.hydra import Hydra

@@ -61,7 +61,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, default=ROOT.parent / "shared" / "data", help="of E2E and GSM8K")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "peers", help="of the environments of peers")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "peers.jsonl")
-    beside = ROOT / "docs" / "results" / "peers-before.jsonl"
+    beside = ROOT / "docs" / "results" / "peers-again.jsonl"
     parser.add_argument("--beside", type=Path, default=beside, help="results of another run, to compare verdicts with")
     parser.add_argument("--write", type=Path, default=ROOT / "docs" / "benchmarks.md")
     return parser.parse_args()

@@ -132,16 +132,19 @@ MACHINE = {
 def test_another_run_agrees_or_the_page_says_where_it_does_not(bench):
     page = bench("peer_bench.page").page
     base = trained(1000, 1000, contestant="bare", value=2.0)
-    commands = [{"kind": "command", "name": "help", "round": 0, "seconds": 0.5, "cpu_s": 0.5}]
+    times = {"help": 0.5, "misspelt": 0.9}
+    commands = [{"kind": "command", "name": name, "round": 0, "seconds": s, "cpu_s": s} for name, s in times.items()]
     fast = [MACHINE, *base, *commands, *trained(1100, 990, contestant="ours", value=2.0)]
     slow = [MACHINE | {"cpu": "another"}, *base, *commands, *trained(900, 900, contestant="ours", value=2.0)]
     same = "\n".join(page(fast, fast))
-    assert "agree in 3 of 3 targets that both runs have measured." in same  # the first step is in the trainings
+    assert "agree in 4 of 4 targets that both runs have measured." in same  # the first step is in the trainings
     text = "\n".join(page(fast, slow))
     assert "on 1 core of another, 16 GiB" in text
-    assert "agree in 2 of 3 targets that both runs have measured; those that differ:" in text
+    assert "agree in 3 of 4 targets that both runs have measured." in text
     cells = row(text.partition("### Another run")[2], "Speed of the bare loop on the same batches, embedded model")
-    assert [cells[2][:4], cells[3][:4]] == ["1.04", "0.90"]
+    assert [cells[2][:4], cells[3][:4], cells[4]] == ["1.04", "0.90", "**differ**"]
+    assert row(text.partition("### Another run")[2], "`--help`")[-1] == "both met"
+    assert row(text.partition("### Another run")[2], "a misspelt key")[-1] == "neither met"
     assert "### Another run" not in "\n".join(page(fast))
 
 

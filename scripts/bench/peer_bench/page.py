@@ -212,16 +212,13 @@ def agreement(found: Sequence[Target], others: Sequence[Target], other: Sequence
     yield ""
     yield measured_on(other)
     yield ""
-    yield (
-        f"Its verdicts agree in {len(both) - len(differ)} of {len(both)} targets that both runs have measured"
-        + ("; those that differ:" if differ else ".")
-    )
-    if differ:
-        yield ""
-        yield "| target | aim | this run | the other |"
-        yield "| --- | --- | --- | --- |"
-        for one, its in differ:
-            yield f"| {one.text} | {one.aim} | {one.measured} | {its.measured} |"
+    yield f"Its verdicts agree in {len(both) - len(differ)} of {len(both)} targets that both runs have measured."
+    yield ""
+    yield "| target | aim | this run | the other | verdicts |"
+    yield "| --- | --- | --- | --- | --- |"
+    for one, its in both:
+        word = "**differ**" if (one, its) in differ else "both met" if one.met else "neither met"
+        yield f"| {one.text} | {one.aim} | {one.shown} | {its.shown} | {word} |"
 
 
 # --- sections -----------------------------------------------------------------------------------------------

@@ -125,9 +125,14 @@ class Target:
         return f"{'at least' if self.at_least else 'at most'} {self.limit:g}{self.unit}"
 
     @property
+    def shown(self) -> str:
+        """Median and spread, by the clock."""
+        return self.found.text if self.found else "not measured"
+
+    @property
     def measured(self) -> str:
         if self.found is None:
-            return "not measured"
+            return self.shown
         cpu = f"by CPU time {self.cpu.median:.2f}" if self.cpu else ""
         return "; ".join(filter(None, [self.found.text, cpu, self.against]))
 
