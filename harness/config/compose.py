@@ -169,7 +169,7 @@ def composing_once() -> Iterator[None]:
         return None
 
     Hydra.get_mode = get_mode  # type: ignore[method-assign]
-    Hydra.list_all_config_groups = cache(walk)  # type: ignore[method-assign, assignment]
+    Hydra.list_all_config_groups = cache(walk)  # type: ignore[method-assign]
     try:
         yield
     finally:
