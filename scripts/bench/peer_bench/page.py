@@ -206,18 +206,18 @@ def targets_table(found: Sequence[Target]) -> Iterator[str]:
 def agreement(found: Sequence[Target], others: Sequence[Target], other: Sequence[Line]) -> Iterator[str]:
     """Whether another run comes to the same verdicts, and where it does not."""
     both = [(one, its) for one, its in zip(found, others, strict=True) if None not in (one.met, its.met)]
-    differ = [(one, its) for one, its in both if one.met != its.met]
+    agreeing = sum(one.met == its.met for one, its in both)
     yield ""
     yield "### Another run"
     yield ""
     yield measured_on(other)
     yield ""
-    yield f"Its verdicts agree in {len(both) - len(differ)} of {len(both)} targets that both runs have measured."
+    yield f"Its verdicts agree in {agreeing} of {len(both)} targets that both runs have measured."
     yield ""
     yield "| target | aim | this run | the other | verdicts |"
     yield "| --- | --- | --- | --- | --- |"
     for one, its in both:
-        word = "**differ**" if (one, its) in differ else "both met" if one.met else "neither met"
+        word = "**differ**" if one.met != its.met else "both met" if one.met else "neither met"
         yield f"| {one.text} | {one.aim} | {one.shown} | {its.shown} | {word} |"
 
 
