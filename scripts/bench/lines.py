@@ -1,16 +1,28 @@
-"""Results that scripts keep line by line, so that a stopped one goes on."""
+"""Results that scripts keep, one JSON object a line, appended as they come, so that a stopped script goes on."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-
-def read(file: Path) -> list[dict[str, Any]]:
-    """All lines; none if there is no file yet."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+Line = dict[str, Any]
 
 
-def append(file: Path, line: dict[str, Any]) -> None:
-    """Keep one more."""
+def read(file: Path) -> list[Line]:
+    """All whole lines, none if there is no file yet; the last one may have been cut by a kill."""
+    lines = []
+    for text in file.read_text(encoding="utf-8").split("\n") if file.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+def append(file: Path, line: Line) -> None:
+    """Keep one more, on a line of its own also after one that was cut."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cut = file.exists() and file.stat().st_size > 0 and not file.read_bytes().endswith(b"\n")
     with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+        stream.write("\n" * cut + json.dumps(line, ensure_ascii=False) + "\n")

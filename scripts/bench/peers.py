@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from peer_bench import growth, measure  # noqa: E402
 from peer_bench.contestants import CONTESTANTS, USUAL  # noqa: E402
 from peer_bench.page import write_page  # noqa: E402
-from peer_bench.results import Results, machine, read  # noqa: E402
+from peer_bench.results import Results, machine  # noqa: E402
 from peer_bench.workloads import WORKLOADS, Workload, missing_data  # noqa: E402
 
 from harness.runtime.caches import cache_folder  # noqa: E402
@@ -45,7 +45,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *ignored: sys.exit(143))  # so that the command that is measured ends, too
         results.add("machine", **machine(ROOT))
         measure_all(measure.Bench(results, given.cache, given.data_dir), given)
-    write_page(results.lines, given.write, read(given.beside) if given.beside.exists() else ())
+    write_page(results.lines, given.write, Results(given.beside).lines)
     print(f"wrote {given.write}")
 
 

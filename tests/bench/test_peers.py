@@ -190,16 +190,14 @@ def test_seconds_have_their_limits(bench):
 
 
 def test_scoring_is_a_ratio_of_seconds(bench):
-    line = {
-        "kind": "scoring",
-        "workload": "tiny",
-        "key": KEY,
-        "round": 0,
-        "batched_s": 2.0,
-        "single_s": 8.0,
-        "base_s": 1.0,
-    }
-    page = page_of(bench, [line])
+    where = {"workload": "tiny", "key": KEY, "round": 0}
+    page = page_of(
+        bench,
+        [
+            {"kind": "scoring", **where, "batched_s": 2.0, "single_s": 8.0},
+            {"kind": "merged", **where, "lora_s": 3.0, "base_s": 1.5},
+        ],
+    )
     assert row(page, "Answers to 200 prompts against one by one, the emb")[2:] == ["4.00 (1 round)", "**met**"]
     assert row(page, "Answers with LoRA at the base model's speed, the emb")[2:] == ["0.50 (1 round)", "**not met**"]
 
@@ -255,7 +253,7 @@ def test_results_go_on_after_a_line_that_was_cut(bench, tmp_path):
     assert again.has("run", workload="tiny", round=0)
     assert not again.has("run", workload="tiny", round=1)
     again.add("run", workload="tiny", round=1)
-    assert [line["round"] for line in results.read(file)] == [0, 1]
+    assert [line["round"] for line in results.Results(file).lines] == [0, 1]
 
 
 def test_measured_rounds_are_not_measured_again(bench, tmp_path, monkeypatch):

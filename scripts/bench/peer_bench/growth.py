@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lines import Line
+
 from peer_bench import watch
 from peer_bench.contestants import CONTESTANTS, DRIVERS, OURS, our_overrides
 from peer_bench.measure import FAILURES, Bench, failure_text, say, scratch
-from peer_bench.results import Line
 from peer_bench.workloads import WORKLOADS
 
 ALLOWED = 0.15  # above the limit of an exponent, for noise

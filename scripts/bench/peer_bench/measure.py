@@ -20,6 +20,7 @@ SWEEP_STEPS = 20  # of each cell
 OWN_SWEEPS = {"ours": "basic", "ours_packed": "packed"}  # by name: the launcher
 SCORED = 200  # prompts
 ANSWER = 24  # tokens
+ANSWERS = {"scoring": "single", "merged": "base"}  # kind of a line -> what answers with LoRA are compared with
 FAILURES = (watch.CommandFailed, environments.CannotInstall)
 
 # Commands that should answer at once, the arguments after ``python -m harness``.
@@ -287,28 +288,35 @@ def measure_commands(bench: Bench, rounds: int) -> None:
 
 
 def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
-    """Generation of many answers, batched and one by one, with an adapter and without."""
+    """Generation of many answers with an adapter: against one by one, and against the base alone."""
     for number in range(rounds):
-        where = {"workload": work.name, "key": work.key, "round": number}
-        if bench.results.has("scoring", **where):
-            continue
-        with scratch() as folder:
-            job = bench.job(work, CONTESTANTS["ours"], folder)
-            fixed = [
-                word
-                for word in our_overrides(job, "float32")
-                if not word.startswith(("scoring.metrics=", "data.limits.test="))
-            ]
-            words: list[str | Path] = [
-                bench.own_python, DRIVERS / "scoring.py", *fixed, f"data.limits.test={SCORED}",
-                "scoring.metrics=[exact_match]", f"scoring.generation.max_new_tokens={ANSWER}",
-            ]  # fmt: skip
-            try:
-                done = watch.run(words, cwd=folder, environment=watch.ONE_THREAD | OURS)
-            except watch.CommandFailed as failure:
-                say(f"scoring of {work.name}: {failure}")
-                bench.results.add("failed", **where, error=failure_text(failure), scoring=True)
+        for kind, against in ANSWERS.items():
+            where = {"workload": work.name, "key": work.key, "round": number}
+            if not bench.results.has(kind, **where) and not measure_answers(bench, work, kind, against, where):
                 return
-        line = bench.results.add("scoring", **where, **last_json(done.output), load=done.load)
-        shown = ", ".join(f"{name} {line[f'{name}_s']:.1f} s" for name in ("batched", "single", "base"))
-        say(f"scoring of {work.name}, round {number + 1}: {shown}")
+
+
+def measure_answers(bench: Bench, work: Workload, kind: str, against: str, where: dict[str, Any]) -> bool:
+    """Keep one measurement; whether it came to its end."""
+    with scratch() as folder:
+        job = bench.job(work, CONTESTANTS["ours"], folder)
+        fixed = [
+            word
+            for word in our_overrides(job, "float32")
+            if not word.startswith(("scoring.metrics=", "data.limits.test="))
+        ]
+        words: list[str | Path] = [
+            bench.own_python, DRIVERS / "scoring.py", "--against", against, *fixed, f"data.limits.test={SCORED}",
+            "scoring.metrics=[exact_match]", f"scoring.generation.max_new_tokens={ANSWER}",
+        ]  # fmt: skip
+        try:
+            done = watch.run(words, cwd=folder, environment=watch.ONE_THREAD | OURS)
+        except watch.CommandFailed as failure:
+            say(f"{kind} of {work.name}: {failure}")
+            bench.results.add("failed", **where, error=failure_text(failure), scoring=True)
+            return False
+    line = bench.results.add(kind, **where, **last_json(done.output), load=done.load)
+    seconds = {name.removesuffix("_s"): value for name, value in line.items() if name.endswith("_s")}
+    shown = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if not name.endswith("_cpu"))
+    say(f"{kind} of {work.name}, round {where['round'] + 1}: {shown}")
+    return True

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from lines import Line
+
 from peer_bench.contestants import CONTESTANTS
-from peer_bench.results import Line
 
 TOLERANCE = 0.05  # of the drop of the loss that our training reaches
 SMALLEST = 0.05  # nats; the tolerance of trainings that lower the loss by less than a nat

@@ -1,7 +1,6 @@
-"""What was measured, one JSON object a line, appended as it comes, so that a stopped run goes on."""
+"""What was measured, and on what."""
 
 import datetime
-import json
 import os
 import platform
 import subprocess
@@ -9,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.runtime import processor
+import lines
+from lines import Line
 
-Line = dict[str, Any]
+from harness.runtime import processor
 
 
 class Results:
@@ -19,15 +19,12 @@ class Results:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.lines: list[Line] = read(file) if file.exists() else []
+        self.lines = [line for line in lines.read(file) if "kind" in line]
 
     def add(self, kind: str, **values: Any) -> Line:
         """Keep one measurement."""
         line = {"kind": kind, **values, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        cut = self.file.exists() and not self.file.read_bytes().endswith(b"\n")
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write("\n" * cut + json.dumps(line, ensure_ascii=False) + "\n")
+        lines.append(self.file, line)
         self.lines.append(line)
         return line
 
@@ -37,19 +34,6 @@ class Results:
 
     def find(self, kind: str, chosen: Callable[[Line], bool] = lambda line: True) -> list[Line]:
         return [line for line in self.lines if line["kind"] == kind and chosen(line)]
-
-
-def read(file: Path) -> list[Line]:
-    """All whole lines; the last one may have been cut by a kill."""
-    lines = []
-    for text in file.read_text(encoding="utf-8").split("\n"):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and "kind" in line:
-            lines.append(line)
-    return lines
 
 
 def machine(root: Path) -> Line:
