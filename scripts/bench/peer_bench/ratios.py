@@ -1,4 +1,4 @@
-"""Ratios of two contestants over rounds, whether they did the same work, and what a target makes of them."""
+"""Ratios of two contestants over rounds, and whether they did the same work."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +41,12 @@ def ratio(above: Iterable[Line], below: Iterable[Line], value: str, other: str |
 
 def inverse(found: Ratio | None) -> Ratio | None:
     return found and Ratio(tuple(1 / each for each in found.rounds))
+
+
+def times(lines: Sequence[Line], value: str) -> Ratio | None:
+    """``value`` in each round, of the lines that have it; None without any."""
+    found = tuple(line[value] for line in lines if line.get(value))
+    return Ratio(found) if found else None
 
 
 @dataclass(frozen=True)
@@ -106,56 +112,3 @@ class Work:
             if chosen(name) and not self.void(name) and (speed := self.median(name, "tokens_per_s"))
         }
         return max(speeds, key=speeds.__getitem__, default=None)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One figure to reach, and what was measured."""
-
-    text: str
-    limit: float
-    at_least: bool
-    found: Ratio | None
-    cpu: Ratio | None = None  # the same of CPU time
-    unit: str = ""
-    void: str | None = None
-    against: str = ""
-
-    @property
-    def aim(self) -> str:
-        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}{self.unit}"
-
-    @property
-    def shown(self) -> str:
-        """Median and spread, by the clock."""
-        return self.found.text if self.found else "not measured"
-
-    @property
-    def measured(self) -> str:
-        if self.found is None:
-            return self.shown
-        cpu = f"by CPU time {self.cpu.median:.2f}" if self.cpu else ""
-        return "; ".join(filter(None, [self.found.text, cpu, self.against]))
-
-    @property
-    def verdict(self) -> str:
-        """By the median, with a word if rounds, or CPU time, say otherwise."""
-        if self.found is None:
-            return "not measured"
-        if self.void:
-            return f"void: {self.void}"
-        met = bool(self.met)
-        notes = []
-        if any(self._reached(each) != met for each in self.found.rounds):
-            notes.append("not in every round" if met else "in some rounds")
-        if self.cpu and self._reached(self.cpu.median) != met:
-            notes.append(f"{'not ' if met else ''}met by CPU time")
-        return ("**met**" if met else "**not met**") + (f" ({'; '.join(notes)})" if notes else "")
-
-    @property
-    def met(self) -> bool | None:
-        """By the median; None: not measured, or void."""
-        return None if self.found is None or self.void else self._reached(self.found.median)
-
-    def _reached(self, value: float) -> bool:
-        return value >= self.limit if self.at_least else value <= self.limit
