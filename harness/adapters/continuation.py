@@ -35,11 +35,11 @@ def begin_with(model: "PeftModel", source: Source) -> None:
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise ModelFault(f"{start} has another shape than this plan's adapter ({first_line(error)})") from error
     if other := sorted(weights.keys() ^ found.keys()):
-        which = "does not hold" if other[0] in found else "holds, beyond this plan's adapter,"
+        which = "does not hold" if other[0] in found else "holds weights that this plan's adapter lacks:"
         raise ModelFault(f"{start} {which} {other[0]}{' and others' if other[1:] else ''}; use the same settings")
     for name, weight in weights.items():
         if not torch.equal(found[name].to(weight.device, weight.dtype), weight):
             raise ModelFault(
-                f"{start}: its weights {name} do not come back from a new adapter as they are, so that training cannot "
-                "begin with them; train from the start"
+                f"{start}: its weights {name} change when a new adapter loads them, so training cannot begin with "
+                "them; train from scratch"
             )

@@ -56,7 +56,7 @@ def _class_weight_faults(weights: Any) -> Iterator[str]:
         return
     if not isinstance(weights, dict) or not weights:
         shown = brief(str(weights))
-        yield f"data.class_weights={shown} is no weight by output; write data.class_weights={{yes: 2}}, or null"
+        yield f"data.class_weights={shown} is not a weight by output; write data.class_weights={{yes: 2}}, or null"
         return
     for output, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):

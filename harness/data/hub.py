@@ -78,8 +78,8 @@ def _refuse_other_copy(path: str, revision: str | None) -> None:
     cached = _cached_commit(path)
     if revision is not None and COMMIT.fullmatch(revision) and cached is not None and cached != revision:
         raise DataFault(
-            f"data.path={path}: data.revision={revision} is not on this machine, whose copy is of {cached}, and the "
-            f"hub does not answer; connect once, or set data.revision={cached}"
+            f"data.path={path}: data.revision={revision} is not on this machine (it has {cached}), and the hub "
+            f"does not answer; connect once, or set data.revision={cached}"
         )
 
 

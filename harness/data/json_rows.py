@@ -41,7 +41,7 @@ class _Decoder(json.JSONDecoder):
         self.twice = None
         value, end = self.raw_decode(text, at)
         if self.twice is not None:
-            return BrokenRow(f"its key {self.twice[:40]!r} stands twice in one object; remove one of the two"), end
+            return BrokenRow(f"its key {self.twice[:40]!r} appears twice in one object; remove one of the two"), end
         return value, end
 
 

@@ -80,7 +80,7 @@ def _text_faults(key: str, text: str, kept: list[str]) -> Iterator[str]:
         )
         return
     if OUTPUT not in used or not text.rstrip().endswith("}}"):
-        yield f"{start} must end in {{{{ {OUTPUT} }}}}, where the answer stands; the end of the text is added by itself"
+        yield f"{start} must end in {{{{ {OUTPUT} }}}}, where the answer goes; the end-of-text token is added for you"
         return
     yield from _example_faults(key, text, kept)
 

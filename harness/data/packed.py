@@ -38,5 +38,7 @@ def unpacked(content: bytes) -> bytes:
                     f"its {suffix[1:]} compression is broken or incomplete ({fault}); copy or download it again"
                 ) from fault
     if content[257:262] == b"ustar":
-        raise Unreadable("it is a tar archive; unpack it first (tar xf FILE) and set data.path to what comes out of it")
+        raise Unreadable(
+            "it is a tar archive; unpack it first (tar xf FILE) and set data.path to the extracted file or folder"
+        )
     return content

@@ -7,7 +7,7 @@ class Unreadable(Exception):
 
 # First bytes of files that people hand over as data, and what to do about each.
 _FOREIGN = (
-    (b"\xd0\xcf\x11\xe0", "it is an old Office file; open it there and save it as CSV (UTF-8)"),
+    (b"\xd0\xcf\x11\xe0", "it is an old Office file; open it in Office and save it as CSV (UTF-8)"),
     (b"\x00\x05\x16\x07", "it is a resource file of macOS, without rows; name the file without the leading ._"),
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd; unpack it first: zstd -d FILE"),
     (b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive; unpack it first: 7z x FILE"),
@@ -25,8 +25,8 @@ def foreign_kind(content: bytes) -> str | None:
     """What this file is and what to do, if its first bytes show a kind that is not read; else None."""
     if content[:4] == _ZIP:
         if b"xl/workbook.xml" in content:
-            return "it is an Excel workbook; open it there and save the sheet as CSV (UTF-8)"
-        return "it is a zip archive; unpack it first (unzip FILE) and set data.path to what comes out of it"
+            return "it is an Excel workbook; open it in Excel and save the sheet as CSV (UTF-8)"
+        return "it is a zip archive; unpack it first (unzip FILE) and set data.path to the extracted file or folder"
     return next((text for start, text in _FOREIGN if content.startswith(start)), None)
 
 

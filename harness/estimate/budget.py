@@ -55,8 +55,8 @@ class BudgetFitter:
         fit = self._fits[key]
         if budget.tolerance is not None and abs(fit.off) > budget.tolerance:
             raise ConfigFault(
-                f"peft={plan.method} comes no nearer to the budget: {fit.words}, beyond budget.tolerance="
-                f"{budget.tolerance:g}; raise that, change budget.{quantity}, or leave out the method"
+                f"peft={plan.method} cannot come closer to the budget: {fit.words}, beyond budget.tolerance="
+                f"{budget.tolerance:g}; raise it, change budget.{quantity}, or leave out the method"
             )
         return fit
 

@@ -125,7 +125,9 @@ def mean_lengths(plan: Plan) -> tuple[int, int, int]:
     """Training rows, their mean length and that of their completions, in tokens."""
     folder = model_sources.locate_tokenizer(plan.model)
     if folder is None:
-        raise ModelFault(f"model={plan.model.name} has no tokenizer here, by which budget.train_flops counts tokens")
+        raise ModelFault(
+            f"model={plan.model.name} has no tokenizer here, and budget.train_flops needs one to count tokens"
+        )
     whole = plan.as_dict()
     key = digest([whole["data"], whole["inputs"], str(folder)])
     if key not in _lengths():

@@ -84,7 +84,7 @@ def footprint(plan: Plan, dtype: str, batch: Batch, checkpointing: bool | None =
     kept = plan.trainer.gradient_checkpointing if checkpointing is None else checkpointing
     with costs.configured(plan) as (skeleton, config):
         if costs.needs_weights(config):
-            raise ModelFault(f"peft={plan.method} computes with the base's numbers; its memory is not known beforehand")
+            raise ModelFault(f"peft={plan.method} computes with base weights; its memory cannot be estimated")
         base = {id(parameter) for parameter in skeleton.parameters()}
         head = skeleton.get_output_embeddings()
         linear = [module for module in skeleton.modules() if type(module) is nn.Linear and module is not head]
@@ -97,8 +97,8 @@ def footprint(plan: Plan, dtype: str, batch: Batch, checkpointing: bool | None =
         seen = _run(model, plan, stored, batch, kept, hooks.own_loss)
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, LookupError) as error:
         raise ModelFault(
-            f"peft={plan.method}: a pass cannot be followed without weights ({first_line(error)}); its memory is not "
-            "known beforehand"
+            f"peft={plan.method}: a pass cannot be traced without weights ({first_line(error)}); its memory cannot "
+            "be estimated"
         ) from error
     gradients = 4 * trained
     accumulating = gradients if plan.trainer.gradient_accumulation_steps > 1 else 0

@@ -53,7 +53,9 @@ def _read(plan: Plan) -> Lengths:
         found = dataset.read_splits(data)
     except HarnessError as error:
         reason = str(error).partition(";")[0]
-        note = f"rows are not read ({reason}): lengths are data.max_tokens={data.max_tokens}; time takes max_steps"
+        note = (
+            f"rows are not read ({reason}): lengths are data.max_tokens={data.max_tokens}; time needs trainer.max_steps"
+        )
         return Lengths(None, None, data.max_tokens, labels, data.max_tokens, labels, note)
     train, scored = len(found.splits["train"]), len(found.splits[plan.scoring.split])
     folder = model_sources.cached_folder(plan.model)

@@ -34,7 +34,7 @@ LORA_INITS = (True, False, "gaussian", "pissa", "olora", "orthogonal", "mica", "
 ALLOCATOR_STATE = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what AdaLoRA's rank allocator remembers, by parameter
 
 # Why initializations that replace base weights need them unquantized.
-OLORA = "takes its start from base weights that are then rounded again: the saved adapter would not fit its base"
+OLORA = "starts from base weights that are then rounded again, so the saved adapter would not match its base"
 LOFTQ = "quantizes the base itself and needs one that is not quantized yet"
 
 
@@ -67,7 +67,7 @@ class Lora(Placed):
 
 def check_lora(sheet: Lora) -> Iterator[str]:
     if sheet.lora_fa and sheet.loraplus_lr_ratio is not None:
-        yield "lora.lora_fa=true and lora.loraplus_lr_ratio each bring an optimizer; unset one of them"
+        yield "lora.lora_fa=true and lora.loraplus_lr_ratio each set the optimizer; unset one of them"
     if sheet.lora_fa and sheet.use_dora:
         yield "lora.lora_fa=true takes pairs of A and B, and lora.use_dora=true adds a third; unset one of them"
     for name in ("eva", "corda", "lora_ga", "loftq"):

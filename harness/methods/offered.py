@@ -100,7 +100,7 @@ def _checked(offer: Offer) -> Offered:
             "harness.methods.fields.Sheet"
         )
     if strays := [each for each in method.knobs if not isinstance(each, Knob)]:
-        raise ConfigFault(f"{start}: {imports.shown(strays[0])} among its knobs is no harness.methods.knobs.Knob")
+        raise ConfigFault(f"{start}: {imports.shown(strays[0])} among its knobs is not a harness.methods.knobs.Knob")
     conf = offer.conf
     file = None if conf is None else conf / "peft" / f"{offer.name}.yaml"
     if conf is None or file is None or not file.is_file():

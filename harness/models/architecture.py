@@ -59,7 +59,7 @@ def _of_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelFault(f"{path} cannot be read as JSON ({error}); get the model again") from error
     if not isinstance(values, dict):
-        raise ModelFault(f"{path} holds no JSON object; get the model again")
+        raise ModelFault(f"{path} is not a JSON object; get the model again")
     return values
 
 

@@ -114,7 +114,7 @@ class Attempt:
             tell()
         except Exception as error:  # of W&B, Trackio or TensorBoard, whose errors have no common kind
             log.warning(
-                "%s %s: the tracker does not take the result (%s); the record has it",
+                "%s %s: the tracker could not store the result (%s); the record has it",
                 *(self.record.method, self.record.fingerprint[:8], first_line(error)),
             )
 

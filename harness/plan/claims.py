@@ -115,7 +115,7 @@ def _parts(settings: ClaimSettings) -> tuple[Claim | None, list[str]]:
     if settings.text is not None:
         said = [f"claim.{name}" for name, value in given.items() if value is not None]
         if said:
-            return None, [f"claim.text says what {', '.join(said)} says too; leave out one or the other"]
+            return None, [f"claim.text cannot be combined with {', '.join(said)}; leave out one or the other"]
         found = _TEXT.fullmatch(settings.text)
         if found is None:
             shown = brief(settings.text)
@@ -175,7 +175,7 @@ def _margin(given: str | float | None, relation: Relation, faults: list[str]) ->
         faults.append(f"claim.margin={margin:g} must be a number of at least 0")
     elif relation is Relation.equal and margin == 0:
         faults.append(
-            "claim.margin is 0, and no number of runs shows that two means are exactly equal; say within what they "
-            "are: claim.margin=0.01, or 'lora == ia3 on loss within 0.01'"
+            "claim.margin is 0, and no number of runs shows that two means are exactly equal; set how far "
+            "apart they may be: claim.margin=0.01, or 'lora == ia3 on loss within 0.01'"
         )
     return margin

@@ -52,7 +52,7 @@ def require_whole(folder: Path, record: Mapping[str, Any]) -> Path:
 def _content_fault(file: Path, sha256: str | None, changed_ns: int, inode: int) -> str | None:
     try:
         if sha256 is not None:
-            return None if file_sha256(file) == sha256 else "is not as it was written: its checksum differs"
+            return None if file_sha256(file) == sha256 else "does not match its checksum"
         return None if file.suffix != ".safetensors" or _has_header(file) else "has no readable header"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"

@@ -100,7 +100,7 @@ def unpack_bundle(file: Path, folder: Path) -> dict[str, Any]:
             members = archive.getmembers()
             strange = [each.name for each in members if not each.isfile() or not _stays_inside(each.name)]
             if strange:
-                raise DataFault(f"bundle.path={file}: {strange[0]} is no plain file inside it; make it again")
+                raise DataFault(f"bundle.path={file}: {strange[0]} is not a plain file inside it; make it again")
             archive.extractall(folder, filter="data")
         head = folder / MANIFEST
         manifest: dict[str, Any] = json.loads(head.read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def unpack_bundle(file: Path, folder: Path) -> dict[str, Any]:
         raise DataFault(f"bundle.path={file}: its members are not those that it lists; fetch it again")
     broken = [name for name, digest in sums.items() if file_sha256(folder / name) != digest]
     if broken:
-        raise DataFault(f"bundle.path={file}: {broken[0]} is not as it was written (checksum); fetch it again")
+        raise DataFault(f"bundle.path={file}: checksum mismatch in {broken[0]}; fetch it again")
     return manifest
 
 

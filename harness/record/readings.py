@@ -20,7 +20,7 @@ def prune_reason(pruned: Mapping[str, Any]) -> str:
     where = f"evaluation {pruned['evaluation']} of {pruned['of']}"
     if pruned["loss"] is None:
         return f"at {where}: another run of its configuration failed"
-    went = f"{pruned['kept']} of {pruned['compared']} configurations went on, up to {_shown(pruned['limit'])}"
+    went = f"{pruned['kept']} of {pruned['compared']} configurations continued, up to {_shown(pruned['limit'])}"
     return f"validation loss {_shown(pruned['loss'])} at {where}, rank {pruned['rank']}; {went}"
 
 
@@ -44,8 +44,8 @@ def stopping_note(records: Mapping[str, Mapping[str, Any]]) -> str | None:
     others = "" if not rest else f"; {rest} trained to {'its' if rest == 1 else 'their'} end"
     return (
         f"stopped early on their own validation loss (trainer.early_stopping): {parts}{others}. These are finished "
-        "runs, not pruned ones; their times, tokens and curves are of the steps that they did, under a schedule of the "
-        "learning rate made for all steps"
+        "runs, not pruned ones; their times, tokens and curves cover only the steps that they ran, under a "
+        "learning-rate schedule made for all steps"
     )
 
 

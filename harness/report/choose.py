@@ -57,7 +57,7 @@ def read_runs(folders: Sequence[Path], key: str = "runs_dir") -> list[FoundRun]:
         )
     for name, fingerprints in doubled.items():
         log.warning(
-            "%d runs of %s are also in a folder before it, and count once: %s",
+            "%d runs of %s are also in an earlier folder and count once: %s",
             len(fingerprints),
             name,
             _some(fingerprints),

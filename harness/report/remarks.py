@@ -41,7 +41,7 @@ def pruned_runs(runs: Sequence[Run]) -> list[str]:
     parts = ", ".join(f"{count} of {method}" for method, count in counts.items())
     return [
         f"pruned by sweep.prune=halving on validation loss, within each method, and in no comparison: {parts}; the "
-        "validation loss of those that were kept is lower than that of a fresh seed would be"
+        "runs that were kept have a lower validation loss than fresh seeds would have"
     ]
 
 

@@ -44,7 +44,9 @@ def _folder(options: Options, runs_dir: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigFault(f"archive.dir={folder} cannot be made ({error.strerror}); set a writable folder") from error
+        raise ConfigFault(
+            f"archive.dir={folder} cannot be created ({error.strerror}); set a writable folder"
+        ) from error
     return folder
 
 

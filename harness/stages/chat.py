@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NARROW = 60  # columns of a terminal below which the answers stand one above the other
-COMMANDS = "/reset forgets the conversation, /quit or the end of input leaves, //... sends a line that begins with /"
+COMMANDS = "/reset forgets the conversation, /quit or the end of input exits, //... sends a line that begins with /"
 Told = Callable[[str], None]
 
 
@@ -133,9 +133,9 @@ def hold(session: Session, messages: Iterator[str]) -> None:
             return
         if message == "/reset":
             session.reset()
-            log.info("the conversation begins anew")
+            log.info("the conversation starts over")
         elif message.startswith("/") and not message.startswith("//"):
-            log.warning("%s is no command; %s", printable(message.split()[0]), COMMANDS)
+            log.warning("%s is not a command; %s", printable(message.split()[0]), COMMANDS)
         elif message:
             try:
                 _show(session, message.removeprefix("/") if message.startswith("//") else message)
@@ -202,7 +202,7 @@ def remark(reply: "Reply") -> str:
     if reply.answer.cut:
         found.append(f"cut at {len(reply.answer.ids)} tokens; scoring.generation.max_new_tokens sets the limit")
     if reply.forgotten:
-        found.append(f"given without the first {reply.forgotten} turns, for which there was no room")
+        found.append(f"given without the first {reply.forgotten} turns, which did not fit")
     return "; ".join(found)
 
 

@@ -78,6 +78,6 @@ def _show_answers(one: FoundRun, other: FoundRun, console: Console) -> None:
         answers.append([(row["prompt"], row["after"]) for row in rows])
     pairs = list(zip_longest(*answers, fillvalue=("", "")))
     if any(here[0] != there[0] for here, there in pairs):
-        console.print("the two have answered different prompts")
+        console.print("the two runs answered different prompts")
         return
     console.print(f"{sum(here != there for here, there in pairs)} of {len(pairs)} answers differ")

@@ -29,7 +29,7 @@ GIB = 1 << 30
 LOW_DISK, NO_DISK = GIB, 100 << 20  # free bytes: a few runs of a small model; one run
 LOW_MEMORY, NO_MEMORY = 2 * GIB, GIB // 2  # torch alone takes 0.3 GiB, a run of the embedded model about 1 GiB
 
-REPORT = "the other lines hold nevertheless"
+REPORT = "the other lines are still valid"
 
 ASKED = "openai-community/gpt2"  # a model that the hub has had for years
 
@@ -203,7 +203,7 @@ def thread_count(usable: float, environment: Mapping[str, str]) -> Iterator[Find
         remedy = f"set a number, such as {threads.GIVEN}={most}, or unset it"
         yield Finding("warn", "threads", f"{threads.GIVEN}={text} is not a number above 0 and is ignored", remedy)
     elif named and named.count > most:
-        remedy = f"unset it, or set {threads.GIVEN}={most}; threads that share a core hold up each other"
+        remedy = f"unset it, or set {threads.GIVEN}={most}; threads that share a core slow each other down"
         yield Finding("bad", "threads", f"{threads.GIVEN}={named.count}, but {usable:g} cores are usable", remedy)
     elif named:
         yield Finding("ok", "threads", f"{named.count}, by {threads.GIVEN}")
@@ -256,7 +256,7 @@ def hub_cache(environment: Mapping[str, str]) -> Path:
 def hub(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Whether models and data can be downloaded."""
     endpoint = environment.get("HF_ENDPOINT") or "https://huggingface.co"
-    meaning = "the embedded model, local folders and what was downloaded before work, nothing else"
+    meaning = "only the embedded model, local folders and earlier downloads work"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
             yield Finding("warn", "hub", f"offline by {name}: {meaning}", f"unset {name} to download models")

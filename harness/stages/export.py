@@ -143,7 +143,8 @@ def _convert(partial: Path, folder: Path, options: Options) -> None:
         last = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise ModelFault(
             f"export.gguf={kind.value}: {converter.name} failed ({' / '.join(last) or done.returncode}); it needs "
-            "llama.cpp's requirements, and knows some architectures only; or set export.gguf=none"
+            "llama.cpp's requirements and supports only some architectures; install the requirements, or set "
+            "export.gguf=none"
         )
 
 
@@ -194,7 +195,7 @@ def _refuse_unmergeable(plan: Plan) -> None:
 
     if not traits_of(plan.method, plan.settings).mergeable:
         raise ModelFault(
-            f"peft={plan.method} has no form without PEFT, because it does not change base weights; use the "
+            f"peft={plan.method} cannot be exported without PEFT, because it does not change base weights; use the "
             "adapter folder of its run"
         )
 

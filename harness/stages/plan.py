@@ -119,9 +119,9 @@ def _show_costs(plans: Sequence[Cell], console: "Console") -> None:
     console.print(work)
     _show_total(list(costs.values()), len(plans), console)
     console.print(
-        "(other): activations with the other value of trainer.gradient_checkpointing. Gradients come while activations "
-        "go, so the peak can be below the sum. Peaks are lower limits: docs/planning.md says by how much processes on "
-        "a CPU were above them."
+        "(other): activations with the other value of trainer.gradient_checkpointing. Gradients appear while "
+        "activations are freed, so the peak can be below the sum. Peaks are lower limits: docs/planning.md says by how "
+        "much processes on a CPU were above them."
     )
     for note in planner.notes:
         console.print(f"note: {note}", markup=False)
@@ -136,7 +136,7 @@ def _show_total(costs: "Sequence[Cost]", runs: int, console: "Console") -> None:
     stored = sum(cost.adapter_bytes or 0 for cost in costs)
     left = f"; {runs - len(known)} of {counted(runs, 'run')} not counted" if len(known) < runs else ""
     console.print(
-        f"the whole: {_flops(flops)} FLOPs, {_time(seconds)} one after another, {_mib(stored)} MiB of adapters, "
+        f"total: {_flops(flops)} FLOPs, {_time(seconds)} one after another, {_mib(stored)} MiB of adapters, "
         f"{sum(cost.fits for cost in costs)} of {counted(runs, 'run')} fit{left}",
         markup=False,
     )

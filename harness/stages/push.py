@@ -75,14 +75,14 @@ def _upload(folder: Path, repo: str, private: bool) -> str:
     from huggingface_hub import HfApi, get_token
 
     if get_token() is None:
-        raise ConfigFault(f"push.repo={repo}: nobody is logged in to the hub; run `hf auth login` first")
+        raise ConfigFault(f"push.repo={repo}: not logged in to the hub; run `hf auth login` first")
     try:
         api = HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         return str(api.upload_folder(folder_path=str(folder), repo_id=repo, commit_message="Adapter and model card"))
     except Exception as error:  # of the hub or of the network
         raise RunFault(
-            f"push.repo={repo}: the hub did not take it ({first_line(error)}); check the name, your rights and the "
+            f"push.repo={repo}: the upload failed ({first_line(error)}); check the name, your permissions and the "
             "network, then run the same command again"
         ) from error
 

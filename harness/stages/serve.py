@@ -72,7 +72,9 @@ def serve(plan: Plan, options: Options, words: Sequence[str]) -> None:
             words=tuple(words),
         )
         if settings.allow_remote:
-            log.warning("serve.allow_remote=true: whoever reaches this address can use the page, without a password")
+            log.warning(
+                "serve.allow_remote=true: anyone who can reach this address can use the page without a password"
+            )
         print(f"{server.url}  (Ctrl-C ends)", flush=True)
         try:
             server.serve_forever(poll_interval=0.2)

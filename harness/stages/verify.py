@@ -109,7 +109,7 @@ def verify_bundle(options: Options, cache: "ProcessCache") -> None:
     failed = [verdict for verdict in verdicts if verdict.state in ("differs", "cannot be repeated")]
     if failed:
         raise RunFault(
-            f"{len(failed)} of {counted(len(wanted), 'run')} did not come out as in {file.name}: "
+            f"{len(failed)} of {counted(len(wanted), 'run')} did not reproduce the results in {file.name}: "
             f"{', '.join(verdict.run for verdict in failed)}"
         )
 

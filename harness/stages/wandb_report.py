@@ -115,6 +115,6 @@ def _faults_of_wandb(project: str) -> Iterator[None]:
         yield
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise RunFault(
-            f"W&B does not take the report ({error}); are the runs uploaded to the project {project}? Upload them with "
-            "`wandb sync`, or set tracker.entity to the user or team that has them"
+            f"W&B did not accept the report ({error}); are the runs uploaded to the project {project}? Upload them "
+            "with `wandb sync`, or set tracker.entity to the user or team that has them"
         ) from error

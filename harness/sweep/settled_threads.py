@@ -31,8 +31,8 @@ def settle_threads(folder: Path) -> Threads:
         return chosen
     if earlier.count > threads.usable_cores():
         log.warning(
-            "this sweep began with %d threads, and this process may use %g cores: it will be slow; trainer.threads "
-            "sets another number, with other last digits",
+            "this sweep began with %d threads, but this process may use only %g cores, so it will be slow; "
+            "trainer.threads sets another number, which changes the last digits of the results",
             *(earlier.count, threads.usable_cores()),
         )
     threads.keep(earlier)

@@ -56,7 +56,7 @@ def conclude(
     left = [cell for cell in plans.values() if _is_left(cell)]
     if worklist.out_of_time and left:
         raise RunFault(
-            f"sweep.max_hours={worklist.max_hours:g} are over: {len(left)} of {len(plans)} runs are left "
+            f"sweep.max_hours={worklist.max_hours:g} reached: {len(left)} of {len(plans)} runs are left "
             f"({worklist.time_for(left)}); run the same command again to resume"
         )
     if failed or not complete:

@@ -79,7 +79,7 @@ class Worklist:
             with signals.time_limit(self._deadline - time.monotonic()):
                 yield
         except signals.TimeIsUp:
-            log.warning("sweep.max_hours=%g are over: no further run starts", self.max_hours)
+            log.warning("sweep.max_hours=%g reached: no further run starts", self.max_hours)
 
     def name_by(self, cells: Sequence[Cell]) -> None:
         """Leave out of labels what all of these cells share."""

@@ -76,7 +76,7 @@ def start_tracker(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunFault(
-            f"tracker.dir={tracker.dir} cannot be made ({error.strerror}); set a writable folder, or tracker=none"
+            f"tracker.dir={tracker.dir} cannot be created ({error.strerror}); set a writable folder, or tracker=none"
         ) from error
     redact = redactor()
     settings = replace(tracker, **{key: _redacted(getattr(tracker, key), redact) for key in _SENT}, dir=str(folder))

@@ -144,7 +144,7 @@ def test_another_run_agrees_or_the_page_says_where_it_does_not(bench):
     cells = row(text.partition("### Another run")[2], "Speed of the bare loop on the same batches, embedded model")
     assert [cells[2][:4], cells[3][:4], cells[4]] == ["1.04", "0.90", "**differ**"]
     assert row(text.partition("### Another run")[2], "`--help`")[-1] == "both met"
-    assert row(text.partition("### Another run")[2], "a misspelt key")[-1] == "neither met"
+    assert row(text.partition("### Another run")[2], "a misspelled key")[-1] == "neither met"
     assert "### Another run" not in "\n".join(page(fast))
 
 
@@ -186,7 +186,7 @@ def test_seconds_have_their_limits(bench):
     page = page_of(bench, lines)
     assert row(page, "`stage=plan` on six cells")[1:] == ["at most 3 s", "2.50 (1 round)", "**met**"]
     assert row(page, "`--help`")[-1] == "**not met**"
-    assert row(page, "a misspelt key")[-1] == "not measured"
+    assert row(page, "a misspelled key")[-1] == "not measured"
 
 
 def test_scoring_is_a_ratio_of_seconds(bench):

@@ -32,11 +32,11 @@ def test_a_key_that_stands_twice_is_refused_with_key_and_row_wherever_it_is():
         (_, first), (number, broken), (_, last) = json_rows(text)
         assert (first, last, number) == ({"a": 1}, {"a": 4}, 2)
         assert isinstance(broken, BrokenRow)
-        assert "its key 'a' stands twice" in broken.reason
+        assert "its key 'a' appears twice" in broken.reason
     [(_, deep)] = json_lines_rows('{"messages": [{"role": "user", "content": "x", "content": "y"}]}')
     assert isinstance(deep, BrokenRow)
-    assert "'content' stands twice" in deep.reason
-    with pytest.raises(ValueError, match="'b' stands twice"):
+    assert "'content' appears twice" in deep.reason
+    with pytest.raises(ValueError, match="'b' appears twice"):
         parse_json('{"b": 1, "b": 1}')
     assert parse_json(' {"b": {"b": 1}} \n') == {"b": {"b": 1}}
 

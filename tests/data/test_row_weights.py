@@ -49,7 +49,11 @@ def test_an_output_that_no_training_row_has_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("weights", "said"),
-    [({"no": 0.0}, "weights.no=0.0"), ({"no": "x"}, "weights.no=x is not a number"), ([1], "weights=[1] is no weight")],
+    [
+        ({"no": 0.0}, "weights.no=0.0"),
+        ({"no": "x"}, "weights.no=x is not a number"),
+        ([1], "weights=[1] is not a weight"),
+    ],
 )
 def test_a_weight_of_an_output_is_a_number_above_0(weights, said):
     [found] = data_faults(settings("rows.jsonl", class_weights=weights))

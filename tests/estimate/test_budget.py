@@ -203,7 +203,7 @@ def test_a_budget_below_one_is_refused(words):
 
 
 def test_a_method_beyond_the_tolerance_is_refused(words):
-    with pytest.raises(ConfigFault, match=r"peft=partial comes no nearer .* beyond budget\.tolerance=0\.1"):
+    with pytest.raises(ConfigFault, match=r"peft=partial cannot come closer .* beyond budget\.tolerance=0\.1"):
         read("partial", *words, "budget.trainable_params=1000", "budget.tolerance=0.1")
 
 

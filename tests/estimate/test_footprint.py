@@ -69,7 +69,7 @@ def test_full_training_holds_a_copy_of_the_base():
 
 
 def test_a_method_that_computes_with_the_weights_is_refused():
-    with pytest.raises(ModelFault, match="peft=fourierft computes with the base's numbers"):
+    with pytest.raises(ModelFault, match="peft=fourierft computes with base weights"):
         footprint(plan_of("peft=fourierft"), "float32", BATCH)
 
 

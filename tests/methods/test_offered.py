@@ -84,7 +84,7 @@ def test_a_method_with_its_values_is_offered(package):
         ("small", "own_k.methods:three", "is int 3; it must be a harness.methods.method.Method(sheet, build, traits)"),
         ("small", "own_k.methods:odd", "its traits is str 'merges'"),
         ("small", "own_k.methods:loose", "its sheet Loose must be a @dataclass(kw_only=True) that extends"),
-        ("small", "own_k.methods:turned", "among its knobs is no harness.methods.knobs.Knob"),
+        ("small", "own_k.methods:turned", "among its knobs is not a harness.methods.knobs.Knob"),
         ("small", "own_solo:small", "its values are missing; write own_solo/conf/peft/small.yaml"),
         ("other", "own_k.methods:small", "write own_k/conf/peft/other.yaml"),
     ],

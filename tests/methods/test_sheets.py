@@ -55,7 +55,7 @@ def test_traits_of_a_types_settings_differ_from_the_row():
         ("peft=oft oft.r=2 oft.oft_block_size=8", "oft.r=2 and oft.oft_block_size=8"),
         ("peft=boft boft.boft_block_num=2 boft.boft_block_size=8", "boft.boft_block_num=2 and boft.boft_block_size=8"),
         ("peft=vblora vblora.topk=9 vblora.num_vectors=4", "vblora.topk=9 exceeds vblora.num_vectors=4"),
-        ("peft=lora lora.lora_fa=true lora.loraplus_lr_ratio=4", "each bring an optimizer"),
+        ("peft=lora lora.lora_fa=true lora.loraplus_lr_ratio=4", "each set the optimizer"),
         ("peft=lora lora.lora_fa=true lora.use_dora=true", "lora.use_dora=true adds a third"),
         ("peft=lora +lora.eva_config.rho=1.5", "lora.eva_config has no effect without lora.init_lora_weights=eva"),
         ("peft=cpt cpt.cpt_token_ids=[5,6] cpt.cpt_mask=[1]", "cpt.cpt_mask has 1 entries for 2"),

@@ -83,7 +83,7 @@ def test_a_tracker_that_refuses_the_result_does_not_cost_it(run):
     with mock.patch.object(TensorBoardRun, "summary", side_effect=OSError(28, "No space left on device")):
         done, kept = run("tracker=tensorboard")
     assert (done.code, kept["status"]) == (0, "finished")
-    assert "the tracker does not take the result (OSError: [Errno 28]" in done.err
+    assert "the tracker could not store the result (OSError: [Errno 28]" in done.err
 
 
 def test_note_tags_and_sweep_are_kept_and_a_single_run_says_what_may_come_next(run, tmp_path):

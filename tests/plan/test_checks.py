@@ -89,7 +89,7 @@ GUARDS = [
     (["trainer.early_stopping.patience=3"], "trainer.early_stopping.patience=3 cannot", "set trainer.evaluations=5 or"),
     (
         ["trainer.early_stopping.patience=1", "trainer.evaluations=0", "trainer.keep_best=false"],
-        "trainer.early_stopping.patience=1 cannot end training",
+        "trainer.early_stopping.patience=1 cannot stop training",
         "set trainer.evaluations=3",
     ),
     (

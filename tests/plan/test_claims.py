@@ -66,7 +66,7 @@ def test_what_is_forgotten_does_not_choose_the_rate():
         ([], "claim.better has no value; write claim.text='lora > ia3 on loss'"),
         (["claim.better=lora"], "claim.than has no value"),
         (["claim.text='lora beats ia3'"], "claim.text=lora beats ia3 is not '<arm> >, < or == <arm> on <score>'"),
-        (["claim.text='lora > ia3'", "claim.metric=bleu"], "claim.text says what claim.metric says too"),
+        (["claim.text='lora > ia3'", "claim.metric=bleu"], "claim.text cannot be combined with claim.metric"),
         (["claim.text='dora > lora'"], "dora in claim.better is neither a method nor an override"),
         (["claim.text='lora seed=1 > ia3'"], "seed= in claim.better belongs to both arms"),
         (["claim.text='lora > ia3 claim.seeds=3'"], "claim.seeds= in claim.than belongs to both arms"),

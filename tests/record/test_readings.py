@@ -23,7 +23,7 @@ def test_validation_loss_is_that_of_the_kept_weights(training, loss):
 def test_the_reason_of_a_pruned_run_names_losses_and_rank():
     pruned = {"evaluation": 2, "of": 8, "loss": 1.23456, "limit": 1.0, "rank": 4, "compared": 6, "kept": 3}
     assert prune_reason(pruned) == (
-        "validation loss 1.235 at evaluation 2 of 8, rank 4; 3 of 6 configurations went on, up to 1"
+        "validation loss 1.235 at evaluation 2 of 8, rank 4; 3 of 6 configurations continued, up to 1"
     )
     alone = pruned | {"loss": None, "rank": None}
     assert prune_reason(alone) == "at evaluation 2 of 8: another run of its configuration failed"

@@ -109,6 +109,6 @@ def test_a_pruned_run_has_no_figures_and_says_what_it_lost_to():
     assert table.rows[0]["validation_loss"] is None
     assert table.rows[0]["train_s"] is None
     text = printed(table, 160)
-    assert "row 1 pruned: validation loss 2.5 at evaluation 1 of 8, rank 3; 2 of 4 configurations went on" in text
+    assert "row 1 pruned: validation loss 2.5 at evaluation 1 of 8, rank 3; 2 of 4 configurations continued" in text
     assert "pruned rows lost to others of their method on validation loss (sweep.prune)" in text
     assert outcome_line(table) == "2 cells, 2 runs: 1 pruned, 1 finished"

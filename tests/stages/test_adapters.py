@@ -127,7 +127,7 @@ def test_what_is_no_adapter_is_refused_with_a_remedy(scored, made_elsewhere, ran
     for more, message in (
         ([f"adapter_path={path}"], "is for stage=score, export, chat and serve"),
         ([f"adapter_path={path}", "stage=score", "run=abc"], "both name an adapter"),
-        (["adapter_path=[]", "stage=score"], "is no folder or hub name"),
+        (["adapter_path=[]", "stage=score"], "is not a folder, a hub name"),
         ([f"adapter_path=[{path},{path}]", "stage=export"], "name one adapter"),
         ([f"adapter_path=[{path},{path}]", "stage=chat"], "talks to one adapter"),
         (["push.really=true"], "it belongs to stage=push"),

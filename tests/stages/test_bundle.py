@@ -94,7 +94,7 @@ def test_a_figure_that_does_not_come_out_is_named(archive, tmp_path):
     done, result = verified(tmp_path, changed(archive, tmp_path / "changed.tar.gz", name, worse))
     assert done.code == 1
     assert "1 of 2 repeated runs agree" in done.out
-    assert "1 of 2 runs did not come out as in changed.tar.gz" in done.err
+    assert "1 of 2 runs did not reproduce the results in changed.tar.gz" in done.err
     [differing] = [each for each in result["runs"] if each["state"] == "differs"]
     assert [figure["name"] for figure in differing["figures"] if not figure["agrees"]] == ["after.loss"]
 
@@ -194,7 +194,7 @@ def test_a_damaged_member_is_found_before_anything_runs(archive, tmp_path):
             copy.addfile(member, io.BytesIO(changed_content))
     done, _ = verified(tmp_path, target)
     assert done.code == 2
-    assert "lock.txt is not as it was written (checksum)" in done.err
+    assert "checksum mismatch in lock.txt" in done.err
 
 
 def test_a_member_outside_the_archive_is_refused(tmp_path):
@@ -203,7 +203,7 @@ def test_a_member_outside_the_archive_is_refused(tmp_path):
         archive.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
     done = command("stage=verify", f"bundle.path={target}")
     assert done.code == 2
-    assert "is no plain file inside it" in done.err
+    assert "is not a plain file inside it" in done.err
     assert not (tmp_path.parent / "evil").exists()
 
 

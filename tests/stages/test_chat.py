@@ -84,7 +84,7 @@ def test_each_model_hears_its_own_answers_until_reset(runs):
         assert prompt.split("Assistant: ", 1)[1].startswith(first[label])
         assert prompt.endswith("User: sea\nAnswer:")
     assert prompts[4] == prompts[5] == "Instruction: Say\nInput: sea\nAnswer:"
-    assert "the conversation begins anew" in done.err
+    assert "the conversation starts over" in done.err
     assert "never" not in done.out
 
 
@@ -108,7 +108,7 @@ def test_the_command_sets_decoding_and_the_instruction(runs):
 
 def test_a_slash_begins_a_command_and_two_a_message(runs):
     done, seen = asked(runs[0], "/what now\n//etc\n")
-    assert "/what is no command; /reset forgets" in done.err
+    assert "/what is not a command; /reset forgets" in done.err
     assert ["Input: /etc\n" in prompt for prompt, _ in seen] == [True, True]
 
 
@@ -173,7 +173,7 @@ def test_in_a_terminal_the_answers_stand_side_by_side_and_ctrl_c_leaves(runs):
         assert "before: random" in text
         assert "after: lora r=4" in text.split("before: random")[1].split("\n")[0]
         terminal.type("/reset\n")
-        terminal.until("the conversation begins anew\r\n> ")
+        terminal.until("the conversation starts over\r\n> ")
         for _ in range(20):  # one that comes just before readline waits is seen at the next only
             terminal.process.send_signal(signal.SIGINT)  # what a terminal sends at Ctrl-C
             with suppress(subprocess.TimeoutExpired):

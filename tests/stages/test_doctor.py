@@ -164,7 +164,7 @@ def test_a_hub_that_cannot_be_reached_says_what_still_works(healthy, monkeypatch
     monkeypatch.setattr(doctor, "ask_hub", raising(HubSilent("timed out after 5 s")))
     [fault] = faults(healthy)
     assert fault.startswith(
-        "warn hub: https://huggingface.co cannot be reached (timed out after 5 s): the embedded model"
+        "warn hub: https://huggingface.co cannot be reached (timed out after 5 s): only the embedded model"
     )
     assert "HF_ENDPOINT" in fault
 

@@ -54,7 +54,7 @@ def test_quantized_export_is_smaller_and_loads(kind, made, tmp_path):
 
 
 def test_what_cannot_be_merged_is_refused_and_leaves_nothing(made, tmp_path):
-    with pytest.raises(ModelFault, match="peft=prompt_tuning has no form without PEFT"):
+    with pytest.raises(ModelFault, match="peft=prompt_tuning cannot be exported without PEFT"):
         export.export_model(options_of(made, "prompt_tuning none", tmp_path / "merged", "stage=export")[0])
     assert list(tmp_path.iterdir()) == []
 

@@ -39,7 +39,7 @@ def test_costs_on_a_device_name_parts_fit_and_total(sweep):
     assert done.code == 0, done.err
     assert "memory of a pass on h100, MiB, bfloat16" in done.out
     assert "1 of 2 runs fit; 1 of 2 runs not counted" in done.out
-    assert "costs unknown: peft=fourierft computes with the base's numbers" in done.out
+    assert "costs unknown: peft=fourierft computes with base weights" in done.out
 
 
 def test_capacity_sets_bits_of_the_rows_against_those_of_the_adapter(sweep):

@@ -67,7 +67,7 @@ def test_what_cannot_be_sent_is_refused(options_of_push):
     with (
         mock.patch("huggingface_hub.HfApi", side_effect=OSError("no network")),
         mock.patch("huggingface_hub.get_token", return_value="x"),
-        pytest.raises(RunFault, match="did not take it"),
+        pytest.raises(RunFault, match="the upload failed"),
     ):
         push_adapter(options(REPO, "push.really=true"))
 

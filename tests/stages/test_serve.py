@@ -41,7 +41,7 @@ def test_an_address_that_others_reach_is_refused_unless_told(host):
     ("words", "said"),
     [
         (["run=zzz"], "matches no run"),
-        (["serve.port=70000"], "serve.port=70000 is no port"),
+        (["serve.port=70000"], "serve.port=70000 is not a port"),
         (["input=x"], "input=x has no effect with stage=serve"),
         (["adapter_path=/nowhere/at/all"], "is not a folder"),
     ],

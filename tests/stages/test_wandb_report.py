@@ -70,7 +70,7 @@ def test_online_the_report_is_saved_its_address_printed_and_the_second_time_repl
         environment = os.environ | server.environment() | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", ONLINE, str(tmp_path)]
         refused = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        assert "W&B does not take the report" in refused.stderr  # the project is not there yet
+        assert "W&B did not accept the report" in refused.stderr  # the project is not there yet
         assert "wandb sync" in refused.stderr
         server.projects.add("toy")
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

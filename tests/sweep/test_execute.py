@@ -253,7 +253,7 @@ def test_a_sweep_ends_in_time_and_the_same_command_goes_on(sweep, tmp_path):
     with mock.patch.object(HarnessTrainer, "training_step", slow):
         done = sweep(*grid, "sweep.max_hours=0.002")
     assert done.code == 1, done.err
-    assert "sweep.max_hours=0.002 are over: 3 of 3 runs are left (" in done.err
+    assert "sweep.max_hours=0.002 reached: 3 of 3 runs are left (" in done.err
     assert "run the same command again to resume" in done.err
     assert [record["status"] for record in records_of(tmp_path / "runs").values()] == ["interrupted"]
     assert "interrupted" in done.out

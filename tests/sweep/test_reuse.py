@@ -78,7 +78,7 @@ def saved(cell):
 DAMAGE = {
     "empty": (lambda content: b"", "has 0 bytes instead of"),
     "cut": (lambda content: content[:-3], "bytes instead of"),
-    "other bytes": (lambda content: content[:-1] + b"x", "checksum differs"),
+    "other bytes": (lambda content: content[:-1] + b"x", "does not match its checksum"),
 }
 
 
@@ -90,7 +90,7 @@ def test_record_whose_adapter_is_damaged_is_not_reused_and_the_console_says_why(
     assert reuse.reusable(cell) is not None
     saved.write_bytes(damage(saved.read_bytes()))
     assert reuse.reusable(cell) is None
-    assert f"adapter cannot be reused (adapter_model.safetensors {'is not' if 'checksum' in reason else 'has'}" in (
+    assert f"adapter cannot be reused (adapter_model.safetensors {'does not' if 'checksum' in reason else 'has'}" in (
         caplog.text
     )
     assert reason in caplog.text

@@ -104,7 +104,7 @@ def test_losers_end_at_their_rung_and_the_best_goes_to_its_end(grid, stand, tmp_
         "evaluation": 1, "of": 8, "step": 10, "steps": 80, "loss": 15.0, "limit": pytest.approx(13.13), "rank": 4,
         "compared": 4, "kept": 2, "rule": {"keep": 0.5, "first": 0.125, "margin": 0.01},
     }  # fmt: skip
-    assert "validation loss 15 at evaluation 1 of 8, rank 4; 2 of 4 configurations went on, up to 13.13" in str(
+    assert "validation loss 15 at evaluation 1 of 8, rank 4; 2 of 4 configurations continued, up to 13.13" in str(
         outcomes
     )
 

@@ -41,7 +41,7 @@ def test_fewer_cores_than_before_are_said_and_change_nothing(tmp_path, monkeypat
     monkeypatch.setattr(threads, "usable_cores", lambda: 2.0)
     with caplog.at_level("WARNING", logger="harness"):
         assert settle_threads(tmp_path).count == 8
-    assert "began with 8 threads, and this process may use 2 cores" in caplog.text
+    assert "began with 8 threads, but this process may use only 2 cores" in caplog.text
 
 
 def test_a_damaged_file_is_written_again(tmp_path):

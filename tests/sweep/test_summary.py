@@ -96,7 +96,7 @@ def test_what_is_left_when_the_time_is_over_is_counted_and_resumed_by_the_same_c
     fail(tmp_path, started(cells[1]), KeyboardInterrupt())
     worklist = Worklist(tmp_path, None, max_hours=1e-9)
     worklist.not_started = {cells[2].plan.fingerprint}
-    with pytest.raises(RunFault, match=r"sweep.max_hours=1e-09 are over: 2 of 3 runs are left \(.*\); run the same"):
+    with pytest.raises(RunFault, match=r"sweep.max_hours=1e-09 reached: 2 of 3 runs are left \(.*\); run the same"):
         conclude(cells, outcomes_of(cells, Status.finished), frozenset(), tmp_path / "s", worklist)
     assert [row["state"] for row in rows_of(tmp_path / "s")] == ["finished", "interrupted", "not started"]
 

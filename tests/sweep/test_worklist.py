@@ -85,7 +85,7 @@ def test_the_time_of_the_command_ends_what_runs_and_starts_nothing_more(cells, t
     assert worklist.out_of_time
     assert worklist.over
     assert not worklist.failed_too_often
-    assert "are over: no further run starts" in caplog.text
+    assert "reached: no further run starts" in caplog.text
     with worklist.within_time():
         assert list(worklist.follow(cells, dispatch_with(outcome_of), tmp_path)) == []
 

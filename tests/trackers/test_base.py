@@ -29,7 +29,7 @@ def test_none_writes_nothing_and_imports_nothing(tmp_path):
 @pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
 def test_unwritable_folder_names_the_key(tmp_path, name):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFault, match=r"tracker.dir=.*file/x cannot be made"):
+    with pytest.raises(RunFault, match=r"tracker.dir=.*file/x cannot be created"):
         start(tracker(name, tmp_path / "file" / "x"))
 
 

@@ -88,7 +88,7 @@ def _adapters(config: Config) -> Iterator[str]:
         return
     shown = brief(str(given))
     if not texts(given) or not given or not all([given] if isinstance(given, str) else given):
-        yield f"adapter_path={shown} is no folder or hub name, or a list of these; write adapter_path=[a,b]"
+        yield f"adapter_path={shown} is not a folder, a hub name or a list of these; write adapter_path=[a,b]"
     elif config.stage not in (Stage.score, Stage.export, Stage.chat, Stage.serve):
         yield (
             f"adapter_path={shown} is for stage=score, export, chat and serve, not stage={config.stage.value}; "
@@ -111,7 +111,7 @@ def _talking(config: Config) -> Iterator[str]:
             "input; leave it out"
         )
     if not 0 <= serve.port <= 65535:
-        yield f"serve.port={serve.port} is no port; use 1 to 65535, or 0 for a free one"
+        yield f"serve.port={serve.port} is not a port; use 1 to 65535, or 0 for a free one"
     if not serve.allow_remote and not is_loopback(serve.host):
         yield (
             f"serve.host={brief(serve.host)} is an address that other machines can reach, and the page asks for no "

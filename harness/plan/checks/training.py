@@ -64,13 +64,13 @@ def _early_stopping(config: Config) -> Iterator[str]:
     start, needed = f"trainer.early_stopping.patience={stopping.patience}", stopping.patience + 2
     if evaluations < needed:  # one to begin with, those without a lower loss, and the last one, which ends training
         yield (
-            f"{start} cannot end training before its end with trainer.evaluations={evaluations}; set "
+            f"{start} cannot stop training early with trainer.evaluations={evaluations}; set "
             f"trainer.evaluations={needed} or more, or trainer.early_stopping.patience=null"
         )
     data = config.data
     if data.splits.validation is None and not data.fractions.validation:
         yield (
-            f"{start} needs validation rows, of which data.splits.validation=null and data.fractions.validation=0.0 "
+            f"{start} needs validation rows, but data.splits.validation=null and data.fractions.validation=0.0 "
             "leave none; set one of them"
         )
 
@@ -101,8 +101,8 @@ def _preferences(config: Config) -> Iterator[str]:
     start = "trainer.objective=dpo"
     if config.data.format is not RowFormat.preference:
         yield (
-            f"{start} needs pairs of answers, which data.format={config.data.format} has not; set data=preference "
-            "data.path=<file>, or data=medicine_preference"
+            f"{start} needs pairs of answers, which data.format={config.data.format} does not have; set "
+            "data=preference data.path=<file>, or data=medicine_preference"
         )
     hooks = hooks_of(method, vars(getattr(config, method)))
     if hooks.own_loss or hooks.penalties:

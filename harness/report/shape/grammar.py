@@ -299,11 +299,11 @@ class _Parser:
                     return self._word(node.left), value.value
                 word = self._word(value)
                 return self._word(node.left), known.get(word, word)
-        raise self._fault("has a condition of another form than lora.r == 8")
+        raise self._fault("has a condition that is not of the form lora.r == 8")
 
     def _call(self, node: ast.Call) -> tuple[str, list[ast.expr]]:
         if node.keywords or any(isinstance(part, ast.Starred) for part in node.args):
-            raise self._fault("has an argument of another form than a word, a number or a condition")
+            raise self._fault("has an argument that is not a word, a number or a condition")
         return self._word(node.func), list(node.args)
 
     def _first(self, parts: list[ast.expr], name: str) -> str:

@@ -182,7 +182,7 @@ function summary(done) {
     `${done.tokens} tokens${rate}`,
     ...(done.text === "" ? ["an empty answer"] : []),
     ...(done.cut ? ["cut at the longest answer"] : []),
-    ...(done.forgotten ? [`without the first ${done.forgotten} turns, for which there was no room`] : []),
+    ...(done.forgotten ? [`without the first ${done.forgotten} turns, which did not fit`] : []),
   ].join(" · ");
 }
 

@@ -32,7 +32,7 @@ def states(warn: bool = True) -> dict[str, str] | None:
     except (OSError, subprocess.SubprocessError) as error:
         if warn:
             said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-            log.warning("squeue does not answer (%s); the jobs are not affected, and it is asked again", said[-1])
+            log.warning("squeue does not answer (%s); the jobs are not affected; asking again", said[-1])
         return None
     lines = re.findall(r"^(\d\S*) ([A-Z_]+) (.*)$", done.stdout, re.MULTILINE)
     return {job: _state(state, reason.strip("() ")) for job, state, reason in lines}

@@ -12,7 +12,7 @@ from peer_bench.workloads import WORKLOADS
 
 SWEEP_LIMITS = {"tiny": 0.25, "smollm2_e2e": 0.5}
 COMMAND_LIMITS = {"plan": 3.0, "help": 0.6, "misspelt": 0.6}
-COMMAND_TITLES = {"plan": "`stage=plan` on six cells", "help": "`--help`", "misspelt": "a misspelt key"}
+COMMAND_TITLES = {"plan": "`stage=plan` on six cells", "help": "`--help`", "misspelt": "a misspelled key"}
 
 
 @dataclass(frozen=True)
