@@ -280,8 +280,8 @@ def _product_added(added: Any, left: Any, right: Any, *_: Any, out_shape: Any = 
 class _WholeModel:
     """Says that every operation is of the whole model.
 
-    Torch's tracker of modules instead hooks into the graph of each, and these hooks keep what checkpointing has computed
-    once more until Python collects garbage.
+    Torch's tracker of modules hooks into the graph of each module instead. Its hooks keep what checkpointing computed
+    again until Python collects garbage.
     """
 
     parents = frozenset({"Global"})

@@ -15,6 +15,13 @@ def is_sharded(model: Any) -> bool:
     return any(hasattr(parameter, "full_tensor") or hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
+def is_whole(weight: Any) -> bool:
+    """Whether a weight is neither sharded nor packed. The weights without numbers of a memory forecast are whole."""
+    from torch import nn
+
+    return type(weight) is nn.Parameter or type(weight).__name__ == "FakeTensor"
+
+
 def checkpoint_layers(model: Any, **settings: Any) -> None:
     """Compute each layer once more in the backward pass instead of keeping what it made; ``settings``: torch's.
 

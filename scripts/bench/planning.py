@@ -4,10 +4,11 @@
     python scripts/bench/planning.py [--only tiny-lora ...]
 
 Each setting is measured in a process of its own, which loads the base, trains once on a few tokens so that libraries
-have what they keep, and then trains two steps on made rows while the system notes the peak of its resident memory; a
-third step is counted by torch's counter. Figures go to docs/results/planning.jsonl, one line a setting; a setting that
-is there already is skipped. Then python scripts/docs/planning_table.py writes the table of docs/planning.md. Memory and
-operations do not depend on how busy the machine is. Seconds are those of the processor, and noisy.
+have what they keep, and then trains two steps on made rows while the system notes the peak of its resident memory. A
+third step is counted by torch's counter, and in a fourth torch's profiler notes what is allocated. Figures go to
+docs/results/planning.jsonl, one line a setting; a setting that is there already is skipped. Then python
+scripts/docs/planning_table.py writes the table of docs/planning.md. Memory and operations do not depend on how busy
+the machine is. Seconds are those of the processor, and noisy.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +30,7 @@ import lines
 import psutil
 import torch
 from plans import read_plan
+from torch.profiler import ProfilerActivity, profile
 
 from harness.data.rows import Row
 from harness.data.tokenize import TokenizedRow
@@ -128,7 +131,7 @@ def _send(pipe: Any, plan: Plan, tokens: int, labels: int) -> None:
 
 
 def measured(plan: Plan, tokens: int, labels: int) -> dict[str, float]:
-    """Peak resident memory above that of the process with the base, operations and processor seconds of a pass."""
+    """Peaks of tensors and of resident memory above the process with the base, operations, and seconds of a pass."""
     base = load_base(plan.model)
     rows = plan.trainer.batch_size
     trained(of_steps(plan, 1, 1), base, made_rows(1, 8, 4))
@@ -143,9 +146,19 @@ def measured(plan: Plan, tokens: int, labels: int) -> dict[str, float]:
     seconds = (time.process_time() - started) / STEPS
     peak = memory.highest_since_reset("cpu") or 0
     _settle()
+    once = of_steps(plan, rows, 1)
     with counting() as counter:
-        trained(of_steps(plan, rows, 1), base, made_rows(rows, tokens, labels))
-    return {"peak": peak - loaded, "flops": float(counter.get_total_flops()), "seconds": seconds}
+        trained(once, base, made_rows(rows, tokens, labels))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        trained(once, base, made_rows(rows, tokens, labels))
+    flops = float(counter.get_total_flops())
+    return {"allocated": most_allocated(seen), "peak": peak - loaded, "flops": flops, "seconds": seconds}
+
+
+def most_allocated(seen: Any) -> int:
+    """The most bytes of tensors at once, above those that were there before."""
+    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())))
 
 
 def trained(plan: Plan, base: Any, rows: list[TokenizedRow]) -> Any:

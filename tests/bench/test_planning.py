@@ -24,14 +24,21 @@ def table(monkeypatch):
 def line(**changed):
     return {
         **{"setting": "a", "model": "tiny", "overrides": ["peft=lora"], "rows": 2, "tokens": 8, "seconds": 1.0},
-        **{"peak": 100, "forecast_peak": 80, "flops": 100.0, "forecast_flops": 101.0, "forecast_seconds": 2.0},
+        **{
+            "allocated": 100,
+            "peak": 150,
+            "forecast_peak": 90,
+            "flops": 100.0,
+            "forecast_flops": 101.0,
+            "forecast_seconds": 2.0,
+        },
         **changed,
     }
 
 
 def test_a_row_outside_its_band_says_so(table):
     assert table.misses(line()) == []
-    assert table.misses(line(model="smollm2_135m")) == ["peak"]
+    assert table.misses(line(forecast_peak=80)) == ["peak"]
     assert table.misses(line(forecast_peak=130, forecast_flops=104.0)) == ["peak", "operations"]
     assert list(table.lines([line(forecast_flops=96.0)]))[-1].endswith("| outside: operations |")
     assert "within its band in 1 " in table.verdict([line(), line(forecast_peak=50)])

@@ -1,13 +1,24 @@
 """What a pass on shapes alone says, against what torch keeps and counts."""
 
+import gc
+from contextlib import nullcontext
+from itertools import accumulate
+
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+from harness.data.tokenize import IGNORED
 from harness.errors import ModelFault
 from harness.estimate.allocation import LiveBytes
 from harness.estimate.footprint import Batch, counting, footprint
+from harness.models.base import load_base
+from harness.models.network import checkpoint_layers
 from harness.plan.read import read_config
+from harness.training.fused.head import fused_head
+from harness.training.fused.passes import fused_passes
 from tests.support.configs import compose
+from tests.support.runs import ready
 
 BATCH = Batch(4, 32, 12)
 
@@ -53,8 +64,38 @@ def test_activations_rise_with_the_rows_in_a_straight_line(lora):
 
 
 def test_checkpointing_and_half_precision_take_less(lora):
-    assert footprint(plan_of("peft=lora"), "float32", BATCH, checkpointing=True).activations < lora.activations / 1.2
+    assert footprint(plan_of("peft=lora"), "float32", BATCH, checkpointing=True).activations < lora.activations / 3
     assert footprint(plan_of("peft=lora"), "bfloat16", BATCH).weights == lora.weights / 2
+
+
+def allocated_in_a_pass(model, trainer) -> int:
+    """The most bytes at once that torch has allocated in a pass forward and backward over ``BATCH``."""
+    ids = torch.zeros((BATCH.rows, BATCH.tokens), dtype=torch.long)
+    labels = ids.masked_fill(torch.arange(BATCH.tokens) < BATCH.tokens - BATCH.labels, IGNORED)
+    kept = {"labels": labels[:, -BATCH.labels - 1 :], "logits_to_keep": BATCH.labels + 1}
+    with (
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen,
+        fused_passes(model, trainer) as fused,
+        fused_head(model) if fused else nullcontext(),
+    ):
+        model(input_ids=ids, use_cache=False, **kept).loss.backward()
+    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())))
+
+
+@pytest.mark.parametrize("kernels", ["auto", "plain"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_peak_is_what_torch_allocates_though_no_garbage_is_collected(checkpointing, kernels, tmp_path):
+    plan = plan_of("peft=lora", f"trainer.kernels={kernels}")
+    model = ready(plan, load_base(plan.model), tmp_path).model.train()
+    if checkpointing:
+        checkpoint_layers(model, preserve_rng_state=False)
+    found = allocated_in_a_pass(model, plan.trainer)
+    gc.disable()
+    try:
+        assert footprint(plan, "float32", BATCH, checkpointing).during == pytest.approx(found, rel=0.05)
+    finally:
+        gc.enable()
 
 
 def test_packed_weights_take_four_bits(lora):

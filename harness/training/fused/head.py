@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from harness.data.tokenize import IGNORED
-from harness.models.network import base_network
+from harness.models.network import base_network, is_whole
 from harness.scoring.losses import CHUNK_BYTES
 
 # Architectures whose forward pass gives the output of the head, unchanged, to the loss; read in their source, and
@@ -103,7 +103,7 @@ def why_not(model: nn.Module) -> str | None:
     if getattr(config, "final_logit_softcapping", None) is not None:
         return "it bends its logits"
     head = network.get_output_embeddings()
-    if type(head) is not nn.Linear or any(type(each) is not nn.Parameter for each in head.parameters()):
+    if type(head) is not nn.Linear or not all(map(is_whole, head.parameters())):
         return "its output head is wrapped, quantized or sharded"
     if any(each.requires_grad for each in head.parameters()):
         return "its output head trains"

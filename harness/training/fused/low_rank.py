@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from harness.models.network import is_whole
+
 
 @contextmanager
 def fused_lora(model: nn.Module) -> Iterator[int]:
@@ -57,7 +59,7 @@ def _is_plain(module: Any) -> bool:
         and type(b) is nn.Linear
         and b.bias is None
         and type(module.lora_dropout[name]) in (nn.Identity, nn.Dropout)
-        and all(type(weight) is nn.Parameter for weight in weights)  # neither sharded nor packed
+        and all(map(is_whole, weights))
         and not any(weight.requires_grad for weight in weights if weight is base.weight or weight is base.bias)
         and not any(_hooked(each) for each in (module, base, a, b))
     )
