@@ -41,7 +41,7 @@ def test_a_row_outside_its_band_says_so(table):
     assert table.misses(line(forecast_peak=80)) == ["peak"]
     assert table.misses(line(forecast_peak=130, forecast_flops=104.0)) == ["peak", "operations"]
     assert list(table.lines([line(forecast_flops=96.0)]))[-1].endswith("| outside: operations |")
-    assert "within its band in 1 " in table.verdict([line(), line(forecast_peak=50)])
+    assert "within its band (15%) in 1," in table.verdict([line(), line(forecast_peak=50)])
 
 
 def test_the_page_shows_the_results_that_are_kept(table, monkeypatch):
