@@ -5,7 +5,7 @@
 
 Each setting is measured in a process of its own, which loads the base, trains once on a few tokens so that libraries
 have what they keep, and then trains two steps on made rows while the system notes the peak of its resident memory. A
-third step is counted by torch's counter, and in a fourth torch's profiler notes what is allocated. Figures go to
+third step is counted by torch's counter, and torch's profiler notes what two more steps allocate. Figures go to
 docs/results/planning.jsonl, one line a setting; a setting that is there already is skipped. Then python
 scripts/docs/planning_table.py writes the table of docs/planning.md. Memory and operations do not depend on how busy
 the machine is. Seconds are those of the processor, and noisy.
@@ -146,11 +146,10 @@ def measured(plan: Plan, tokens: int, labels: int) -> dict[str, float]:
     seconds = (time.process_time() - started) / STEPS
     peak = memory.highest_since_reset("cpu") or 0
     _settle()
-    once = of_steps(plan, rows, 1)
     with counting() as counter:
-        trained(once, base, made_rows(rows, tokens, labels))
+        trained(of_steps(plan, rows, 1), base, made_rows(rows, tokens, labels))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        trained(once, base, made_rows(rows, tokens, labels))
+        trained(plan, base, made_rows(rows, tokens, labels))  # from the second step on there are optimizer states
     flops = float(counter.get_total_flops())
     return {"allocated": most_allocated(seen), "peak": peak - loaded, "flops": flops, "seconds": seconds}
 
