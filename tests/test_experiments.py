@@ -88,10 +88,9 @@ def test_head_says_claim_source_figures_and_rules(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_experiment_is_planned_at_the_scale_of_its_paper(name, tmp_path):
-    # One seed: more seeds repeat the same settings.
-    done = command("-m", f"experiment={name}", "scale=paper", "stage=plan", "seed=0", f"runs_dir={tmp_path}")
+    done = command("-m", f"experiment={name}", "scale=paper", "stage=plan", f"runs_dir={tmp_path}")
     assert done.code == 0, done.err
-    assert re.search(r"\d+ cells?, \d+ runs?", done.out)
+    assert re.search(r"\d+ cells, \d+ runs?", done.out)
 
 
 def test_arm_takes_the_methods_own_value_where_only_others_set_one():

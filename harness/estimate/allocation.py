@@ -7,6 +7,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,6 +90,17 @@ class LiveBytes(TorchDispatchMode):
 
 def _identity(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def most_allocated(seen: torch.profiler.profile) -> int:
+    """The most bytes at once that a pass with numbers has allocated, above those that were there before.
+
+    Args:
+        seen: of a profile of the CPU with ``profile_memory``.
+    """
+    results: Any = seen.profiler.kineto_results  # type: ignore[union-attr]
+    changes = [event for event in results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())))
 
 
 def without_numbers(model: nn.Module, mode: "FakeTensorMode", dtype_of: Any) -> None:

@@ -277,7 +277,7 @@ def _product_added(added: Any, left: Any, right: Any, *_: Any, out_shape: Any = 
     return int(2 * left[0] * left[1] * right[1])
 
 
-class _WholeModel:
+class _WholeModel(nullcontext[None]):
     """Says that every operation is of the whole model.
 
     Torch's tracker of modules hooks into the graph of each module instead. Its hooks keep what checkpointing computed
@@ -285,10 +285,6 @@ class _WholeModel:
     """
 
     parents = frozenset({"Global"})
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def counting() -> FlopCounterMode:

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +33,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.data.rows import Row
 from harness.data.tokenize import TokenizedRow
+from harness.estimate.allocation import most_allocated
 from harness.estimate.footprint import Batch, counting, footprint
 from harness.estimate.planning import measured_here
 from harness.frozen import freeze
@@ -152,12 +152,6 @@ def measured(plan: Plan, tokens: int, labels: int) -> dict[str, float]:
         trained(plan, base, made_rows(rows, tokens, labels))  # from the second step on there are optimizer states
     flops = float(counter.get_total_flops())
     return {"allocated": most_allocated(seen), "peak": peak - loaded, "flops": flops, "seconds": seconds}
-
-
-def most_allocated(seen: Any) -> int:
-    """The most bytes of tensors at once, above those that were there before."""
-    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())))
 
 
 def trained(plan: Plan, base: Any, rows: list[TokenizedRow]) -> Any:

@@ -54,7 +54,7 @@ def lines(measured: list[Mapping[str, Any]]) -> Iterator[str]:
             f"{each['rows']} x {each['tokens']}",
             f"{each['allocated'] / 2**20:,.0f}",
             f"{each['forecast_peak'] / 2**20:,.0f}",
-            f"{each['forecast_peak'] / each['allocated'] - 1:+.0%}",
+            f"{off(each, 'peak', 'allocated'):+.0%}",
             f"{each['peak'] / 2**20:,.0f}",
             f"{each['flops']:.2e}",
             f"{off(each, 'flops'):+.1%}",
@@ -78,14 +78,14 @@ def published_lines(published: list[Mapping[str, Any]]) -> Iterator[str]:
         )
 
 
-def off(each: Mapping[str, Any], key: str) -> float:
-    """How far the forecast is from what was measured, as a share of it."""
-    return float(each[f"forecast_{key}"] / each[key] - 1)
+def off(each: Mapping[str, Any], key: str, measured: str | None = None) -> float:
+    """How far the forecast is from what was measured (by default under the same key), as a share of it."""
+    return float(each[f"forecast_{key}"] / each[measured or key] - 1)
 
 
 def misses(each: Mapping[str, Any]) -> list[str]:
     """The bands that this setting misses."""
-    found = ["peak"] if abs(each["forecast_peak"] / each["allocated"] - 1) > BAND else []
+    found = ["peak"] if abs(off(each, "peak", "allocated")) > BAND else []
     return found + (["operations"] if abs(off(each, "flops")) > FLOPS_BAND else [])
 
 

@@ -2,7 +2,6 @@
 
 import gc
 from contextlib import nullcontext
-from itertools import accumulate
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from harness.data.tokenize import IGNORED
 from harness.errors import ModelFault
-from harness.estimate.allocation import LiveBytes
+from harness.estimate.allocation import LiveBytes, most_allocated
 from harness.estimate.footprint import Batch, counting, footprint
 from harness.models.base import load_base
 from harness.models.network import checkpoint_layers
@@ -79,8 +78,7 @@ def allocated_in_a_pass(model, trainer) -> int:
         fused_head(model) if fused else nullcontext(),
     ):
         model(input_ids=ids, use_cache=False, **kept).loss.backward()
-    changes = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())))
+    return most_allocated(seen)
 
 
 @pytest.mark.parametrize("kernels", ["auto", "plain"])

@@ -290,13 +290,13 @@ def measure_commands(bench: Bench, rounds: int) -> None:
 def measure_scoring(bench: Bench, work: Workload, rounds: int) -> None:
     """Generation of many answers with an adapter: against one by one, and against the base alone."""
     for number in range(rounds):
-        for kind, against in ANSWERS.items():
-            where = {"workload": work.name, "key": work.key, "round": number}
-            if not bench.results.has(kind, **where) and not measure_answers(bench, work, kind, against, where):
+        where = {"workload": work.name, "key": work.key, "round": number}
+        for kind in ANSWERS:
+            if not bench.results.has(kind, **where) and not measure_answers(bench, work, kind, where):
                 return
 
 
-def measure_answers(bench: Bench, work: Workload, kind: str, against: str, where: dict[str, Any]) -> bool:
+def measure_answers(bench: Bench, work: Workload, kind: str, where: dict[str, Any]) -> bool:
     """Keep one measurement; whether it came to its end."""
     with scratch() as folder:
         job = bench.job(work, CONTESTANTS["ours"], folder)
@@ -306,7 +306,7 @@ def measure_answers(bench: Bench, work: Workload, kind: str, against: str, where
             if not word.startswith(("scoring.metrics=", "data.limits.test="))
         ]
         words: list[str | Path] = [
-            bench.own_python, DRIVERS / "scoring.py", "--against", against, *fixed, f"data.limits.test={SCORED}",
+            bench.own_python, DRIVERS / "scoring.py", "--against", ANSWERS[kind], *fixed, f"data.limits.test={SCORED}",
             "scoring.metrics=[exact_match]", f"scoring.generation.max_new_tokens={ANSWER}",
         ]  # fmt: skip
         try:
